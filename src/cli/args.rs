@@ -1,0 +1,276 @@
+//! Every command and flag, with the text that `--help`, the man pages and the completions show.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// A gateway through which AI agents run commands inside walls, with evidence.
+#[derive(Debug, Parser)]
+#[command(name = "vambrace", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    after_help = "Exit codes of `exec` and `sandbox run`: the command's own; 124 timed out; 125 vambrace failed; \
+126 refused; 127 not found; 128+n ended by signal n. Other commands: 0 done, 1 failed, 2 wrong usage."
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) places: PlaceArgs,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Where things are; the same for every command.
+#[derive(Debug, Clone, Args)]
+pub(super) struct PlaceArgs {
+    /// Configuration file [env: VAMBRACE_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// State folder; its gateway has its sockets below it [env: VAMBRACE_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Gateway to talk to, ws://HOST:PORT on loopback, with VAMBRACE_TOKEN; otherwise its unix socket [env: VAMBRACE_GATEWAY_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(super) url: Option<String>,
+}
+
+/// Whether facts are printed for machines.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Output {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the gateway in the foreground
+    Gateway(GatewayArgs),
+    /// Run the runner alone, as a service of its own
+    Runner(RunnerArgs),
+    /// Run a command through the gateway, inside walls
+    Exec(ExecArgs),
+    /// Walls without a gateway: run, look at, probe
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
+    /// Say what the gateway is and does
+    Status(Output),
+    /// Ask whether commands can be run; exit 0 if they can
+    Health(Output),
+    /// Show or replace the gateway's token; on the gateway's own host only
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Read the journal and check its chain
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// Check, show and describe the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page, or write all of them
+    Man {
+        /// The command whose page to print, e.g. `exec`; without it that of vambrace
+        command: Option<String>,
+        /// Write every page into this folder instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GatewayArgs {
+    /// Where to listen: `loopback` or a loopback address
+    #[arg(long)]
+    pub(super) bind: Option<String>,
+    /// TCP port; 0 takes a free one
+    #[arg(long)]
+    pub(super) port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunnerArgs {
+    /// Listen for the gateway on this unix socket
+    #[arg(long, value_name = "PATH", required_unless_present = "inherited")]
+    pub(super) socket: Option<PathBuf>,
+    /// User whose gateway may give orders: a name or uid; without it, our own
+    #[arg(long, value_name = "USER")]
+    pub(super) gateway_user: Option<String>,
+    /// Never show this path inside a sandbox, nor anything above or below it
+    #[arg(long, value_name = "PATH")]
+    pub(super) protect: Vec<PathBuf>,
+    /// Home folder that is never shown inside a sandbox
+    #[arg(long, value_name = "DIR")]
+    pub(super) home: Option<PathBuf>,
+    /// Take orders from standard input, a socket: how the gateway starts its own runner
+    #[arg(long, hide = true, conflicts_with = "socket")]
+    pub(super) inherited: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExecArgs {
+    /// Agent for whom the command runs
+    #[arg(long, default_value = "main")]
+    pub(super) agent: String,
+    /// Session of the agent, a label in the journal
+    #[arg(long)]
+    pub(super) session: Option<String>,
+    /// Named profile of the configuration instead of the agent's own walls
+    #[arg(long)]
+    pub(super) profile: Option<String>,
+    /// Working folder inside the workspace
+    #[arg(long, value_name = "DIR")]
+    pub(super) cwd: Option<String>,
+    /// Environment variable for the command; its name must be allowed
+    #[arg(long = "env", value_name = "K=V")]
+    pub(super) env: Vec<String>,
+    /// End the command after this time, e.g. 30s; never more than its profile allows
+    #[arg(long, value_name = "TIME")]
+    pub(super) timeout: Option<String>,
+    /// Where it runs
+    #[arg(long, value_enum, default_value = "sandbox")]
+    pub(super) host: Host,
+    /// Print one JSON object with output, ending and walls instead of streaming
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Host {
+    /// Inside walls on the gateway's host
+    Sandbox,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SandboxCommand {
+    /// Run a command inside the same walls without a gateway; nothing is recorded
+    Run(SandboxRunArgs),
+    /// Show what a command would see, and which setting says so
+    Explain(SandboxExplainArgs),
+    /// Show which walls this host can build
+    Probe(Output),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SandboxRunArgs {
+    /// Named profile of the configuration
+    #[arg(long)]
+    pub(super) profile: Option<String>,
+    /// Folder shown as /workspace, writable; without it /workspace is empty and ends with the run
+    #[arg(long, value_name = "DIR")]
+    pub(super) workspace: Option<PathBuf>,
+    /// Further folder shown read-only at its own path
+    #[arg(long, value_name = "DIR")]
+    pub(super) ro: Vec<PathBuf>,
+    /// Further folder shown writable at its own path
+    #[arg(long, value_name = "DIR")]
+    pub(super) rw: Vec<PathBuf>,
+    /// The network the command sees
+    #[arg(long, value_enum)]
+    pub(super) net: Option<Net>,
+    /// What builds the walls
+    #[arg(long, value_enum, default_value = "native")]
+    pub(super) backend: BackendArg,
+    /// End the command after this time, e.g. 30s
+    #[arg(long, value_name = "TIME")]
+    pub(super) timeout: Option<String>,
+    /// Run it so many times and print the times that building and clearing the walls took
+    #[arg(long, value_name = "N", hide = true)]
+    pub(super) measure: Option<usize>,
+    /// Print what was enforced, as JSON on standard error, after the run
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Net {
+    /// Its own, with a loopback of its own and nothing else
+    None,
+    /// The host's
+    Host,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum BackendArg {
+    /// The Linux kernel
+    Native,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SandboxExplainArgs {
+    /// Agent whose walls to explain
+    #[arg(long, default_value = "main")]
+    pub(super) agent: String,
+    /// Named profile instead
+    #[arg(long)]
+    pub(super) profile: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Print the token
+    Show(Output),
+    /// Replace the token; the old one opens nothing any more, and its connections are closed
+    Rotate(Output),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JournalCommand {
+    /// Print the latest entries and then new ones as they come
+    Tail(JournalListArgs),
+    /// Print the latest entries
+    List(JournalListArgs),
+    /// Walk the chain of all entries; exit 1 where it does not hold
+    Verify(JournalVerifyArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct JournalListArgs {
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) limit: usize,
+    /// Only entries after this number
+    #[arg(long, value_name = "SEQ")]
+    pub(super) after: Option<u64>,
+    /// Only this event, e.g. exec.finished
+    #[arg(long, value_name = "EVENT")]
+    pub(super) event: Option<String>,
+    /// Read this journal folder instead of asking the gateway
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Print JSON, one entry a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct JournalVerifyArgs {
+    /// Read this journal folder instead of asking the gateway
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Read the file and say what is wrong with it, with line and column
+    Check(Output),
+    /// Print the settings in force
+    Show(Output),
+    /// Print the path of the file
+    Path,
+    /// Print the JSON Schema of the file
+    Schema,
+}

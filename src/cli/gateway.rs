@@ -1,0 +1,212 @@
+//! Running the gateway and the runner; asking a gateway about itself; the configuration.
+
+use super::args::{GatewayArgs, Output, PlaceArgs, RunnerArgs};
+use super::render::{self, Fault, table};
+use crate::client::{self, Target};
+use crate::config::{self, Overrides, Places, Settings};
+use crate::daemon;
+use crate::model::Secret;
+use crate::os;
+use crate::runner;
+use crate::sandbox::Protected;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+impl PlaceArgs {
+    /// Where everything is.
+    pub(super) fn places(&self) -> Places {
+        let overrides = Overrides { config: self.config.clone(), state_dir: self.state_dir.clone() };
+        Places::find(&overrides, os::process::uid())
+    }
+
+    /// The configuration file; an empty one where none is and none was named.
+    pub(super) fn file(&self, places: &Places) -> Result<config::File, Fault> {
+        match config::read(&places.config)? {
+            Some(file) => Ok(file),
+            None if places.config_is_named => {
+                Err(Fault::new(format!("{}: there is no such file", places.config.display()))
+                    .hint("leave --config out to run with defaults"))
+            }
+            None => Ok(config::File::default()),
+        }
+    }
+
+    /// The settings in force.
+    pub(super) fn settings(&self) -> Result<(Settings, Places), Fault> {
+        let places = self.places();
+        let file = self.file(&places)?;
+        Ok((config::compose(&file, &places, None, None)?, places))
+    }
+
+    /// The gateway to talk to: flag, variable, the user's socket, the system's.
+    pub(super) fn target(&self) -> Result<Target, Fault> {
+        let var = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
+        if let Some(url) = self.url.clone().or_else(|| var("VAMBRACE_GATEWAY_URL")) {
+            return Ok(Target::url(&url, var("VAMBRACE_TOKEN").map(Secret::new))?);
+        }
+        let own = self.places().socket();
+        let system = PathBuf::from("/run/vambrace/gateway.sock");
+        let named = self.state_dir.is_some() || var("VAMBRACE_STATE_DIR").is_some();
+        Ok(Target::Socket(if named || own.exists() || !system.exists() { own } else { system }))
+    }
+
+    /// Asks one thing of the gateway.
+    pub(super) fn call(&self, scopes: &[&str], method: &str, params: Option<Value>) -> Result<Value, Fault> {
+        let target = self.target()?;
+        Ok(runtime()?.block_on(client::call(&target, scopes, method, params))?)
+    }
+}
+
+/// A small runtime for a command that talks to a gateway.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Fault::new(format!("cannot start the runtime: {e}")))
+}
+
+pub(super) fn run(place: &PlaceArgs, args: &GatewayArgs) -> Result<ExitCode, Fault> {
+    daemon::start_log();
+    let places = place.places();
+    let file = place.file(&places)?;
+    let settings = config::compose(&file, &places, args.bind.as_deref(), args.port)?;
+    daemon::run(settings, &places).map_err(|e| Fault::new(e.to_string()).hint(e.hint()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
+    daemon::start_log();
+    let protected = Protected { own: args.protect.clone(), home: args.home.clone() };
+    let served = match &args.socket {
+        None => runner::serve_inherited(protected),
+        Some(path) => {
+            let uid = gateway_uid(args.gateway_user.as_deref())?;
+            runner::serve_socket(path, uid, protected, || {
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            })
+        }
+    };
+    served.map_err(|e| {
+        Fault::new(e.to_string()).hint("the gateway starts its own runner unless `runner.socket` is set")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn gateway_uid(user: Option<&str>) -> Result<u32, Fault> {
+    let Some(user) = user else { return Ok(os::process::uid()) };
+    os::host::uid_of(user)
+        .ok()
+        .flatten()
+        .ok_or_else(|| Fault::new(format!("there is no user {user:?}")).hint("give --gateway-user a name or a uid"))
+}
+
+pub(super) fn status(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
+    let status = place.call(&["operator.read"], "status", None)?;
+    if args.json {
+        render::json(&status);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let addresses = status["addresses"].as_array().map(|a| a.iter().map(&text).collect::<Vec<_>>().join(", "));
+    let runner = &status["runner"];
+    let runner = match (runner["connected"].as_bool(), runner["unable"].as_str()) {
+        (Some(true), None) => format!("ready, pid {}", text(&runner["pid"])),
+        (Some(true), Some(why)) => format!("cannot build its walls: {why}"),
+        _ => "not connected".to_owned(),
+    };
+    let megabytes = status["processMemory"]["rss"].as_u64().unwrap_or(0) as f64 / f64::from(1 << 20);
+    let rows = [
+        ("version", text(&status["runtimeVersion"])),
+        ("listening", addresses.unwrap_or_default()),
+        ("runner", runner),
+        ("up", format!("{} s", status["uptimeMs"].as_u64().unwrap_or(0) / 1000)),
+        ("running", text(&status["runs"])),
+        ("connections", text(&status["connections"])),
+        ("journald", if status["journal"]["journald"] == true { "yes" } else { "no" }.to_owned()),
+        ("memory", format!("{megabytes:.1} MiB")),
+        ("state", text(&status["stateDir"])),
+        ("config", text(&status["configPath"])),
+    ];
+    render::line(&table(&rows.map(|(name, value)| vec![name.to_owned(), render::one_line(&value)])));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn health(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
+    let health = place.call(&[], "health", None)?;
+    let ok = health["ok"] == true;
+    if args.json {
+        render::json(&health);
+    } else if ok {
+        render::line("ok");
+    } else {
+        let failing: Vec<&str> = health["failing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        render::line(&format!("not ready: {}", failing.join(", ")));
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(super) fn token(place: &PlaceArgs, args: &Output, method: &str) -> Result<ExitCode, Fault> {
+    let answer = place.call(&["operator.admin"], method, None)?;
+    if args.json {
+        render::json(&answer);
+    } else {
+        render::line(answer["token"].as_str().unwrap_or_default());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn config_check(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
+    let (_, places) = place.settings()?;
+    let here = places.config.exists();
+    if args.json {
+        render::json(&json!({"ok": true, "path": places.config, "exists": here}));
+    } else if here {
+        render::line(&format!("{}: ok", places.config.display()));
+    } else {
+        render::line(&format!("{}: not there; defaults are in force", places.config.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn config_show(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
+    let places = place.places();
+    let file = place.file(&places)?;
+    let settings = config::compose(&file, &places, None, None)?;
+    let value = json!({
+        "file": file,
+        "config": places.config, "state": places.state, "socket": places.socket(), "workspaces": places.workspaces,
+        "address": settings.address.to_string(), "operators": settings.operators,
+    });
+    if args.json {
+        render::json(&value);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows: Vec<Vec<String>> = ["config", "state", "socket", "workspaces", "address", "operators"]
+        .map(|key| vec![key.to_owned(), value[key].as_str().map_or_else(|| value[key].to_string(), ToOwned::to_owned)])
+        .to_vec();
+    let defaults = config::Layer::origins(&settings.profiles.defaults, &[("defaults.sandbox", &file.defaults.sandbox)]);
+    rows.extend(
+        defaults
+            .into_iter()
+            .map(|(key, value, from)| vec![format!("defaults.sandbox.{key}"), value, format!("({from})")]),
+    );
+    rows.extend(settings.profiles.agents.keys().map(|agent| vec![format!("agents.{agent}"), "configured".into()]));
+    rows.extend(settings.profiles.named.keys().map(|name| vec![format!("profiles.{name}"), "configured".into()]));
+    render::line(&table(&rows));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn config_path(place: &PlaceArgs) -> Result<ExitCode, Fault> {
+    render::line(&place.places().config.display().to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn config_schema() -> Result<ExitCode, Fault> {
+    render::json(&config::schema());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,46 @@
+//! The bell: arguments, rendering, exit codes. The only room that prints.
+
+mod args;
+mod exec;
+mod gateway;
+mod journal;
+mod pages;
+mod render;
+mod sandbox;
+
+use args::{Cli, Command, ConfigCommand, TokenCommand};
+use clap::Parser;
+use render::{Fault, finish};
+use std::process::ExitCode;
+
+/// Parses the command line, does what it says, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Rust ignores SIGPIPE; `vambrace journal list | head` should end quietly like every other tool.
+    // The two services keep ignoring it: a command that closes its input must not end the runner.
+    if !matches!(cli.command, Command::Gateway(_) | Command::Runner(_)) {
+        crate::os::process::end_quietly_on_broken_pipe();
+    }
+    finish(dispatch(cli))
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
+    let Cli { places, command } = cli;
+    match command {
+        Command::Gateway(args) => gateway::run(&places, &args),
+        Command::Runner(args) => gateway::runner(&args),
+        Command::Exec(args) => exec::run(&places, args),
+        Command::Sandbox(command) => sandbox::run(&places, command),
+        Command::Status(args) => gateway::status(&places, &args),
+        Command::Health(args) => gateway::health(&places, &args),
+        Command::Token(TokenCommand::Show(args)) => gateway::token(&places, &args, "token.show"),
+        Command::Token(TokenCommand::Rotate(args)) => gateway::token(&places, &args, "token.rotate"),
+        Command::Journal(command) => journal::run(&places, command),
+        Command::Config(ConfigCommand::Check(args)) => gateway::config_check(&places, &args),
+        Command::Config(ConfigCommand::Show(args)) => gateway::config_show(&places, &args),
+        Command::Config(ConfigCommand::Path) => gateway::config_path(&places),
+        Command::Config(ConfigCommand::Schema) => gateway::config_schema(),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { command, dir } => pages::man(command.as_deref(), dir.as_deref()),
+    }
+}

@@ -1,0 +1,140 @@
+//! Errors and hints, tables, text from outside made safe for a terminal.
+
+use crate::client::ClientFault;
+use crate::config::ConfigFault;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// What went wrong, what to do, and the exit code.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+    pub(super) code: u8,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Fault { message: message.into(), hint: None, code: 1 }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+}
+
+impl From<ConfigFault> for Fault {
+    fn from(fault: ConfigFault) -> Self {
+        let hint = fault.hint.clone();
+        Fault { message: fault.to_string(), hint, code: 1 }
+    }
+}
+
+impl From<ClientFault> for Fault {
+    fn from(fault: ClientFault) -> Self {
+        let hint = match &fault {
+            ClientFault::Unreachable { .. } => Some("is it running? `vambrace gateway` starts one".to_owned()),
+            ClientFault::BadUrl(_) => {
+                Some("give ws://HOST:PORT with a loopback host; reach other hosts through ssh -L".into())
+            }
+            ClientFault::Refused(refusal) => refusal_hint(refusal.name()).or(refusal.hint()).map(ToOwned::to_owned),
+            ClientFault::Protocol(_) | ClientFault::Ended(_) => Some("the gateway's log tells why".into()),
+        };
+        Fault { message: fault.to_string(), hint, code: 1 }
+    }
+}
+
+fn refusal_hint(name: &str) -> Option<&'static str> {
+    match name {
+        "AUTH_TOKEN_MISSING" => Some("set VAMBRACE_TOKEN, or run this as an operator of the gateway's host"),
+        "AUTH_TOKEN_MISMATCH" => {
+            Some("the token was rotated or belongs to another gateway: `vambrace token show` on its host")
+        }
+        "MISSING_SCOPE" => Some("run this as an operator on the gateway's own host"),
+        _ => None,
+    }
+}
+
+/// Prints the fault if there is one.
+pub(super) fn finish(result: Result<ExitCode, Fault>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(fault) => {
+            let mut stderr = std::io::stderr().lock();
+            let _ = writeln!(stderr, "error: {}", printable(&fault.message));
+            if let Some(hint) = &fault.hint {
+                let _ = writeln!(stderr, "hint: {}", printable(hint));
+            }
+            ExitCode::from(fault.code)
+        }
+    }
+}
+
+/// Prints a line to standard output; a reader that is gone is not an error.
+pub(super) fn line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Prints JSON as a person can read it too.
+pub(super) fn json(value: &Value) {
+    line(&serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// Text with everything escaped that a terminal would act on or that a reader would not see:
+/// control bytes, bidirectional overrides, zero-width characters (CVE-2021-42574 and kin).
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hidden = matches!(c, '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}');
+        if hidden || (c.is_control() && c != '\n') {
+            let _ = write!(shown, "\\u{{{:x}}}", c as u32);
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// The same on one line.
+pub(super) fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n")
+}
+
+/// Rows in columns, each as wide as its widest cell.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |at: usize| rows.iter().filter_map(|r| r.get(at)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text.pop();
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_escaped() {
+        assert_eq!(printable("a\x1b[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(printable("rm\u{200b} \u{202e}x"), "rm\\u{200b} \\u{202e}x");
+        assert_eq!(one_line("a\nb\r"), "a\\nb\\u{d}");
+        assert_eq!(printable("Grüße, 世界"), "Grüße, 世界");
+    }
+}

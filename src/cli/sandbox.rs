@@ -1,0 +1,253 @@
+//! `sandbox`: the same walls without a gateway, and looking at them.
+
+use super::args::{BackendArg, Net, Output, PlaceArgs, SandboxCommand, SandboxExplainArgs, SandboxRunArgs};
+use super::exec::explain as explain_ending;
+use super::render::{self, Fault, table};
+use crate::config::{self, Layer};
+use crate::model::{AgentId, Ending, Enforcement, Network, ProfileName, RunFault, SandboxProfile};
+use crate::os;
+use crate::sandbox::{self, Command, Launched, Launcher, Protected, Stdio, Verdict};
+use crate::wire;
+use serde_json::json;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+pub(super) fn run(place: &PlaceArgs, command: SandboxCommand) -> Result<ExitCode, Fault> {
+    match command {
+        SandboxCommand::Run(args) => run_one(place, &args),
+        SandboxCommand::Explain(args) => explain(place, &args),
+        SandboxCommand::Probe(args) => probe(&args),
+    }
+}
+
+fn run_one(place: &PlaceArgs, args: &SandboxRunArgs) -> Result<ExitCode, Fault> {
+    let (settings, _) = place.settings().map_err(|f| f.code(125))?;
+    let profile = profile(&settings, args)?;
+    let mut launcher = Launcher::new(settings.protected).map_err(|e| fault(&RunFault::WallMissing(e)))?;
+    let command = Command { argv: args.command.clone(), cwd: PathBuf::new(), env: Default::default() };
+    if let Some(times) = args.measure {
+        return measure(&mut launcher, &profile, &command, times);
+    }
+    let (ending, enforcement) = once(&mut launcher, &profile, command).map_err(|e| fault(&e))?;
+    if args.json {
+        let facts = json!({"ending": ending.as_str(), "exitCode": ending.exit_code(), "enforcement": wire::enforcement_json(&enforcement)});
+        eprintln!("{facts}");
+    } else {
+        explain_ending(ending.as_str());
+    }
+    Ok(ExitCode::from(ending.exit_code()))
+}
+
+fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<SandboxProfile, Fault> {
+    let BackendArg::Native = args.backend;
+    let mut profile = match &args.profile {
+        None => settings.profiles.defaults.clone(),
+        Some(name) => named(settings, name)?,
+    };
+    let absolute = |path: &PathBuf| resolve(path);
+    profile.workspace = args.workspace.as_ref().map(absolute).transpose()?;
+    profile.read_only.extend(args.ro.iter().map(absolute).collect::<Result<Vec<_>, _>>()?);
+    profile.read_write.extend(args.rw.iter().map(absolute).collect::<Result<Vec<_>, _>>()?);
+    if let Some(net) = args.net {
+        profile.network = match net {
+            Net::None => Network::None,
+            Net::Host => Network::Host,
+        };
+    }
+    if let Some(text) = &args.timeout {
+        profile.limits.timeout = config::duration(text).ok_or_else(|| {
+            Fault::new(format!("--timeout {text:?} is no duration")).hint("write for example 30s").code(2)
+        })?;
+    }
+    Ok(profile)
+}
+
+fn named(settings: &config::Settings, name: &str) -> Result<SandboxProfile, Fault> {
+    let found = ProfileName::parse(name).ok().and_then(|n| settings.profiles.named.get(&n).cloned());
+    found.ok_or_else(|| {
+        Fault::new(format!("there is no profile {name:?}"))
+            .hint("`vambrace config show` lists the profiles there are")
+            .code(126)
+    })
+}
+
+/// Absolute, with everything before the last part resolved: a last part that is a link is refused later, by name.
+fn resolve(path: &Path) -> Result<PathBuf, Fault> {
+    let plain = |e: std::io::Error| Fault::new(format!("{}: {e}", path.display())).code(126);
+    let absolute = std::path::absolute(path).map_err(plain)?;
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => Ok(os::fs::canonical(parent).map_err(plain)?.join(name)),
+        _ => Ok(absolute),
+    }
+}
+
+fn once(
+    launcher: &mut Launcher,
+    profile: &SandboxProfile,
+    command: Command,
+) -> Result<(Ending, Enforcement), RunFault> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let stdio = Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+    let mut launched = launcher.launch(profile, command, stdio)?;
+    let timed_out = !watch(&mut launched, profile.limits.timeout);
+    let verdict = launched.monitor.verdict();
+    let finished = launcher.finish(launched);
+    let ending = match verdict {
+        Verdict::Fault(fault) if !timed_out => return Err(fault),
+        _ if timed_out => Ending::TimedOut,
+        Verdict::Ended(Ending::Signaled(9)) | Verdict::Killed if finished.out_of_memory => Ending::OutOfMemory,
+        Verdict::Ended(ending) => ending,
+        _ => Ending::Signaled(9),
+    };
+    let missing = || {
+        RunFault::WallMissing(crate::model::LaunchFault {
+            step: "build the walls".into(),
+            cause: "they were never complete".into(),
+        })
+    };
+    Ok((ending, finished.enforcement.ok_or_else(missing)?))
+}
+
+/// Reads the status pipe to its end; false where the deadline came first and the tree was killed.
+fn watch(launched: &mut Launched, at_most: Duration) -> bool {
+    let deadline = Instant::now().checked_add(at_most);
+    let Ok(mut status) = launched.status.try_clone().map(std::fs::File::from) else { return true };
+    let mut in_time = true;
+    let mut bytes = [0; 512];
+    loop {
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        if in_time && !os::process::wait_readable(&status, left).unwrap_or(true) {
+            launched.kill();
+            in_time = false;
+        }
+        match status.read(&mut bytes) {
+            Ok(n) if n > 0 => launched.monitor.feed(&bytes[..n]),
+            _ => return in_time,
+        }
+    }
+}
+
+/// For the benchmark: the same run again and again, timed from order to the end of the whole tree.
+fn measure(
+    launcher: &mut Launcher,
+    profile: &SandboxProfile,
+    command: &Command,
+    times: usize,
+) -> Result<ExitCode, Fault> {
+    let null =
+        std::fs::File::options().read(true).write(true).open("/dev/null").map_err(|e| Fault::new(e.to_string()))?;
+    let mut took = Vec::with_capacity(times);
+    for _ in 0..times {
+        let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+        let mut launched = launcher.launch(profile, command.clone(), stdio).map_err(|e| fault(&e))?;
+        watch(&mut launched, profile.limits.timeout);
+        if let Verdict::Fault(e) = launched.monitor.verdict() {
+            return Err(fault(&e));
+        }
+        took.push(launcher.finish(launched).elapsed.as_nanos() as u64);
+    }
+    render::line(&json!(took).to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fault(fault: &RunFault) -> Fault {
+    Fault::new(fault.to_string()).hint(fault.hint()).code(fault.exit_code())
+}
+
+fn probe(args: &Output) -> Result<ExitCode, Fault> {
+    let rows = sandbox::probe_host();
+    let able = rows.iter().all(|row| row.here || !row.required);
+    if args.json {
+        let walls: Vec<_> = rows
+            .iter()
+            .map(|r| json!({"wall": r.wall, "here": r.here, "required": r.required, "detail": r.detail}))
+            .collect();
+        render::json(&json!({"able": able, "walls": walls}));
+    } else {
+        let word = |here: bool, required: bool| match (here, required) {
+            (true, _) => "yes",
+            (false, true) => "MISSING",
+            (false, false) => "no",
+        };
+        let cells = rows.iter().map(|r| vec![r.wall.to_owned(), word(r.here, r.required).to_owned(), r.detail.clone()]);
+        render::line(&table(&cells.collect::<Vec<_>>()));
+        if !able {
+            return Err(Fault::new("this host cannot build every wall, so no command would be run")
+                .hint("the rows marked MISSING say what the kernel or its settings must offer"));
+        }
+    }
+    Ok(if able { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn explain(place: &PlaceArgs, args: &SandboxExplainArgs) -> Result<ExitCode, Fault> {
+    let places = place.places();
+    let file = place.file(&places)?;
+    let settings = config::compose(&file, &places, None, None)?;
+    let agent = AgentId::parse(&args.agent).map_err(|e| Fault::new(e.to_string()))?;
+    let own = settings.profiles.agents.get(&agent);
+    let agent_layer = file.agents.get(agent.as_str()).map(|a| &a.sandbox);
+    let agent_name = format!("agents.{agent}.sandbox");
+    let profile_name = args.profile.as_ref().map(|p| format!("profiles.{p}"));
+    let mut layers: Vec<(&str, &Layer)> = Vec::new();
+    let mut profile = match (&args.profile, &profile_name) {
+        (Some(name), Some(key)) => {
+            let profile = named(&settings, name)?;
+            layers.extend(file.profiles.get(name).map(|l| (key.as_str(), l)));
+            profile
+        }
+        _ => {
+            layers.extend(agent_layer.map(|l| (agent_name.as_str(), l)));
+            own.unwrap_or(&settings.profiles.defaults).clone()
+        }
+    };
+    layers.push(("defaults.sandbox", &file.defaults.sandbox));
+    let configured = own.and_then(|o| o.workspace.clone());
+    let origin = if configured.is_some() { format!("agents.{agent}.workspace") } else { "built in".into() };
+    profile.workspace = configured.or_else(|| Some(settings.profiles.workspaces.join(agent.as_str())));
+    print_plan(args, &profile, &layers, &origin, &settings.protected)
+}
+
+fn print_plan(
+    args: &SandboxExplainArgs,
+    profile: &SandboxProfile,
+    layers: &[(&str, &Layer)],
+    workspace_origin: &str,
+    protected: &Protected,
+) -> Result<ExitCode, Fault> {
+    let view = sandbox::view(profile, protected).map_err(|e| fault(&e))?;
+    let mut settings = Layer::origins(profile, layers);
+    let workspace = profile.workspace.as_ref().map(|w| w.display().to_string()).unwrap_or_default();
+    settings.insert(0, ("workspace", workspace, workspace_origin.to_owned()));
+    let (calls, refused) = sandbox::allowed_system_calls();
+    if args.json {
+        let settings: Vec<_> =
+            settings.iter().map(|(k, v, from)| json!({"setting": k, "value": v, "from": from})).collect();
+        let view: Vec<_> =
+            view.iter().map(|b| json!({"path": b.target, "source": b.source, "shown": b.shown.as_str()})).collect();
+        render::json(
+            &json!({"settings": settings, "view": view, "systemCalls": {"allowed": calls, "refused": refused}}),
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    render::line("settings");
+    render::line(&table(
+        &settings.into_iter().map(|(k, v, from)| vec![format!("  {k}"), v, format!("({from})")]).collect::<Vec<_>>(),
+    ));
+    render::line("\nwhat the command sees of the host");
+    let rows = view.iter().map(|b| {
+        let source = if b.source == b.target { String::new() } else { format!("from {}", b.source.display()) };
+        vec![format!("  {}", b.target.display()), b.shown.as_str().to_owned(), source]
+    });
+    render::line(&table(&rows.collect::<Vec<_>>()));
+    render::line(
+        "  everything else: not there; /tmp, /dev/shm and the home folder are empty, writable and end with the run",
+    );
+    render::line(&format!("\nsystem calls: {calls} allowed, every other refused; refused on purpose:"));
+    for why in refused {
+        render::line(&format!("  {why}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,306 @@
+//! From places, file and flags to what the rooms take, and the word where each sandbox setting came from.
+
+use super::file::{
+    AccessFile, AgentFile, ConfigFault, File, JournaldFile, Layer, LocalTrustFile, NetworkFile, Operator,
+};
+use super::places::Places;
+use super::units;
+use crate::auth::LocalTrust;
+use crate::journal::JournaldUse;
+use crate::model::{AgentId, Limits, Network, ProfileName, SandboxProfile, WorkspaceAccess};
+use crate::os;
+use crate::policy::Policy;
+use crate::sandbox::{Protected, refused_name};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The default port.
+const PORT: u16 = 18789;
+
+/// Everything the composition root needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) address: SocketAddr,
+    pub(crate) local_trust: LocalTrust,
+    /// Root, ourselves and those named.
+    pub(crate) operators: Vec<u32>,
+    pub(crate) runner_socket: Option<PathBuf>,
+    pub(crate) journald: JournaldUse,
+    pub(crate) profiles: Profiles,
+    pub(crate) protected: Protected,
+}
+
+/// The sandbox settings of everybody.
+#[derive(Debug, Clone)]
+pub(crate) struct Profiles {
+    pub(crate) workspaces: PathBuf,
+    pub(crate) defaults: SandboxProfile,
+    pub(crate) agents: BTreeMap<AgentId, SandboxProfile>,
+    pub(crate) named: BTreeMap<ProfileName, SandboxProfile>,
+}
+
+impl Profiles {
+    /// As the rules take them.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy {
+            defaults: self.defaults.clone(),
+            workspaces: self.workspaces.clone(),
+            agents: self.agents.clone(),
+            profiles: self.named.clone(),
+            refused_env: refused_name,
+        }
+    }
+}
+
+/// Composes settings; flags stand over the file.
+///
+/// # Errors
+/// The key whose value cannot be used.
+pub(crate) fn compose(
+    file: &File,
+    places: &Places,
+    bind: Option<&str>,
+    port: Option<u16>,
+) -> Result<Settings, ConfigFault> {
+    let reader = Reader { path: &places.config };
+    let bind = bind.or(file.gateway.bind.as_deref()).unwrap_or("loopback");
+    let port = port.or(file.gateway.port).unwrap_or(PORT);
+    let defaults = reader.layer("defaults.sandbox", &file.defaults.sandbox, SandboxProfile::default())?;
+    let mut agents = BTreeMap::new();
+    for (name, agent) in &file.agents {
+        let id = AgentId::parse(name).map_err(|e| reader.fault(&format!("agents.{name}"), e.to_string()))?;
+        agents.insert(id, reader.agent(name, agent, &defaults)?);
+    }
+    let mut named = BTreeMap::new();
+    for (name, layer) in &file.profiles {
+        let key = format!("profiles.{name}");
+        let id = ProfileName::parse(name).map_err(|e| reader.fault(&key, e.to_string()))?;
+        named.insert(id, reader.layer(&key, layer, defaults.clone())?);
+    }
+    Ok(Settings {
+        address: reader.address(bind, port)?,
+        local_trust: match file.gateway.auth.local_trust {
+            None | Some(LocalTrustFile::Socket) => LocalTrust::Socket,
+            Some(LocalTrustFile::Off) => LocalTrust::Off,
+        },
+        operators: reader.operators(&file.gateway.auth.operators)?,
+        runner_socket: file.runner.socket.clone(),
+        journald: match file.journal.journald {
+            None | Some(JournaldFile::Auto) => JournaldUse::Auto,
+            Some(JournaldFile::Required) => JournaldUse::Required,
+            Some(JournaldFile::Off) => JournaldUse::Off,
+        },
+        profiles: Profiles { workspaces: canonical(&places.workspaces), defaults, agents, named },
+        protected: protected(places),
+    })
+}
+
+/// What no sandbox may be shown: our own places as they really are.
+fn protected(places: &Places) -> Protected {
+    let config_dir = places.config.parent().map(Path::to_owned).unwrap_or_default();
+    // A file named on the command line may lie anywhere: then it alone is ours, not its folder.
+    let config = if places.config_is_named { places.config.clone() } else { config_dir };
+    let own = [&places.state, &places.runtime, &config].map(|p| canonical(p)).to_vec();
+    Protected { own, home: std::env::var_os("HOME").map(|h| canonical(Path::new(&h))) }
+}
+
+fn canonical(path: &Path) -> PathBuf {
+    os::fs::canonical(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The path with everything before its last part resolved: whether that part is a link is looked at when it is opened.
+fn canonical_parent(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => canonical(parent).join(name),
+        _ => path.to_owned(),
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+}
+
+impl Reader<'_> {
+    fn fault(&self, key: &str, message: impl Into<String>) -> ConfigFault {
+        ConfigFault::at_key(self.path, key, message, "`vambrace config schema` describes every key")
+    }
+
+    fn address(&self, bind: &str, port: u16) -> Result<SocketAddr, ConfigFault> {
+        let hint = "loopback is all that is offered without TLS; reach it from afar through ssh -L or a tailnet";
+        let refuse = |why: String| Err(ConfigFault::at_key(self.path, "gateway.bind", why, hint));
+        let ip = match bind {
+            "loopback" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            text => match text.parse::<IpAddr>() {
+                Ok(ip) => ip,
+                Err(_) => return refuse(format!("{text:?} is neither `loopback` nor an address")),
+            },
+        };
+        if !ip.is_loopback() {
+            return refuse(format!("{ip} is not a loopback address"));
+        }
+        Ok(SocketAddr::new(ip, port))
+    }
+
+    fn operators(&self, named: &[Operator]) -> Result<Vec<u32>, ConfigFault> {
+        let key = "gateway.auth.operators";
+        let mut uids = vec![0, os::process::uid()];
+        for operator in named {
+            uids.push(match operator {
+                Operator::Uid(uid) => *uid,
+                Operator::Name(name) => os::host::uid_of(name)
+                    .map_err(|e| self.fault(key, e.to_string()))?
+                    .ok_or_else(|| self.fault(key, format!("there is no user {name:?}")))?,
+            });
+        }
+        Ok(uids)
+    }
+
+    fn agent(&self, name: &str, agent: &AgentFile, defaults: &SandboxProfile) -> Result<SandboxProfile, ConfigFault> {
+        let mut profile = self.layer(&format!("agents.{name}.sandbox"), &agent.sandbox, defaults.clone())?;
+        if let Some(workspace) = &agent.workspace {
+            profile.workspace = Some(self.folder(&format!("agents.{name}.workspace"), workspace)?);
+        }
+        Ok(profile)
+    }
+
+    fn folder(&self, key: &str, path: &Path) -> Result<PathBuf, ConfigFault> {
+        if !path.is_absolute() {
+            return Err(self.fault(key, format!("{} is not an absolute path", path.display())));
+        }
+        Ok(canonical_parent(path))
+    }
+
+    /// Lays a layer over a profile.
+    fn layer(&self, key: &str, layer: &Layer, below: SandboxProfile) -> Result<SandboxProfile, ConfigFault> {
+        let folders = |what: &str, paths: &Option<Vec<PathBuf>>, below: Vec<PathBuf>| match paths {
+            None => Ok(below),
+            Some(paths) => paths.iter().map(|p| self.folder(&format!("{key}.{what}"), p)).collect(),
+        };
+        Ok(SandboxProfile {
+            workspace: below.workspace,
+            workspace_access: layer.workspace_access.map_or(below.workspace_access, |access| match access {
+                AccessFile::None => WorkspaceAccess::None,
+                AccessFile::Ro => WorkspaceAccess::ReadOnly,
+                AccessFile::Rw => WorkspaceAccess::ReadWrite,
+            }),
+            network: layer.network.map_or(below.network, |network| match network {
+                NetworkFile::None => Network::None,
+                NetworkFile::Host => Network::Host,
+            }),
+            read_only: folders("ro", &layer.ro, below.read_only)?,
+            read_write: folders("rw", &layer.rw, below.read_write)?,
+            env_allow: layer.env.clone().unwrap_or(below.env_allow),
+            limits: self.limits(key, layer, below.limits)?,
+        })
+    }
+
+    fn limits(&self, key: &str, layer: &Layer, below: Limits) -> Result<Limits, ConfigFault> {
+        let file = &layer.limits;
+        let bytes = |name: &str, text: &Option<String>, below: u64| match text {
+            None => Ok(below),
+            Some(text) => units::bytes(text).ok_or_else(|| {
+                self.fault(&format!("{key}.limits.{name}"), format!("{text:?} is no size, e.g. \"512M\""))
+            }),
+        };
+        let timeout = match &file.timeout {
+            None => below.timeout,
+            Some(text) => units::duration(text).ok_or_else(|| {
+                self.fault(
+                    &format!("{key}.limits.timeout"),
+                    format!("{text:?} is no duration up to 7 days, e.g. \"60s\""),
+                )
+            })?,
+        };
+        let milli_cpus = match file.cpus {
+            None => below.milli_cpus,
+            Some(cpus) if (0.01..=4096.0).contains(&cpus) => (cpus * 1000.0) as u32,
+            Some(_) => return Err(self.fault(&format!("{key}.limits.cpus"), "must lie between 0.01 and 4096")),
+        };
+        let pids = match file.pids {
+            None => below.pids,
+            Some(0) => return Err(self.fault(&format!("{key}.limits.pids"), "must be at least 1")),
+            Some(pids) => pids,
+        };
+        Ok(Limits {
+            milli_cpus,
+            memory_bytes: bytes("memory", &file.memory, below.memory_bytes)?,
+            pids,
+            timeout,
+            output_bytes: bytes("output", &file.output, below.output_bytes)?,
+            scratch_bytes: bytes("scratch", &file.scratch, below.scratch_bytes)?,
+        })
+    }
+}
+
+impl Layer {
+    /// The settings of a profile, each with the layer it came from: the first of `layers` that has it.
+    pub(crate) fn origins(profile: &SandboxProfile, layers: &[(&str, &Layer)]) -> Vec<(&'static str, String, String)> {
+        let from = |has: &dyn Fn(&Layer) -> bool| {
+            layers.iter().find(|(_, layer)| has(layer)).map_or("built in", |(name, _)| *name).to_owned()
+        };
+        let paths = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ");
+        let limits = &profile.limits;
+        vec![
+            ("workspace_access", profile.workspace_access.as_str().into(), from(&|l| l.workspace_access.is_some())),
+            ("network", profile.network.as_str().into(), from(&|l| l.network.is_some())),
+            ("ro", paths(&profile.read_only), from(&|l| l.ro.is_some())),
+            ("rw", paths(&profile.read_write), from(&|l| l.rw.is_some())),
+            ("env", profile.env_allow.join(" "), from(&|l| l.env.is_some())),
+            ("limits.cpus", format!("{}", f64::from(limits.milli_cpus) / 1000.0), from(&|l| l.limits.cpus.is_some())),
+            ("limits.memory", units::show_bytes(limits.memory_bytes), from(&|l| l.limits.memory.is_some())),
+            ("limits.pids", limits.pids.to_string(), from(&|l| l.limits.pids.is_some())),
+            ("limits.timeout", units::show_duration(limits.timeout), from(&|l| l.limits.timeout.is_some())),
+            ("limits.output", units::show_bytes(limits.output_bytes), from(&|l| l.limits.output.is_some())),
+            ("limits.scratch", units::show_bytes(limits.scratch_bytes), from(&|l| l.limits.scratch.is_some())),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::places::Overrides;
+
+    fn settings(text: &str) -> Result<Settings, ConfigFault> {
+        let overrides =
+            Overrides { state_dir: Some("/nonexistent/state".into()), config: Some("/nonexistent/v.toml".into()) };
+        compose(&toml::from_str(text).unwrap(), &Places::find(&overrides, 0), None, None)
+    }
+
+    #[test]
+    fn with_no_file_everything_has_its_default() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.address.to_string(), "127.0.0.1:18789");
+        assert_eq!(settings.profiles.defaults, SandboxProfile::default());
+        assert_eq!(settings.profiles.workspaces, Path::new("/nonexistent/state-workspaces"));
+    }
+
+    #[test]
+    fn an_agents_layer_lies_over_the_defaults() {
+        let text = "[defaults.sandbox]\nnetwork='host'\nlimits={memory='1G'}\n[agents.b]\nworkspace='/srv/b'\nsandbox={limits={pids=9}}";
+        let settings = settings(text).unwrap();
+        let b = &settings.profiles.agents[&AgentId::parse("b").unwrap()];
+        assert_eq!((b.network, b.limits.memory_bytes, b.limits.pids), (Network::Host, 1 << 30, 9));
+        assert_eq!(b.workspace.as_deref(), Some(Path::new("/srv/b")));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_its_key() {
+        for (text, key) in [
+            ("[gateway]\nbind='0.0.0.0'", "gateway.bind"),
+            ("[gateway]\nbind='::'", "gateway.bind"),
+            ("[gateway]\nbind='localhost.'", "gateway.bind"),
+            ("[gateway]\nbind=''", "gateway.bind"),
+            ("[agents.B]\n", "agents.B"),
+            ("[agents.b]\nworkspace='rel'", "agents.b.workspace"),
+            ("[defaults.sandbox.limits]\nmemory='much'", "defaults.sandbox.limits.memory"),
+            ("[defaults.sandbox.limits]\ncpus=0.0", "defaults.sandbox.limits.cpus"),
+            ("[defaults.sandbox.limits]\ntimeout='0s'", "defaults.sandbox.limits.timeout"),
+            ("[gateway.auth]\noperators=['nobody-of-that-name']", "gateway.auth.operators"),
+        ] {
+            let fault = settings(text).unwrap_err();
+            assert!(fault.message.starts_with(key), "{text}: {fault}");
+        }
+    }
+}

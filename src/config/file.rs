@@ -1,0 +1,337 @@
+//! The file a person writes: TOML, unknown keys refused, errors with line, column and a caret.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct File {
+    pub(crate) gateway: GatewayFile,
+    pub(crate) runner: RunnerFile,
+    pub(crate) journal: JournalFile,
+    pub(crate) defaults: DefaultsFile,
+    /// Agents by name.
+    pub(crate) agents: BTreeMap<String, AgentFile>,
+    /// Named walls that a request may choose.
+    pub(crate) profiles: BTreeMap<String, Layer>,
+}
+
+/// Where the gateway listens and who may come in.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct GatewayFile {
+    /// `loopback`, or a loopback address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
+    pub(crate) auth: AuthFile,
+}
+
+/// Authentication.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AuthFile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mode: Option<AuthMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) local_trust: Option<LocalTrustFile>,
+    /// Users besides root and our own who may use the unix socket: names or uids.
+    pub(crate) operators: Vec<Operator>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AuthMode {
+    Token,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LocalTrustFile {
+    Socket,
+    Off,
+}
+
+/// A user by name or number.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Operator {
+    Uid(u32),
+    Name(String),
+}
+
+/// The runner.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RunnerFile {
+    /// The socket of a runner that is its own service; without it the gateway starts one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// The journal.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct JournalFile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) journald: Option<JournaldFile>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum JournaldFile {
+    Auto,
+    Required,
+    Off,
+}
+
+/// What holds for every agent.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DefaultsFile {
+    pub(crate) sandbox: Layer,
+}
+
+/// One agent.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AgentFile {
+    /// Its folder on the host, shown as /workspace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) workspace: Option<PathBuf>,
+    pub(crate) sandbox: Layer,
+}
+
+/// Sandbox settings; what is absent comes from the layer below.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Layer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) backend: Option<Backend>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<ScopeFile>,
+    /// `none`, `ro` or `rw`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) workspace_access: Option<AccessFile>,
+    /// `none` or `host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<NetworkFile>,
+    /// Further host folders, shown read-only at their own path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ro: Option<Vec<PathBuf>>,
+    /// Further host folders, shown writable at their own path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rw: Option<Vec<PathBuf>>,
+    /// Names of environment variables a request may set; `X_*` allows a prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) env: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "LimitsFile::is_empty")]
+    pub(crate) limits: LimitsFile,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Backend {
+    Native,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ScopeFile {
+    Session,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AccessFile {
+    None,
+    Ro,
+    Rw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NetworkFile {
+    None,
+    Host,
+}
+
+/// Bounds on one run, as people write them.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LimitsFile {
+    /// CPUs, e.g. 1.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpus: Option<f64>,
+    /// e.g. `512M`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pids: Option<u32>,
+    /// e.g. `60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<String>,
+    /// e.g. `8M`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) output: Option<String>,
+    /// /tmp, home and /dev/shm together, e.g. `256M`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scratch: Option<String>,
+}
+
+impl LimitsFile {
+    fn is_empty(&self) -> bool {
+        *self == LimitsFile::default()
+    }
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfigFault {
+    /// `file:line:col`, or the file alone.
+    pub(crate) place: String,
+    pub(crate) message: String,
+    /// The line and a caret below the column.
+    pub(crate) excerpt: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+impl std::fmt::Display for ConfigFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)?;
+        if let Some(excerpt) = &self.excerpt {
+            write!(f, "\n{excerpt}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigFault {}
+
+impl ConfigFault {
+    /// A fault of a value rather than of the text: names the key.
+    pub(super) fn at_key(path: &Path, key: &str, message: impl Into<String>, hint: &str) -> Self {
+        ConfigFault {
+            place: path.display().to_string(),
+            message: format!("{key}: {}", message.into()),
+            excerpt: None,
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+/// Largest file read.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Reads a file; `None` where there is none.
+///
+/// # Errors
+/// Where it cannot be read or is no configuration, with the place and the nearest key.
+pub(crate) fn read(path: &Path) -> Result<Option<File>, ConfigFault> {
+    let fault = |message: String| ConfigFault { place: path.display().to_string(), message, excerpt: None, hint: None };
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(fault(format!("cannot be read: {e}"))),
+        Ok(meta) if !meta.is_file() || meta.len() > MAX_FILE => {
+            return Err(fault("is not a regular file of at most 1 MiB".into()));
+        }
+        Ok(_) => {}
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| fault(format!("cannot be read: {e}")))?;
+    parse(path, &text).map(Some)
+}
+
+fn parse(path: &Path, text: &str) -> Result<File, ConfigFault> {
+    toml::from_str(text).map_err(|e| {
+        let (line, column, excerpt) = locate(text, e.span().unwrap_or(0..0));
+        let message = e.message().lines().next().unwrap_or("is no configuration").to_owned();
+        ConfigFault {
+            place: format!("{}:{line}:{column}", path.display()),
+            hint: nearest(&message),
+            message,
+            excerpt: Some(excerpt),
+        }
+    })
+}
+
+/// Line and column from 1, and the line with a caret.
+fn locate(text: &str, span: Range<usize>) -> (usize, usize, String) {
+    let start = span.start.min(text.len());
+    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[..start].matches('\n').count() + 1;
+    let column = text[line_start..start].chars().count() + 1;
+    let content = text[line_start..].lines().next().unwrap_or("");
+    let width = text[start..span.end.min(text.len()).max(start)].lines().next().unwrap_or("").chars().count().max(1);
+    let gutter = line.to_string();
+    let excerpt =
+        format!("{gutter} | {content}\n{} | {}{}", " ".repeat(gutter.len()), " ".repeat(column - 1), "^".repeat(width));
+    (line, column, excerpt)
+}
+
+/// From "unknown field `prot`, expected one of `bind`, `port`": the key that was probably meant.
+fn nearest(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let wrong = quoted.next()?;
+    message.starts_with("unknown").then_some(())?;
+    let known: Vec<&str> = quoted.collect();
+    let best = known.iter().min_by_key(|k| distance(wrong, k))?;
+    if distance(wrong, best) <= 1 + wrong.len() / 3 {
+        return Some(format!("did you mean `{best}`?"));
+    }
+    Some(format!("known here: {}", known.join(", ")))
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The JSON Schema of the file.
+pub(crate) fn schema() -> serde_json::Value {
+    schemars::schema_for!(File).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_shown_with_its_place_and_the_nearest_one() {
+        let fault = parse(Path::new("v.toml"), "[gateway]\nprot = 5\n").unwrap_err();
+        assert_eq!(fault.place, "v.toml:2:1");
+        assert!(fault.message.contains("unknown field `prot`"), "{}", fault.message);
+        assert_eq!(fault.excerpt.unwrap(), "2 | prot = 5\n  | ^^^^");
+        assert_eq!(fault.hint.as_deref(), Some("did you mean `port`?"));
+    }
+
+    #[test]
+    fn a_wrong_value_is_shown_under_its_caret() {
+        let fault = parse(Path::new("v.toml"), "[gateway]\nport = \"x\"\n").unwrap_err();
+        assert_eq!(fault.place, "v.toml:2:8");
+        let fault = parse(Path::new("v.toml"), "[defaults.sandbox]\nnetwork = \"all\"\n").unwrap_err();
+        assert!(fault.message.contains("unknown variant `all`"), "{}", fault.message);
+        for bad in ["[gateway", "gateway = 1", "[gateway]\nport = 1\nport = 2", "[gateway.auth]\nmode = \"\""] {
+            assert!(parse(Path::new("v.toml"), bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_a_configuration() {
+        assert!(parse(Path::new("v.toml"), "").is_ok());
+    }
+}

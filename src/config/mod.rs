@@ -1,0 +1,14 @@
+//! Finds, reads and composes the rooms' settings; owns none of its own.
+//!
+//! Everything works with no file at all. `places` says where things live, `file` is the TOML a person
+//! writes, `compose` makes of both what the rooms take.
+
+mod compose;
+mod file;
+mod places;
+mod units;
+
+pub(crate) use compose::{Settings, compose};
+pub(crate) use file::{ConfigFault, File, Layer, read, schema};
+pub(crate) use places::{Overrides, Places};
+pub(crate) use units::duration;

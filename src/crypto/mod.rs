@@ -1,0 +1,138 @@
+//! Digests, signatures, text encodings of bytes: pure functions, no keys kept, no I/O.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// SHA-256 of the parts, one after the other.
+pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part);
+    }
+    digest.finalize().into()
+}
+
+/// Lowercase hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Base64url without padding (RFC 4648, section 5).
+pub(crate) fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads base64url without padding.
+pub(crate) fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// Base64 with padding (RFC 4648, section 4): how bytes travel in our own frames.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Reads base64 with padding.
+pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+/// The keyed digest of a shared secret, compared instead of the secret itself.
+///
+/// Fixed length whatever was presented, so that neither the length nor a common prefix shows in the time taken.
+#[derive(Clone)]
+pub(crate) struct SecretDigest([u8; 32]);
+
+impl SecretDigest {
+    /// `key` is random for each process: digests of two processes cannot be compared.
+    pub(crate) fn of(key: &[u8; 32], secret: &str) -> Self {
+        SecretDigest(sha256(&[b"vambrace shared secret\0", key, secret.as_bytes()]))
+    }
+
+    /// Whether both are digests of the same secret, in constant time.
+    pub(crate) fn matches(&self, other: &SecretDigest) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+/// An Ed25519 public key that is safe to verify with.
+pub(crate) struct PublicKey(VerifyingKey);
+
+impl PublicKey {
+    /// Reads the raw 32 bytes; a key of small order verifies anything and is refused.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let key = VerifyingKey::from_bytes(bytes.try_into().ok()?).ok()?;
+        (!key.is_weak()).then_some(PublicKey(key))
+    }
+
+    /// Verifies strictly (RFC 8032 with the cofactor-less equation and canonical encodings).
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        Signature::from_slice(signature).is_ok_and(|s| self.0.verify_strict(message, &s).is_ok())
+    }
+}
+
+/// An Ed25519 key pair from its 32 secret bytes.
+pub(crate) struct KeyPair(SigningKey);
+
+impl KeyPair {
+    pub(crate) fn from_seed(seed: &[u8; 32]) -> Self {
+        KeyPair(SigningKey::from_bytes(seed))
+    }
+
+    /// The raw public key.
+    pub(crate) fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    /// Signs a message.
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_the_one_of_the_standard() {
+        // FIPS 180-4, example "abc".
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hex(&sha256(&[b"a", b"bc"])), expected);
+    }
+
+    #[test]
+    fn secrets_of_any_length_compare_by_digest() {
+        let key = [7; 32];
+        let right = SecretDigest::of(&key, "a secret");
+        assert!(right.matches(&SecretDigest::of(&key, "a secret")));
+        for wrong in ["", "a", "a secre", "a secret ", &"a".repeat(4096)] {
+            assert!(!right.matches(&SecretDigest::of(&key, wrong)), "{wrong:?}");
+        }
+        assert!(!right.matches(&SecretDigest::of(&[8; 32], "a secret")));
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_message_and_key_alone() {
+        let pair = KeyPair::from_seed(&[1; 32]);
+        let key = PublicKey::parse(&pair.public()).unwrap();
+        let signature = pair.sign(b"message");
+        assert!(key.verify(b"message", &signature));
+        assert!(!key.verify(b"massage", &signature));
+        assert!(!key.verify(b"message", &signature[..63]));
+        assert!(!PublicKey::parse(&KeyPair::from_seed(&[2; 32]).public()).unwrap().verify(b"message", &signature));
+    }
+
+    #[test]
+    fn a_key_of_small_order_is_no_key() {
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        for weak in [[0; 32], identity] {
+            assert!(PublicKey::parse(&weak).is_none());
+        }
+        assert!(PublicKey::parse(&[1; 31]).is_none());
+    }
+}

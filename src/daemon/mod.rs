@@ -1,0 +1,221 @@
+//! The composition root and the gateway process's own life: start, signals, stop.
+//!
+//! The only place where every room meets. Decides nothing about requests.
+
+mod log;
+mod token;
+
+pub(crate) use log::start as start_log;
+
+use crate::auth::Gatekeeper;
+use crate::config::{Places, Settings};
+use crate::crypto::KeyPair;
+use crate::gateway::{Facts, Gateway, Parts};
+use crate::journal::{Journal, JournalFault};
+use crate::model::SystemClock;
+use crate::os;
+use crate::runner::{Client, Supply};
+use crate::server::{DoorFault, Doors};
+use crate::store::{Name, Store, StoreFault};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use token::StoredToken;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{interval, timeout};
+
+/// Why the gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DaemonFault {
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    #[error(transparent)]
+    Journal(#[from] JournalFault),
+    #[error(transparent)]
+    Door(#[from] DoorFault),
+    #[error("{what}: {cause}")]
+    System { what: &'static str, cause: io::Error },
+}
+
+impl DaemonFault {
+    /// What the reader can do about it.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            DaemonFault::Store(StoreFault::Taken(_)) => "stop the other gateway, or choose another --state-dir",
+            DaemonFault::Store(_) | DaemonFault::Journal(_) => {
+                "the state folder and all in it must belong to the user the gateway runs as"
+            }
+            DaemonFault::Door(DoorFault::Tcp { .. }) => "choose another --port, or stop what listens there",
+            DaemonFault::Door(_) => "another gateway may be running; `vambrace status` asks it",
+            DaemonFault::System { .. } => "the system said so; its log may tell more",
+        }
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> DaemonFault {
+    move |cause| DaemonFault::System { what, cause }
+}
+
+/// Time that running commands get to be cleared away at a stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the gateway until SIGTERM or SIGINT.
+pub(crate) fn run(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
+    os::process::make_undumpable().map_err(system("cannot hide from debuggers"))?;
+    os::process::raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    runtime.block_on(serve(settings, places))
+}
+
+async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
+    // Signals first: one that comes during the start must not be lost.
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot listen for signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot listen for signals"))?;
+    let store = Arc::new(Store::open(&places.state)?);
+    let runner = Client::supply(supply(&settings, places)?);
+    os::fs::private_dir(&places.runtime).map_err(system("cannot make the folder for sockets"))?;
+    let doors = Doors::open(settings.address, &places.socket()).await?;
+    let address = doors.address().map_err(system("cannot read the bound address"))?;
+    let gateway = open_gateway(
+        &settings,
+        places,
+        store,
+        runner.clone(),
+        vec![address.to_string(), places.socket().display().to_string()],
+    )?;
+
+    let (stop, stopping) = watch::channel(false);
+    let serving = tokio::spawn(doors.serve(Arc::clone(&gateway.0), stopping));
+    tokio::spawn(tick(Arc::clone(&gateway.0)));
+    tokio::spawn(sync(gateway.1.clone()));
+    tokio::spawn(watch_runner(Arc::clone(&gateway.0), runner.clone()));
+    // Ready means that commands run; without a runner the gateway still answers, and says so.
+    let mut state = runner.state();
+    let _ = timeout(GRACE, state.wait_for(|s| s.connected)).await;
+    tracing::info!(%address, socket = %places.socket().display(), state = %places.state.display(), "listening");
+    let status = format!("listening on {address}");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let _ = stop.send(true);
+    gateway.0.close();
+    let _ = timeout(GRACE, serving).await;
+    let _ = timeout(GRACE, idle(&gateway.0)).await;
+    gateway.0.write_farewell();
+    gateway.1.sync().map_err(system("cannot sync the journal"))
+}
+
+fn open_gateway(
+    settings: &Settings,
+    places: &Places,
+    store: Arc<Store>,
+    runner: Client,
+    addresses: Vec<String>,
+) -> Result<(Arc<Gateway>, Journal), DaemonFault> {
+    let clock = Arc::new(SystemClock);
+    let journal = Journal::open(&places.journal(), clock.clone(), settings.journald)?;
+    let identity = identity(&store)?;
+    let token = StoredToken::open(store)?;
+    let gatekeeper =
+        Gatekeeper::new(os::host::random(), &token.load()?, settings.local_trust, settings.operators.clone());
+    let gateway = Gateway::open(Parts {
+        clock,
+        random: os::host::random,
+        gatekeeper,
+        token: Box::new(token),
+        identity,
+        policy: settings.profiles.policy(),
+        journal: journal.clone(),
+        runner,
+        facts: Facts {
+            host: os::host::name(),
+            addresses,
+            state_dir: places.state.clone(),
+            config_path: places.config.exists().then(|| places.config.clone()),
+            pid: std::process::id(),
+        },
+        resident_bytes: os::process::resident_bytes,
+    })?;
+    Ok((gateway, journal))
+}
+
+/// The gateway's own key pair, made at the first start.
+fn identity(store: &Store) -> Result<KeyPair, StoreFault> {
+    if let Some(seed) = store.load(Name::GatewayIdentity)?
+        && let Ok(seed) = <&[u8; 32]>::try_from(seed.expose().as_slice())
+    {
+        return Ok(KeyPair::from_seed(seed));
+    }
+    let seed: [u8; 32] = os::host::random();
+    store.save(Name::GatewayIdentity, &seed)?;
+    Ok(KeyPair::from_seed(&seed))
+}
+
+/// A runner of our own unless one is configured as a service.
+fn supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
+    if let Some(socket) = &settings.runner_socket {
+        return Ok(Supply::Socket(socket.clone()));
+    }
+    let program = std::env::current_exe().map_err(system("cannot find this program"))?;
+    let mut arguments = vec!["runner".to_owned(), "--inherited".to_owned()];
+    let state: PathBuf = places.state.clone();
+    for path in settings.protected.own.iter().chain([&state]) {
+        arguments.extend(["--protect".to_owned(), path.display().to_string()]);
+    }
+    if let Some(home) = &settings.protected.home {
+        arguments.extend(["--home".to_owned(), home.display().to_string()]);
+    }
+    Ok(Supply::Child { program, arguments })
+}
+
+async fn tick(gateway: Arc<Gateway>) {
+    let mut every = interval(Duration::from_millis(crate::wire::TICK_MS));
+    every.tick().await; // the first one is immediate, and nobody is there yet
+    loop {
+        every.tick().await;
+        gateway.tick();
+    }
+}
+
+/// Brings the journal to the disk about once a second, off the async threads.
+async fn sync(journal: Journal) {
+    let mut every = interval(Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        let journal = journal.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || journal.sync()).await {
+            tracing::error!(%error, "the journal did not reach the disk");
+        }
+    }
+}
+
+async fn watch_runner(gateway: Arc<Gateway>, runner: Client) {
+    let mut state = runner.state();
+    let mut losses = state.borrow().losses;
+    while state.changed().await.is_ok() {
+        let now = state.borrow_and_update().losses;
+        if now > losses {
+            gateway.record_runner_loss();
+        }
+        losses = now;
+    }
+}
+
+/// Waits until no command runs any more.
+async fn idle(gateway: &Gateway) {
+    while gateway.running() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

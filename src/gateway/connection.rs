@@ -1,0 +1,199 @@
+//! One connection: challenge, `connect`, then requests; transport-free.
+//!
+//! Texts come in through `on_text`, everything that goes out goes through the outbox.
+
+use super::outbox::{Outbox, Outlet, outbox};
+use super::{Gateway, pipeline, reply};
+use crate::auth::{Peer, Refusal, Session};
+use crate::crypto;
+use crate::journal::{Event, Record};
+use crate::model::ConnId;
+use crate::wire::{self, Close, ConnectParams, ErrorCode, ErrorShape, Frame, HelloOk, HelloParts, Incoming, close};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Requests of one connection that may be in progress; one more is told to come back.
+const MAX_PENDING: usize = 256;
+
+/// Texts that are no request after which a connection is not worth keeping.
+const MAX_INVALID: u32 = 10;
+
+/// A connection's side of the corridor.
+pub(crate) struct Connection {
+    gateway: Arc<Gateway>,
+    conn: ConnId,
+    peer: Peer,
+    nonce: String,
+    session: Option<Arc<Session>>,
+    outbox: Outbox,
+    pending: Arc<AtomicUsize>,
+    invalid: u32,
+}
+
+impl Connection {
+    /// Opens a connection and queues its challenge.
+    pub(crate) fn open(gateway: Arc<Gateway>, peer: Peer) -> (Self, Outlet) {
+        let (outbox, outlet) = outbox();
+        let (a, b) = ((gateway.parts.random)(), (gateway.parts.random)());
+        let nonce = crypto::base64url(&[a, b].concat());
+        let challenge = json!({"nonce": nonce, "ts": gateway.parts.clock.now(), "capabilities": []});
+        outbox.send(wire::event("connect.challenge", &challenge, None));
+        let connection = Connection {
+            conn: gateway.new_conn(),
+            gateway,
+            peer,
+            nonce,
+            session: None,
+            outbox,
+            pending: Arc::default(),
+            invalid: 0,
+        };
+        (connection, outlet)
+    }
+
+    /// Whether `connect` has succeeded.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Waits until the client has read most of what it was sent: a client that does not read is not read from.
+    pub(crate) async fn room(&self) {
+        self.outbox.room().await;
+    }
+
+    /// Ends the connection from our side.
+    pub(crate) fn close(&self, code: u16, reason: &str) {
+        self.outbox.close(Close::new(code, reason));
+    }
+
+    /// Takes one text message.
+    pub(crate) fn on_text(&mut self, text: &str) {
+        match self.session.clone() {
+            None => self.on_first(text),
+            Some(session) => self.on_request(&session, text),
+        }
+    }
+
+    /// Before authentication exactly one thing is understood: `connect`.
+    fn on_first(&mut self, text: &str) {
+        let frame = match Incoming::read(text) {
+            Incoming::Malformed => return self.close(close::NORMAL, ""),
+            Incoming::Invalid { id, why } => {
+                let shape = ErrorShape::new(ErrorCode::InvalidRequest, format!("invalid request frame: {why}"));
+                return self.refuse_frame(id.as_deref(), shape, "invalid handshake");
+            }
+            Incoming::Request(frame) if frame.method != "connect" => {
+                let shape =
+                    ErrorShape::new(ErrorCode::InvalidRequest, "invalid handshake: first request must be connect");
+                return self.refuse_frame(Some(&frame.id), shape, "invalid handshake: first request must be connect");
+            }
+            Incoming::Request(frame) => frame,
+        };
+        let params = match ConnectParams::read(frame.params.as_deref()) {
+            Ok(params) => params,
+            Err(why) => {
+                let message = format!("invalid connect params: {why}");
+                let shape = ErrorShape::new(ErrorCode::InvalidRequest, message.clone());
+                return self.refuse_frame(Some(&frame.id), shape, &message);
+            }
+        };
+        let now = self.gateway.parts.clock.now();
+        match self.gateway.parts.gatekeeper.admit(self.conn, &self.peer, &self.nonce, &params, now) {
+            Ok(session) => self.welcome(&frame, session),
+            Err(refusal) => self.turn_away(&frame, &refusal),
+        }
+    }
+
+    fn welcome(&mut self, frame: &Frame, session: Session) {
+        let session = Arc::new(session);
+        let gateway = &self.gateway;
+        gateway.hub.join(Arc::clone(&session), self.outbox.clone());
+        let principal = &session.principal;
+        let hello = HelloOk::payload(HelloParts {
+            conn_id: session.conn.to_string(),
+            boot_id: gateway.boot_id.clone(),
+            role: principal.role,
+            scopes: principal.scopes,
+            method: principal.credential.as_str(),
+            // Who may not read presence is not shown it in the greeting either.
+            presence: if principal.scopes.covers(crate::model::Scope::Read) {
+                gateway.hub.presence()
+            } else {
+                json!([])
+            },
+            health: json!({"ok": true}),
+            uptime_ms: gateway.uptime_ms(),
+        });
+        self.outbox.send(wire::response(&frame.id, &Ok(hello)));
+        tracing::debug!(conn_id = %session.conn, principal = %principal.label(), "connected");
+        self.session = Some(session);
+    }
+
+    fn turn_away(&self, frame: &Frame, refusal: &Refusal) {
+        let mut record = Record::new(Event::AuthRefused).decided("deny", refusal.code());
+        record.from = Some(self.peer.label());
+        if let Err(error) = self.gateway.parts.journal.append(record) {
+            tracing::error!(%error, "cannot record a refused connection");
+        }
+        let request_id = crypto::hex(&(self.gateway.parts.random)());
+        let shape = reply::refusal(refusal, &request_id);
+        let mut reason = shape.message.clone();
+        if let Refusal::PairingRequired { .. } = refusal {
+            reason = format!("{reason} (requestId: {request_id})");
+        }
+        self.outbox.send(wire::response(&frame.id, &Err(shape)));
+        let code = if matches!(refusal, Refusal::Protocol { .. }) { close::PROTOCOL_MISMATCH } else { close::POLICY };
+        self.close(code, &reason);
+    }
+
+    fn refuse_frame(&self, id: Option<&str>, shape: ErrorShape, reason: &str) {
+        if let Some(id) = id {
+            self.outbox.send(wire::response(id, &Err(shape)));
+        }
+        self.close(close::POLICY, reason);
+    }
+
+    fn on_request(&mut self, session: &Arc<Session>, text: &str) {
+        let frame = match Incoming::read(text) {
+            Incoming::Request(frame) => frame,
+            Incoming::Malformed => return self.count_invalid(),
+            Incoming::Invalid { id, why } => {
+                if let Some(id) = id {
+                    let shape = ErrorShape::new(ErrorCode::InvalidRequest, format!("invalid request frame: {why}"));
+                    self.outbox.send(wire::response(&id, &Err(shape)));
+                }
+                return self.count_invalid();
+            }
+        };
+        if self.pending.fetch_add(1, Ordering::AcqRel) >= MAX_PENDING {
+            self.pending.fetch_sub(1, Ordering::AcqRel);
+            let shape = ErrorShape::new(ErrorCode::Unavailable, "too many requests in progress on this connection");
+            return self.outbox.send(wire::response(&frame.id, &Err(shape.retry())));
+        }
+        let (gateway, session, outbox) = (Arc::clone(&self.gateway), Arc::clone(session), self.outbox.clone());
+        let pending = Arc::clone(&self.pending);
+        tokio::spawn(async move {
+            let answer = pipeline::answer(&gateway, &session, &frame, &outbox).await;
+            outbox.send(wire::response(&frame.id, &answer));
+            pending.fetch_sub(1, Ordering::AcqRel);
+        });
+    }
+
+    fn count_invalid(&mut self) {
+        self.invalid += 1;
+        if self.invalid >= MAX_INVALID {
+            self.close(close::POLICY, "repeated invalid frames");
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// The client is gone: nobody reads what its commands say, so they end.
+    fn drop(&mut self) {
+        if self.session.is_some() {
+            self.gateway.hub.leave(self.conn);
+            self.gateway.cancel_runs_of(self.conn);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Everybody who is connected: presence, broadcasts, followers of the journal.
+
+use super::outbox::Outbox;
+use crate::auth::Session;
+use crate::model::{ConnId, Scope};
+use crate::wire::{self, Close};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One authenticated connection as others see it.
+struct Member {
+    session: Arc<Session>,
+    outbox: Outbox,
+    /// Counts broadcasts to this connection, from 1; one dropped for a slow reader burns a number.
+    seq: AtomicU64,
+    follows_journal: AtomicBool,
+}
+
+/// All members.
+#[derive(Default)]
+pub(super) struct Hub {
+    members: Mutex<BTreeMap<ConnId, Member>>,
+}
+
+impl Hub {
+    pub(super) fn join(&self, session: Arc<Session>, outbox: Outbox) {
+        let member = Member { outbox, seq: AtomicU64::new(0), follows_journal: AtomicBool::new(false), session };
+        self.members().insert(member.session.conn, member);
+    }
+
+    pub(super) fn leave(&self, conn: ConnId) {
+        self.members().remove(&conn);
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.members().len()
+    }
+
+    /// Sends an event to everybody who reads fast enough.
+    pub(super) fn broadcast(&self, name: &str, payload: &Value) {
+        for member in self.members().values() {
+            let seq = member.seq.fetch_add(1, Ordering::Relaxed) + 1;
+            member.outbox.send_droppable(wire::event(name, payload, Some(seq)));
+        }
+    }
+
+    /// This connection wants new entries of the journal from now on.
+    pub(super) fn follow_journal(&self, conn: ConnId) {
+        if let Some(member) = self.members().get(&conn) {
+            member.follows_journal.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends a new entry to those who follow and may still see it.
+    pub(super) fn tell_followers(&self, entry: &Value) {
+        for member in self.members().values() {
+            let follows = member.follows_journal.load(Ordering::Relaxed);
+            if follows && member.session.principal.scopes.covers(Scope::Admin) {
+                member.outbox.send_droppable(wire::event("journal.entry", entry, None));
+            }
+        }
+    }
+
+    /// Closes the connections of these sessions.
+    pub(super) fn close_all(&self, close: &Close, which: impl Fn(&Session) -> bool) {
+        for member in self.members().values().filter(|m| which(&m.session)) {
+            member.outbox.close(close.clone());
+        }
+    }
+
+    /// The presence list, protocol section 2.4.
+    pub(super) fn presence(&self) -> Value {
+        let entries = self.members().values().map(|m| entry(&m.session)).collect::<Vec<_>>();
+        Value::Array(entries)
+    }
+
+    fn members(&self) -> MutexGuard<'_, BTreeMap<ConnId, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What others see of a client: its own words, and what we know.
+fn entry(session: &Session) -> Value {
+    let client = &session.client;
+    let scopes: Vec<&str> = session.principal.scopes.iter().map(Scope::as_str).collect();
+    let mut entry = json!({
+        "ts": session.since,
+        "onlineSince": session.since,
+        "mode": client.mode,
+        "version": client.version,
+        "platform": client.platform,
+        "text": client.display_name.as_deref().unwrap_or(&client.id),
+        "roles": [session.principal.role.as_str()],
+        "scopes": scopes,
+    });
+    if let Some(device) = &session.principal.device {
+        entry["deviceId"] = json!(device.0);
+    }
+    if let Some(family) = &client.device_family {
+        entry["deviceFamily"] = json!(family);
+    }
+    entry
+}

@@ -1,0 +1,51 @@
+//! What the gateway tells of itself: health, status, identity. Shapes as the original's clients read them.
+
+use crate::crypto;
+use crate::gateway::Gateway;
+use serde_json::{Value, json};
+
+/// `health`: anybody who is let in may ask, so it says nothing about the host.
+pub(super) fn health(gateway: &Gateway) -> Value {
+    json!({
+        "ok": gateway.failing().is_empty(),
+        "ts": gateway.parts.clock.now(),
+        "durationMs": 0,
+        "channels": {}, "channelOrder": [], "channelLabels": {},
+        "heartbeatSeconds": 0,
+        "defaultAgentId": "main",
+        "agents": [],
+        "sessions": {"path": "", "count": 0, "recent": []},
+        "failing": gateway.failing(),
+    })
+}
+
+/// `status`: for readers.
+pub(super) fn status(gateway: &Gateway) -> Value {
+    let runner = gateway.parts.runner.state().borrow().clone();
+    let facts = &gateway.parts.facts;
+    json!({
+        "runtimeVersion": env!("CARGO_PKG_VERSION"),
+        "pid": facts.pid,
+        "uptimeMs": gateway.uptime_ms(),
+        "host": facts.host,
+        "addresses": facts.addresses,
+        "stateDir": facts.state_dir,
+        "configPath": facts.config_path,
+        "connections": gateway.hub.count(),
+        "runs": gateway.running(),
+        "runner": {
+            "connected": runner.connected, "pid": runner.pid, "unable": runner.unable, "losses": runner.losses,
+        },
+        "journal": {"journald": gateway.parts.journal.has_journald()},
+        "processMemory": {"rss": (gateway.parts.resident_bytes)()},
+        "channelSummary": [], "queuedSystemEvents": [],
+        "heartbeat": {"defaultAgentId": "main", "agents": []},
+        "sessions": {"paths": [], "count": 0, "defaults": {}, "recent": [], "byAgent": []},
+    })
+}
+
+/// `gateway.identity.get`.
+pub(super) fn identity(gateway: &Gateway) -> Value {
+    let key = gateway.parts.identity.public();
+    json!({"deviceId": crypto::hex(&crypto::sha256(&[&key])), "publicKey": crypto::base64url(&key)})
+}

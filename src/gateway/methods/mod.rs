@@ -1,0 +1,61 @@
+//! The acts themselves, one file a family. What is done here was permitted and recorded before.
+
+mod exec;
+mod facts;
+mod journal;
+mod token;
+
+pub(super) use journal::entry_json;
+
+use super::Gateway;
+use super::outbox::Outbox;
+use super::recorded::Recorded;
+use super::reply::Answer;
+use crate::auth::Session;
+use crate::journal::Record;
+use crate::model::Action;
+
+/// What came of an act: the answer, and the record of its end if it has one.
+pub(super) struct Done {
+    pub(super) answer: Answer,
+    pub(super) record: Option<Record>,
+}
+
+impl From<Answer> for Done {
+    fn from(answer: Answer) -> Self {
+        Done { answer, record: None }
+    }
+}
+
+/// Does what was permitted and recorded.
+pub(super) async fn perform(
+    gateway: &Gateway,
+    session: &Session,
+    recorded: Recorded,
+    request_id: &str,
+    outbox: &Outbox,
+) -> Done {
+    match recorded {
+        Recorded::Run { request, profile, run, receipt } => {
+            exec::run(gateway, session, *request, *profile, run, receipt, request_id, outbox).await
+        }
+        Recorded::TokenShow(receipt) => token::show(gateway, receipt).into(),
+        Recorded::TokenRotate(receipt) => token::rotate(gateway, session, receipt).into(),
+        Recorded::Plain(action) => plain(gateway, session, action).await.into(),
+    }
+}
+
+async fn plain(gateway: &Gateway, session: &Session, action: Action) -> Answer {
+    match action {
+        Action::Health => Ok(facts::health(gateway)),
+        Action::Status => Ok(facts::status(gateway)),
+        Action::SystemPresence => Ok(gateway.hub.presence()),
+        Action::GatewayIdentity => Ok(facts::identity(gateway)),
+        Action::ExecSignal { run, signal } => exec::signal(gateway, session, &run, signal).await,
+        Action::JournalList(query) => journal::list(gateway, session, query).await,
+        Action::JournalVerify => journal::verify(gateway).await,
+        Action::ExecRun(_) | Action::TokenShow | Action::TokenRotate => {
+            unreachable!("recorded acts have their own variants")
+        }
+    }
+}

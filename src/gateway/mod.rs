@@ -1,0 +1,147 @@
+//! The corridor: one request from frame to answer, the same for every door.
+//!
+//! Knows no sockets: `connection` takes texts and gives texts, so that the whole story runs in a test
+//! over channels. `pipeline` is the story; every other file is one word of it.
+
+mod connection;
+mod hub;
+mod methods;
+mod outbox;
+mod pipeline;
+mod recorded;
+mod reply;
+
+pub(crate) use connection::Connection;
+pub(crate) use outbox::{Outgoing, Outlet};
+
+use crate::auth::Gatekeeper;
+use crate::crypto::KeyPair;
+use crate::journal::{Entry, Event, Journal, JournalFault, Record};
+use crate::model::{Clock, ConnId, RunId, Secret, UnixMillis};
+use crate::policy::Policy;
+use crate::runner::{Client, Remote};
+use crate::wire::{Close, close};
+use hub::Hub;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Keeps the shared token: reads it, replaces it. The composition root gives the store's.
+pub(crate) trait TokenKeeper: Send + Sync {
+    /// The token as it is.
+    fn show(&self) -> Result<Secret<String>, String>;
+    /// Makes a new token and keeps it.
+    fn rotate(&self) -> Result<Secret<String>, String>;
+}
+
+/// What the corridor is made of.
+pub(crate) struct Parts {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: fn() -> [u8; 16],
+    pub(crate) gatekeeper: Gatekeeper,
+    pub(crate) token: Box<dyn TokenKeeper>,
+    pub(crate) identity: KeyPair,
+    pub(crate) policy: Policy,
+    pub(crate) journal: Journal,
+    pub(crate) runner: Client,
+    pub(crate) facts: Facts,
+    pub(crate) resident_bytes: fn() -> u64,
+}
+
+/// What `status` tells of this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) host: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) config_path: Option<PathBuf>,
+    pub(crate) pid: u32,
+}
+
+/// The gateway: shared by all connections.
+pub(crate) struct Gateway {
+    parts: Parts,
+    hub: Hub,
+    boot_id: String,
+    started: UnixMillis,
+    next_conn: AtomicU64,
+    runs: Mutex<HashMap<RunId, (ConnId, Remote)>>,
+}
+
+impl Gateway {
+    /// Opens the corridor and writes its first record.
+    ///
+    /// # Errors
+    /// Where the journal does not take it.
+    pub(crate) fn open(parts: Parts) -> Result<Arc<Self>, JournalFault> {
+        let _receipt = parts.journal.append(Record::new(Event::GatewayStarted))?;
+        let gateway = Arc::new(Gateway {
+            boot_id: RunId::from_random((parts.random)()).as_str().to_owned(),
+            started: parts.clock.now(),
+            hub: Hub::default(),
+            next_conn: AtomicU64::new(1),
+            runs: Mutex::default(),
+            parts,
+        });
+        let weak = Arc::downgrade(&gateway);
+        gateway.parts.journal.follow(Box::new(move |entry: &Entry| {
+            if let Some(gateway) = weak.upgrade() {
+                gateway.hub.tell_followers(&methods::entry_json(entry));
+            }
+        }));
+        Ok(gateway)
+    }
+
+    /// Milliseconds since this gateway was opened.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        self.parts.clock.now().saturating_sub(self.started)
+    }
+
+    /// What is missing for commands to run; empty when the gateway is ready.
+    pub(crate) fn failing(&self) -> Vec<&'static str> {
+        let runner = self.parts.runner.state().borrow().clone();
+        match (runner.connected, runner.unable) {
+            (false, _) => vec!["runner"],
+            (true, Some(_)) => vec!["walls"],
+            (true, None) => Vec::new(),
+        }
+    }
+
+    /// Sends the heartbeat to everybody.
+    pub(crate) fn tick(&self) {
+        self.hub.broadcast("tick", &serde_json::json!({"ts": self.parts.clock.now()}));
+    }
+
+    /// Says goodbye: everybody is told, every connection closes, every run is cancelled.
+    pub(crate) fn close(&self) {
+        self.hub.broadcast("shutdown", &serde_json::json!({"reason": "stopping"}));
+        self.hub.close_all(&Close::new(close::RESTART, "service restart"), |_| true);
+        for (_, remote) in self.runs.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, run)| run) {
+            remote.cancel();
+        }
+    }
+
+    /// Writes the last record. Runs that were cancelled have written theirs by then.
+    pub(crate) fn write_farewell(&self) {
+        if let Err(error) = self.parts.journal.append(Record::new(Event::GatewayStopped)) {
+            tracing::error!(%error, "cannot record the stop");
+        }
+    }
+
+    /// How many runs there are.
+    pub(crate) fn running(&self) -> usize {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Records that a runner was lost; the gateway goes on.
+    pub(crate) fn record_runner_loss(&self) {
+        if let Err(error) = self.parts.journal.append(Record::new(Event::RunnerRestarted)) {
+            tracing::error!(%error, "cannot record the loss of the runner");
+        }
+    }
+
+    fn new_conn(&self) -> ConnId {
+        ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,86 @@
+//! The journal's place in the corridor: a permit goes in, and comes out only with its receipt.
+
+use super::Gateway;
+use crate::auth::Session;
+use crate::journal::{Event, JournalFault, Receipt, Record};
+use crate::model::{Action, ExecRequest, RunId, SandboxProfile};
+use crate::policy::{Denial, MissingScope, Permit, Permitted, Why};
+
+/// What may now be done. What changes or runs something carries the receipt of its record.
+#[derive(Debug)]
+pub(super) enum Recorded {
+    Run {
+        request: Box<ExecRequest>,
+        profile: Box<SandboxProfile>,
+        run: RunId,
+        receipt: Receipt,
+    },
+    TokenShow(Receipt),
+    TokenRotate(Receipt),
+    /// Reading and the steering of runs that are recorded themselves.
+    Plain(Action),
+}
+
+impl Recorded {
+    /// Writes the record of a permit and spends it.
+    ///
+    /// # Errors
+    /// Where the journal does not take the record: then nothing is done.
+    pub(super) fn write(gateway: &Gateway, session: &Session, permit: Permit) -> Result<Self, JournalFault> {
+        let rule = permit.rule().to_owned();
+        let by = |event| Record::new(event).by(&session.principal, &session.peer.label());
+        let journal = &gateway.parts.journal;
+        match permit.spend() {
+            Permitted::Run { request, profile } => {
+                let run = RunId::from_random((gateway.parts.random)());
+                let mut record = by(Event::ExecPermitted).asking(&request).decided("permit", &rule);
+                record.run = Some(run.as_str().to_owned());
+                let receipt = journal.append(record)?;
+                Ok(Recorded::Run { request, profile, run, receipt })
+            }
+            Permitted::Plain(Action::TokenShow) => Ok(Recorded::TokenShow(journal.append(by(Event::TokenShown))?)),
+            Permitted::Plain(Action::TokenRotate) => {
+                Ok(Recorded::TokenRotate(journal.append(by(Event::TokenRotated))?))
+            }
+            Permitted::Plain(action) => Ok(Recorded::Plain(action)),
+        }
+    }
+}
+
+/// Records the end of an act that has one.
+pub(super) fn finish(gateway: &Gateway, record: Option<Record>) -> Result<(), JournalFault> {
+    let Some(record) = record else { return Ok(()) };
+    gateway.parts.journal.append(record).map(|_receipt| ())
+}
+
+/// Records that a principal lacked the right to ask.
+pub(super) fn refusal(gateway: &Gateway, session: &Session, method: &str, missing: &MissingScope) {
+    let rule = match missing.why {
+        Why::Scope(scope) => format!("scope.{}", scope.as_str()),
+        Why::Role(role) => format!("role.{}", role.as_str()),
+        Why::NotLocal => "unix-socket-only".to_owned(),
+        Why::OtherAgent => "own-agent-only".to_owned(),
+    };
+    let mut record =
+        Record::new(Event::RequestDenied).by(&session.principal, &session.peer.label()).decided("deny", &rule);
+    record.error = Some(format!("{method} was refused"));
+    write(gateway, record);
+}
+
+/// Records that the rules denied a request.
+pub(super) fn denial(gateway: &Gateway, session: &Session, method: &str, denial: &Denial) {
+    let event = if denial.request.is_some() { Event::ExecDenied } else { Event::RequestDenied };
+    let mut record = Record::new(event).by(&session.principal, &session.peer.label()).decided("deny", &denial.rule);
+    if let Some(request) = &denial.request {
+        record = record.asking(request);
+    }
+    record.error = Some(format!("{method}: {}", denial.reason));
+    write(gateway, record);
+}
+
+/// A refusal stands whether or not it can be recorded; that it could not is logged.
+fn write(gateway: &Gateway, record: Record) {
+    if let Err(error) = gateway.parts.journal.append(record) {
+        tracing::error!(%error, "cannot record a refusal");
+    }
+}

@@ -1,0 +1,98 @@
+//! From what happened to what the client is told: stable codes, plain sentences, no inner causes.
+
+use crate::auth::{Refusal, Session};
+use crate::journal::JournalFault;
+use crate::model::{RunFault, Scope};
+use crate::policy::{Denial, MissingScope, Why};
+use crate::wire::{ErrorCode, ErrorShape, Invalid, PROTOCOL};
+use serde_json::{Value, json};
+
+/// The payload of a response, or its error.
+pub(super) type Answer = Result<Value, ErrorShape>;
+
+/// A request that is no action of ours.
+pub(super) fn invalid(session: &Session, invalid: &Invalid) -> Answer {
+    let shape = match invalid {
+        // Who is not an admin is not told which methods exist.
+        Invalid::UnknownMethod(_) if !session.principal.scopes.covers(Scope::Admin) => scope_error(Scope::Admin),
+        Invalid::UnknownMethod(method) => {
+            let shown: String = method.chars().filter(char::is_ascii_graphic).take(64).collect();
+            ErrorShape::new(ErrorCode::InvalidRequest, format!("unknown method: {shown}"))
+        }
+        Invalid::Params { method, why } => {
+            ErrorShape::new(ErrorCode::InvalidRequest, format!("invalid {method} params: {why}"))
+        }
+    };
+    Err(shape)
+}
+
+/// A principal that may not ask.
+pub(super) fn missing_scope(missing: &MissingScope) -> Answer {
+    Err(match missing.why {
+        Why::Scope(scope) => scope_error(scope),
+        Why::Role(role) => ErrorShape::new(ErrorCode::InvalidRequest, format!("unauthorized role: {}", role.as_str())),
+        Why::NotLocal => ErrorShape::new(ErrorCode::Forbidden, "only answered on the gateway's unix socket").details(
+            json!({"code": "LOCAL_SOCKET_REQUIRED", "hint": "use the command line on the gateway's own host"}),
+        ),
+        Why::OtherAgent => ErrorShape::new(ErrorCode::Forbidden, "an agent runs commands for itself alone")
+            .details(json!({"code": "AGENT_MISMATCH"})),
+    })
+}
+
+fn scope_error(scope: Scope) -> ErrorShape {
+    let name = scope.as_str();
+    ErrorShape::new(ErrorCode::Forbidden, format!("missing scope: {name}"))
+        .details(json!({"code": "MISSING_SCOPE", "missingScope": name, "requiredScopes": [name]}))
+}
+
+/// A request the rules deny.
+pub(super) fn denied(denial: &Denial) -> Answer {
+    Err(ErrorShape::new(ErrorCode::Forbidden, denial.reason.clone())
+        .details(json!({"code": "EXEC_DENIED", "rule": denial.rule, "hint": denial.hint})))
+}
+
+/// The journal did not take a record.
+pub(super) fn journal_fault(fault: &JournalFault) -> Answer {
+    tracing::error!(error = %fault, "an act was refused because it could not be recorded");
+    Err(ErrorShape::new(ErrorCode::Unavailable, "the journal does not take records, so nothing is done")
+        .details(json!({"code": "JOURNAL_UNAVAILABLE", "hint": "look at the disk and the rights of the state folder"}))
+        .retry())
+}
+
+/// A run without an outcome.
+pub(super) fn run_fault(fault: &RunFault) -> Answer {
+    let code = match fault {
+        RunFault::RunnerGone | RunFault::Busy | RunFault::WallMissing(_) => ErrorCode::Unavailable,
+        _ => ErrorCode::InvalidRequest,
+    };
+    let shape = ErrorShape::new(code, fault.to_string())
+        .details(json!({"code": fault.code(), "hint": fault.hint(), "exitCode": fault.exit_code()}));
+    Err(if matches!(fault, RunFault::RunnerGone | RunFault::Busy) { shape.retry() } else { shape })
+}
+
+/// A `connect` that was refused.
+pub(super) fn refusal(refusal: &Refusal, request_id: &str) -> ErrorShape {
+    let code = refusal.code();
+    let message = refusal.message();
+    match refusal {
+        Refusal::Protocol { least, most } => ErrorShape::new(ErrorCode::InvalidRequest, message).details(json!({
+            "code": code, "clientMinProtocol": least, "clientMaxProtocol": most,
+            "expectedProtocol": PROTOCOL, "minimumProbeProtocol": crate::wire::LEAST_PROBE_PROTOCOL,
+        })),
+        Refusal::PairingRequired { device } => ErrorShape::new(ErrorCode::NotPaired, message).details(json!({
+            "code": code, "reason": "not-paired", "requestId": request_id, "deviceId": device.0,
+            "requestedRole": "operator",
+        })),
+        Refusal::DeviceIdentityRequired => {
+            ErrorShape::new(ErrorCode::NotPaired, message).details(json!({"code": code}))
+        }
+        Refusal::TokenMissing | Refusal::TokenMismatch => {
+            let reason = if *refusal == Refusal::TokenMissing { "token_missing" } else { "token_mismatch" };
+            ErrorShape::new(ErrorCode::InvalidRequest, message).details(json!({
+                "code": code, "authReason": reason, "canRetryWithDeviceToken": false,
+                "recommendedNextStep": "update_auth_credentials",
+            }))
+        }
+        _ => ErrorShape::new(ErrorCode::InvalidRequest, message).details(json!({"code": code, "reason": code})),
+    }
+}

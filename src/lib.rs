@@ -1,0 +1,44 @@
+//! Vambrace: armour for the arm that does the work.
+//!
+//! One package, one library, one binary. The rooms stand below, floor by floor, lowest first.
+//! A room may use rooms of earlier paragraphs only; rooms of one paragraph do not know each
+//! other. `tests/architecture.rs` reads this list and checks every `use crate::…`.
+
+// Floor 0, nouns: what everybody speaks of. No I/O, no async, no serde.
+mod model;
+
+// Floor 1, tools: bytes, the kernel, the protocol's spelling.
+mod crypto;
+#[allow(unsafe_code)]
+mod os;
+mod wire;
+
+// Floor 2, rules: what may be done, what is kept, what has happened.
+mod journal;
+mod policy;
+mod store;
+
+// Floor 3, hands: who knocks, the walls, a voice to speak to a gateway.
+mod auth;
+mod client;
+mod sandbox;
+
+// Floor 4, runner: the other process.
+mod runner;
+
+// Floor 5, corridor: one request from frame to answer.
+mod gateway;
+
+// Floor 6, doors: sockets, HTTP, WebSocket.
+mod server;
+
+// Floor 7, whole: the rooms' settings, found, read and composed.
+mod config;
+
+// Floor 8, keepers: the composition root and the process's own life.
+mod daemon;
+
+// Floor 9, bell: arguments and rendering; the only room that prints.
+mod cli;
+
+pub use cli::main;

@@ -1,0 +1,59 @@
+//! Everything a client may ask for, as one closed enum. What is not here cannot be asked.
+
+use super::{ExecRequest, RunId};
+
+/// What a running command is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RunSignal {
+    /// Bytes for its standard input; `eof` closes it after them.
+    Input { bytes: Vec<u8>, eof: bool },
+    /// End it and its whole tree.
+    Cancel,
+}
+
+/// Which entries of the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct JournalQuery {
+    /// Only entries after this sequence number.
+    pub(crate) after: Option<u64>,
+    /// At most this many, the latest ones.
+    pub(crate) limit: Option<usize>,
+    /// Only this event, e.g. `exec.finished`.
+    pub(crate) event: Option<String>,
+    /// Keep sending new entries as `journal.entry` events.
+    pub(crate) follow: bool,
+}
+
+/// One thing asked of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    Health,
+    Status,
+    SystemPresence,
+    GatewayIdentity,
+    ExecRun(Box<ExecRequest>),
+    ExecSignal { run: RunId, signal: RunSignal },
+    TokenShow,
+    TokenRotate,
+    JournalList(JournalQuery),
+    JournalVerify,
+}
+
+impl Action {
+    /// The name of the method that asks for it.
+    pub(crate) fn method(&self) -> &'static str {
+        match self {
+            Action::Health => "health",
+            Action::Status => "status",
+            Action::SystemPresence => "system-presence",
+            Action::GatewayIdentity => "gateway.identity.get",
+            Action::ExecRun(_) => "exec.run",
+            Action::ExecSignal { signal: RunSignal::Input { .. }, .. } => "exec.input",
+            Action::ExecSignal { signal: RunSignal::Cancel, .. } => "exec.cancel",
+            Action::TokenShow => "token.show",
+            Action::TokenRotate => "token.rotate",
+            Action::JournalList(_) => "journal.list",
+            Action::JournalVerify => "journal.verify",
+        }
+    }
+}

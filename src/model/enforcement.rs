@@ -1,0 +1,110 @@
+//! What was really enforced on a run, as read back from the kernel; never what was wished.
+
+use std::fmt;
+
+/// How the namespaces were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// By root, without a user namespace; the command has a uid of its own.
+    Root,
+    /// In a user namespace of an ordinary user.
+    UserNamespace,
+}
+
+impl Tier {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Tier::Root => "root",
+            Tier::UserNamespace => "user-namespace",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Root, Self::UserNamespace].into_iter().find(|t| t.as_str() == text)
+    }
+}
+
+/// A bounded resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LimitKind {
+    Cpu,
+    Memory,
+    Pids,
+}
+
+impl LimitKind {
+    pub(crate) const ALL: [LimitKind; 3] = [LimitKind::Cpu, LimitKind::Memory, LimitKind::Pids];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            LimitKind::Cpu => "cpu",
+            LimitKind::Memory => "memory",
+            LimitKind::Pids => "pids",
+        }
+    }
+}
+
+/// By what a resource is bounded on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Means {
+    /// A control group: the whole tree together.
+    Cgroup,
+    /// A resource limit: each process, or each user of the namespace, for itself.
+    Rlimit,
+    /// Not at all; the deadline remains.
+    Unbounded,
+}
+
+impl Means {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Means::Cgroup => "cgroup",
+            Means::Rlimit => "rlimit",
+            Means::Unbounded => "unbounded",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Cgroup, Self::Rlimit, Self::Unbounded].into_iter().find(|m| m.as_str() == text)
+    }
+}
+
+/// The walls around one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Enforcement {
+    pub(crate) tier: Tier,
+    /// Kernel names of the namespaces the command has for itself, e.g. `mnt`, `pid`, `net`.
+    pub(crate) namespaces: Vec<String>,
+    /// The uid of the command, as the host sees it.
+    pub(crate) host_uid: u32,
+    /// The Landlock ABI whose every right is handled.
+    pub(crate) landlock_abi: u8,
+    /// `Seccomp:` of /proc/self/status was 2 and this many filters were installed.
+    pub(crate) seccomp_filters: u8,
+    pub(crate) no_new_privs: bool,
+    /// Effective, permitted, inheritable, bounding and ambient sets were all empty.
+    pub(crate) no_capabilities: bool,
+    /// cpu, memory, pids: by what each is bounded.
+    pub(crate) limits: [(LimitKind, Means); 3],
+}
+
+impl fmt::Display for Enforcement {
+    /// One line, for the journal's VAMBRACE_ENFORCEMENT.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "native tier={} ns={} uid={} landlock={} seccomp={} nnp={} caps={}",
+            self.tier.as_str(),
+            self.namespaces.join("+"),
+            self.host_uid,
+            self.landlock_abi,
+            self.seccomp_filters,
+            u8::from(self.no_new_privs),
+            if self.no_capabilities { "none" } else { "SOME" },
+        )?;
+        for (kind, means) in self.limits {
+            write!(f, " {}={}", kind.as_str(), means.as_str())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! The nouns of the house: plain values that every room speaks of.
+//!
+//! Knows no I/O, no async and no serde: a value here means the same in a unit test as in the
+//! running gateway. What comes from outside becomes one of these at the door or not at all.
+
+mod action;
+mod clock;
+mod enforcement;
+mod id;
+mod principal;
+mod profile;
+mod run;
+mod secret;
+
+pub(crate) use action::{Action, JournalQuery, RunSignal};
+pub(crate) use clock::{Clock, SystemClock, UnixMillis};
+pub(crate) use enforcement::{Enforcement, LimitKind, Means, Tier};
+pub(crate) use id::{AgentId, BadId, ConnId, DeviceId, ProfileName, RunId, SessionId};
+pub(crate) use principal::{Credential, Principal, Role, Scope, ScopeSet};
+pub(crate) use profile::{Limits, Network, SandboxProfile, WorkspaceAccess};
+pub(crate) use run::{Ending, ExecRequest, LaunchFault, Outcome, RunFault, Stdin, Stream};
+pub(crate) use secret::Secret;

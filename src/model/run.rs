@@ -1,0 +1,186 @@
+//! One command: what is asked, how it ended, and what could go wrong on the way.
+
+use super::{AgentId, Enforcement, ProfileName, SessionId};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// Whether the command gets a standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stdin {
+    /// `/dev/null`.
+    Closed,
+    /// Bytes sent while it runs.
+    Piped,
+}
+
+/// Which of the command's two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// A command as asked for. The same argv is judged, recorded and executed; there is no shell in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExecRequest {
+    pub(crate) agent: AgentId,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) profile: Option<ProfileName>,
+    /// Never empty; no NUL inside.
+    pub(crate) argv: Vec<String>,
+    /// Relative to the workspace, or absolute below `/workspace`.
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) stdin: Stdin,
+    /// Asks for less time than the profile allows.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// How a command that was started came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It exited with this code.
+    Exited(u8),
+    /// A signal ended it.
+    Signaled(u8),
+    /// The deadline passed; the whole tree was killed.
+    TimedOut,
+    /// The output bound was reached; the whole tree was killed.
+    OutputLimit,
+    /// The kernel's out-of-memory killer ended it at the memory bound.
+    OutOfMemory,
+    /// The client cancelled or went away; the whole tree was killed.
+    Cancelled,
+}
+
+impl Ending {
+    /// The word used on the wire and in the journal.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Ending::Exited(_) => "exited",
+            Ending::Signaled(_) => "signaled",
+            Ending::TimedOut => "timed-out",
+            Ending::OutputLimit => "output-limit",
+            Ending::OutOfMemory => "out-of-memory",
+            Ending::Cancelled => "cancelled",
+        }
+    }
+
+    /// The exit code `exec` and `sandbox run` pass on: the command's own, 124 for a deadline,
+    /// 128+n for signal n (the bounds kill with SIGKILL).
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Ending::Exited(code) => code,
+            Ending::Signaled(signal) => 128u8.saturating_add(signal),
+            Ending::TimedOut => 124,
+            Ending::OutputLimit | Ending::OutOfMemory | Ending::Cancelled => 137,
+        }
+    }
+}
+
+/// What a finished run leaves: how it ended, what was enforced, how long it took.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) ending: Ending,
+    pub(crate) enforcement: Enforcement,
+    /// From the order's arrival at the launcher to the end of the whole tree.
+    pub(crate) elapsed: Duration,
+    /// Bytes of output that were passed on.
+    pub(crate) output_bytes: u64,
+}
+
+/// A launch that failed in one named step, before or at exec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LaunchFault {
+    /// What was being done, in a few words.
+    pub(crate) step: String,
+    /// What the kernel said, or what did not hold.
+    pub(crate) cause: String,
+}
+
+impl fmt::Display for LaunchFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.cause)
+    }
+}
+
+/// Why there is no outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RunFault {
+    /// The request or profile cannot be turned into walls: a path, a name, a size.
+    Refused { what: String, hint: String },
+    /// A required wall could not be built; the command did not run.
+    WallMissing(LaunchFault),
+    /// No such command inside the sandbox.
+    NotFound(String),
+    /// The command is there but cannot be executed.
+    NotExecutable { command: String, cause: String },
+    /// The runner went away; its sandboxes ended with it.
+    RunnerGone,
+    /// The runner has as many runs as it takes.
+    Busy,
+}
+
+impl RunFault {
+    /// The stable code of this fault on the wire and in the journal.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            RunFault::Refused { .. } => "SANDBOX_REFUSED",
+            RunFault::WallMissing(_) => "WALL_UNAVAILABLE",
+            RunFault::NotFound(_) => "COMMAND_NOT_FOUND",
+            RunFault::NotExecutable { .. } => "COMMAND_NOT_EXECUTABLE",
+            RunFault::RunnerGone => "RUNNER_GONE",
+            RunFault::Busy => "RUNNER_BUSY",
+        }
+    }
+
+    /// The exit code of `exec` and `sandbox run`.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            RunFault::NotFound(_) => 127,
+            RunFault::NotExecutable { .. } | RunFault::Refused { .. } => 126,
+            RunFault::WallMissing(_) | RunFault::RunnerGone | RunFault::Busy => 125,
+        }
+    }
+
+    /// What the reader can do about it.
+    pub(crate) fn hint(&self) -> String {
+        match self {
+            RunFault::Refused { hint, .. } => hint.clone(),
+            RunFault::WallMissing(_) => "`vambrace sandbox probe` shows what this host can enforce".into(),
+            RunFault::NotFound(_) => {
+                "only /usr, /workspace and the profile's own folders are visible inside the walls".into()
+            }
+            RunFault::NotExecutable { .. } => "check its mode bits, its interpreter and its architecture".into(),
+            RunFault::RunnerGone => "the runner has been started again; send the command once more".into(),
+            RunFault::Busy => "wait for a run to finish, or cancel one".into(),
+        }
+    }
+}
+
+impl fmt::Display for RunFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunFault::Refused { what, .. } => f.write_str(what),
+            RunFault::WallMissing(fault) => write!(f, "a wall could not be built, so nothing was run: {fault}"),
+            RunFault::NotFound(command) => write!(f, "{command:?}: command not found inside the sandbox"),
+            RunFault::NotExecutable { command, cause } => write!(f, "{command:?} cannot be executed: {cause}"),
+            RunFault::RunnerGone => {
+                f.write_str("the runner ended while the command was running; the command was killed")
+            }
+            RunFault::Busy => f.write_str("the runner has as many runs as it takes"),
+        }
+    }
+}
+
+impl std::error::Error for RunFault {}

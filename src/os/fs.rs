@@ -1,0 +1,227 @@
+//! Files that are ours alone: private modes, no links followed, replaced whole or not at all.
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Component, Path, PathBuf};
+
+/// Makes a folder of mode 0700 (and its parents), or checks that the one there is ours alone.
+///
+/// # Errors
+/// Where it is a link, no folder, somebody else's, or open to others and not ours to tighten.
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let meta = fs::symlink_metadata(path)?;
+    if !meta.is_dir() {
+        return Err(io::Error::other("it is a link, not a folder"));
+    }
+    if meta.uid() != super::process::uid() {
+        return Err(io::Error::other(format!(
+            "it belongs to uid {}, we are uid {}",
+            meta.uid(),
+            super::process::uid()
+        )));
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Reads a private file; `None` where there is none.
+///
+/// # Errors
+/// Where it is a link, not a regular file, somebody else's, readable by others, or larger than `at_most` bytes.
+pub(crate) fn read_private(path: &Path, at_most: u64) -> io::Result<Option<Vec<u8>>> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if meta.uid() != super::process::uid() {
+        return Err(io::Error::other(format!("it belongs to uid {}", meta.uid())));
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!("its mode {:04o} lets others in; chmod 600 it", meta.mode() & 0o7777)));
+    }
+    if meta.len() > at_most {
+        return Err(io::Error::other(format!("it has {} bytes, more than {at_most}", meta.len())));
+    }
+    let mut bytes = Vec::new();
+    file.take(at_most).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Replaces a private file whole: written aside with mode 0600, synced, renamed, folder synced.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or_else(|| io::Error::other("it has no folder"))?;
+    let aside = path.with_extension("new");
+    let _ = fs::remove_file(&aside);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+        return written;
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// Opens a private file for appending, making it with mode 0600; never through a link.
+pub(crate) fn append_private(path: &Path) -> io::Result<File> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.uid() != super::process::uid() {
+        return Err(io::Error::other("it is not a regular file of ours"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// Takes the only lock on a file for as long as the returned handle lives; `None` where another holds it.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = append_private(path)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Listens on a unix socket that only we can reach. A socket left over from a process that died goes first;
+/// one that somebody answers on is kept.
+///
+/// # Errors
+/// AddrInUse where somebody listens there already.
+pub(crate) fn bind_private_socket(path: &Path) -> io::Result<UnixListener> {
+    if path.as_os_str().len() > 107 {
+        return Err(io::Error::other("the path has more than the 107 bytes a unix socket may have (unix(7))"));
+    }
+    if let Ok(meta) = fs::symlink_metadata(path) {
+        use std::os::unix::fs::FileTypeExt;
+        if !meta.file_type().is_socket() {
+            return Err(io::Error::other("something that is no socket is in its place"));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::from(io::ErrorKind::AddrInUse));
+        }
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// The same, but any user may connect: who is admitted is decided by SO_PEERCRED, not by the file's mode.
+/// Whether a user can reach it at all is up to the folder it lies in.
+pub(crate) fn bind_shared_socket(path: &Path) -> io::Result<UnixListener> {
+    let listener = bind_private_socket(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// Opens a folder strictly below `root`, never through a link out of it (openat2(2), kernel 5.6).
+pub(crate) fn open_dir_beneath(root: &impl AsFd, relative: &Path) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve)?)
+}
+
+/// Opens a path of the tree we stand in, as a handle.
+pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Owner of the file behind a handle, and whether it is a folder.
+pub(crate) fn owner(handle: &impl AsFd) -> io::Result<(u32, u32, bool)> {
+    let stat = rustix::fs::statat(handle, "", AtFlags::EMPTY_PATH)?;
+    Ok((stat.st_uid, stat.st_gid, rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()))
+}
+
+/// The absolute path without `.`, `..` or links in any part that exists; missing tails are kept as they are.
+pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let mut missing = Vec::new();
+    let mut present = absolute.as_path();
+    loop {
+        match fs::canonicalize(present) {
+            Ok(mut found) => {
+                found.extend(missing.iter().rev());
+                return Ok(found);
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let (Some(parent), Some(Component::Normal(name))) =
+                    (present.parent(), present.components().next_back())
+                else {
+                    return Err(e);
+                };
+                missing.push(name.to_owned());
+                present = parent;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("vambrace-fs-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        private_dir(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_private_file_is_never_read_through_a_link_or_with_loose_modes() {
+        let dir = scratch("link");
+        write_private(&dir.join("a"), b"x").unwrap();
+        std::os::unix::fs::symlink(dir.join("a"), dir.join("l")).unwrap();
+        fs::write(dir.join("loose"), b"x").unwrap();
+        fs::set_permissions(dir.join("loose"), fs::Permissions::from_mode(0o644)).unwrap();
+
+        assert_eq!(read_private(&dir.join("a"), 10).unwrap(), Some(b"x".to_vec()));
+        assert_eq!(read_private(&dir.join("none"), 10).unwrap(), None);
+        assert!(read_private(&dir.join("l"), 10).is_err());
+        assert!(read_private(&dir.join("loose"), 10).is_err());
+        assert!(read_private(&dir.join("a"), 0).is_err());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_at_a_time() {
+        let dir = scratch("lock");
+        let first = lock(&dir.join("lock")).unwrap();
+        assert!(first.is_some());
+        assert!(lock(&dir.join("lock")).unwrap().is_none());
+        drop(first);
+        assert!(lock(&dir.join("lock")).unwrap().is_some());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_missing_tail_is_kept_while_links_before_it_are_resolved() {
+        let dir = scratch("canonical");
+        std::os::unix::fs::symlink(&dir, dir.join("self")).unwrap();
+        let found = canonical(&dir.join("self/self/none/yet")).unwrap();
+        assert_eq!(found, fs::canonicalize(&dir).unwrap().join("none/yet"));
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

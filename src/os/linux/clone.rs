@@ -1,0 +1,124 @@
+//! clone3(2) with namespaces and a pidfd, close_range(2), execve(2).
+//!
+//! Only a single-threaded process may fork here: the child goes on in ordinary Rust code
+//! (it allocates), which is sound only when no other thread can have held a lock.
+
+use nix::sched::CloneFlags;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Which side of the fork this is.
+pub(crate) enum Fork {
+    Parent { pid: i32, pidfd: OwnedFd },
+    Child,
+}
+
+/// Why the process may not fork here.
+fn assert_single_threaded() -> io::Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads == 1 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the launcher has {threads} threads; it forks only while it has one")))
+}
+
+/// Forks with these new namespaces and, where given, straight into this cgroup v2 folder (kernel 5.7).
+///
+/// # Errors
+/// EPERM where the namespaces need a privilege, ENOSPC or EUSERS where their number is limited.
+pub(crate) fn fork(namespaces: CloneFlags, into_cgroup: Option<RawFd>) -> io::Result<Fork> {
+    assert_single_threaded()?;
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain data for which all zeroes is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(fd) = into_cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = fd as u64;
+    }
+    // SAFETY: no CLONE_VM and no stack, so this is fork(2): the child has its own copy of this memory and
+    // returns here. The process has one thread (checked above), so no lock is held by another.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        // SAFETY: with CLONE_PIDFD the kernel stored a new descriptor in `pidfd`, owned by nobody else.
+        pid => Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// Forks without any namespace, by the call that a system-call filter lets pass; `None` is the child.
+///
+/// For a process that was itself forked here and so has one thread.
+pub(crate) fn fork_plain() -> io::Result<Option<i32>> {
+    // SAFETY: one thread, so the child may go on in ordinary code.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
+    }
+}
+
+/// `CLONE_INTO_CGROUP` of linux/sched.h; too wide for nix's flags.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Closes every descriptor from `first` upwards (kernel 5.9).
+pub(crate) fn close_from(first: RawFd) -> io::Result<()> {
+    // SAFETY: the launcher's child calls this when every descriptor it still owns lies below `first`.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, 0) };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts a copy of `from` at the fixed number `to`, without close-on-exec.
+pub(crate) fn place_fd(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: dup2 takes plain numbers; the launcher's child owns its whole descriptor table.
+    let done = unsafe { libc::dup2(from, to) };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes ownership of a descriptor that stands at a number agreed upon.
+pub(crate) fn adopt_fd(number: RawFd) -> OwnedFd {
+    // SAFETY: called once for each number, by the process that placed or inherited it there.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Duplicates a descriptor to a number of at least `least`, close-on-exec.
+pub(crate) fn lift_fd(fd: &impl AsRawFd, least: RawFd) -> io::Result<RawFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes plain numbers and returns a new descriptor.
+    let lifted = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) };
+    if lifted == -1 { Err(io::Error::last_os_error()) } else { Ok(lifted) }
+}
+
+/// Gives every signal its default action and unblocks all, as a fresh program expects.
+///
+/// Ignored signals and the mask survive execve(2); Rust's runtime ignores SIGPIPE.
+pub(crate) fn reset_signals() {
+    for number in 1..=64 {
+        // SAFETY: SIG_DFL is always a valid disposition; failures (SIGKILL, SIGSTOP, libc's own) do not matter.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// execve(2) on each candidate path in turn, as execvp does; returns the error that counts.
+pub(crate) fn exec_first(candidates: &[CString], argv: &[CString], env: &[CString]) -> io::Error {
+    let mut verdict = nix::errno::Errno::ENOENT;
+    for path in candidates {
+        let Err(errno) = nix::unistd::execve(path, argv, env);
+        match errno {
+            nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR => {}
+            nix::errno::Errno::EACCES => verdict = errno,
+            _ => return errno.into(),
+        }
+    }
+    verdict.into()
+}
+
+/// Ends this process now, without running destructors or exit handlers of the process it was forked from.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes a number and does not return.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,12 @@
+//! Linux: what walls are made of. Kernel things keep their kernel names.
+
+pub(crate) mod capabilities;
+pub(crate) mod cgroup;
+pub(crate) mod clone;
+pub(crate) mod landlock;
+pub(crate) mod mounts;
+pub(crate) mod netns;
+pub(crate) mod rlimits;
+pub(crate) mod seccomp;
+pub(crate) mod sock_diag;
+pub(crate) mod userns;

@@ -1,0 +1,39 @@
+//! setrlimit(2): bounds that every host has, whatever its control groups.
+
+use nix::sys::resource::{Resource, setrlimit};
+use std::io;
+
+/// The limits of one sandbox. Soft and hard are the same, so none can be raised again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rlimits {
+    /// Processes and threads of the command's uid in its user namespace.
+    pub(crate) pids: u32,
+    /// Private writable memory of one process, where no cgroup bounds the tree.
+    pub(crate) data_bytes: Option<u64>,
+    /// A CPU-seconds backstop behind the deadline, in case the launcher itself is stopped.
+    pub(crate) cpu_seconds: u64,
+}
+
+/// Applies them to this process and all it will start.
+pub(crate) fn apply(limits: Rlimits) -> io::Result<()> {
+    set(Resource::RLIMIT_NPROC, limits.pids.into())?;
+    if let Some(bytes) = limits.data_bytes {
+        set(Resource::RLIMIT_DATA, bytes)?;
+    }
+    set(Resource::RLIMIT_CPU, limits.cpu_seconds)?;
+    // A core file would carry the command's memory into the workspace or to the host's core_pattern.
+    set(Resource::RLIMIT_CORE, 0)?;
+    set(Resource::RLIMIT_NOFILE, 4096)?;
+    set(Resource::RLIMIT_MEMLOCK, 64 << 10)?;
+    set(Resource::RLIMIT_MSGQUEUE, 0)?;
+    set(Resource::RLIMIT_NICE, 0)?;
+    set(Resource::RLIMIT_RTPRIO, 0)?;
+    set(Resource::RLIMIT_SIGPENDING, 4096)
+}
+
+/// Lowers a limit, never raises it: an ordinary user may not, and root need not.
+fn set(resource: Resource, value: u64) -> io::Result<()> {
+    let (_, hard) = nix::sys::resource::getrlimit(resource)?;
+    let value = value.min(hard);
+    Ok(setrlimit(resource, value, value)?)
+}

@@ -1,0 +1,225 @@
+//! Turns a table of system calls into one BPF program and installs it (seccomp(2)).
+//!
+//! The program is ours rather than a library's because its shape is a cost of every launch: the
+//! kernel runs a new filter once for each system call to fill its cache of calls that are always
+//! allowed (kernel 5.11), and a linear list of 300 comparisons took 0.6 ms of a 1 ms launch. A
+//! binary search over ranges of numbers takes microseconds. It also answers wrong architectures and
+//! the x32 numbers of x86-64 itself: both kill the process.
+
+use std::collections::BTreeMap;
+use std::io;
+
+/// A condition on one argument, compared in its lower 32 bits as the kernel reads an `int`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Argument {
+    /// Argument `index` equals this value.
+    Is(u8, u32),
+    /// Argument `index` has a bit of this mask.
+    Has(u8, u32),
+}
+
+/// What a system call is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Answer {
+    Allow,
+    Errno(u16),
+}
+
+impl Answer {
+    fn code(self) -> u32 {
+        match self {
+            Answer::Allow => libc::SECCOMP_RET_ALLOW,
+            Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+        }
+    }
+}
+
+/// The rule for one system call: the first row whose conditions all hold gives the answer, else `otherwise`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rule {
+    pub(crate) rows: Vec<(Vec<Argument>, Answer)>,
+    pub(crate) otherwise: Answer,
+}
+
+impl Rule {
+    /// The same answer whatever the arguments.
+    pub(crate) fn always(answer: Answer) -> Self {
+        Rule { rows: Vec::new(), otherwise: answer }
+    }
+}
+
+/// A program ready to be installed.
+pub(crate) struct Filter(Vec<libc::sock_filter>);
+
+/// The architecture whose numbers `libc::SYS_*` are (linux/audit.h).
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xc000_00b7;
+
+/// Numbers from here on are x32's on x86-64; no other architecture comes near.
+const X32_BIT: u32 = 0x4000_0000;
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const BITS: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const GO: u16 = 0x05; // BPF_JMP | BPF_JA
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+const NUMBER_AT: u32 = 0; // offsets in struct seccomp_data
+const ARCH_AT: u32 = 4;
+const ARGUMENTS_AT: u32 = 16;
+
+/// Compiles a table; calls that are not in it get `default`.
+pub(crate) fn compile(rules: &BTreeMap<u32, Rule>, default: Answer) -> Filter {
+    let mut program = vec![
+        op(LOAD, 0, 0, ARCH_AT),
+        op(EQUAL, 1, 0, ARCH),
+        op(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        op(LOAD, 0, 0, NUMBER_AT),
+        op(AT_LEAST, 0, 1, X32_BIT),
+        op(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+    ];
+    search(&ranges(rules, default), &mut program);
+    Filter(program)
+}
+
+/// The whole number line as ranges of the same rule, each from its first number on.
+fn ranges(rules: &BTreeMap<u32, Rule>, default: Answer) -> Vec<(u32, Rule)> {
+    let unlisted = Rule::always(default);
+    let mut line: Vec<(u32, Rule)> = vec![(0, unlisted.clone())];
+    let mut push = |from: u32, rule: &Rule| match line.last_mut() {
+        Some((start, last)) if *start == from => *last = rule.clone(),
+        Some((_, last)) if last == rule => {}
+        _ => line.push((from, rule.clone())),
+    };
+    for (number, rule) in rules {
+        push(*number, rule);
+        if !rules.contains_key(&(number + 1)) {
+            push(number + 1, &unlisted);
+        }
+    }
+    line
+}
+
+/// Binary search: the accumulator holds the number, each leaf is a rule.
+fn search(line: &[(u32, Rule)], program: &mut Vec<libc::sock_filter>) {
+    let [_, _, ..] = line else {
+        if let Some((_, rule)) = line.first() {
+            leaf(rule, program);
+        }
+        return;
+    };
+    let (low, high) = line.split_at(line.len() / 2);
+    // A conditional jump reaches 255 instructions, an unconditional one any number.
+    program.push(op(AT_LEAST, 0, 1, high[0].0));
+    let jump = program.len();
+    program.push(op(GO, 0, 0, 0));
+    search(low, program);
+    program[jump].k = (program.len() - jump - 1) as u32;
+    search(high, program);
+}
+
+fn leaf(rule: &Rule, program: &mut Vec<libc::sock_filter>) {
+    for (conditions, answer) in &rule.rows {
+        // Each condition is two instructions; one that fails jumps behind the row's return.
+        for (index, condition) in conditions.iter().enumerate() {
+            let behind = (2 * (conditions.len() - index) - 1) as u8;
+            let (argument, jump, value) = match *condition {
+                Argument::Is(argument, value) => (argument, EQUAL, value),
+                Argument::Has(argument, mask) => (argument, BITS, mask),
+            };
+            program.push(op(LOAD, 0, 0, lower_half(argument)));
+            program.push(op(jump, 0, behind, value));
+        }
+        program.push(op(RETURN, 0, 0, answer.code()));
+    }
+    program.push(op(RETURN, 0, 0, rule.otherwise.code()));
+}
+
+/// Where the lower 32 bits of an argument lie.
+fn lower_half(argument: u8) -> u32 {
+    let big_endian = if cfg!(target_endian = "big") { 4 } else { 0 };
+    ARGUMENTS_AT + 8 * u32::from(argument) + big_endian
+}
+
+fn op(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+/// Installs a filter on this process for good. Needs no_new_privs.
+pub(crate) fn install(filter: &Filter) -> io::Result<()> {
+    let program = libc::sock_fprog { len: filter.0.len() as u16, filter: filter.0.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions from `filter`, both alive for the call, and writes nothing.
+    let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0) };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a program as the kernel would, for one call.
+    fn run(filter: &Filter, arch: u32, number: u32, arguments: [u32; 6]) -> u32 {
+        let word = |at: u32| match at {
+            NUMBER_AT => number,
+            ARCH_AT => arch,
+            at => arguments[((at - ARGUMENTS_AT) / 8) as usize],
+        };
+        let (mut at, mut accumulator) = (0usize, 0u32);
+        loop {
+            let op = filter.0[at];
+            at += 1;
+            let jump = |taken: bool| usize::from(if taken { op.jt } else { op.jf });
+            match op.code {
+                LOAD => accumulator = word(op.k),
+                AT_LEAST => at += jump(accumulator >= op.k),
+                EQUAL => at += jump(accumulator == op.k),
+                BITS => at += jump(accumulator & op.k != 0),
+                GO => at += op.k as usize,
+                RETURN => return op.k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_number_gets_its_own_answer_and_every_other_the_default() {
+        let mut rules = BTreeMap::new();
+        for number in [0, 1, 2, 5, 6, 9, 300, 301, 450] {
+            rules.insert(number, Rule::always(Answer::Allow));
+        }
+        rules.insert(7, Rule::always(Answer::Errno(1)));
+        let filter = compile(&rules, Answer::Errno(38));
+        for number in 0..600 {
+            let expected = rules.get(&number).map_or(Answer::Errno(38), |r| r.otherwise);
+            assert_eq!(run(&filter, ARCH, number, [0; 6]), expected.code(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_architecture_and_an_x32_number_kill() {
+        let filter = compile(&BTreeMap::from([(1, Rule::always(Answer::Allow))]), Answer::Allow);
+        assert_eq!(run(&filter, ARCH ^ 1, 1, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+        assert_eq!(run(&filter, ARCH, X32_BIT | 1, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+        assert_eq!(run(&filter, ARCH, 1, [0; 6]), libc::SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    fn rows_are_tried_in_order_and_all_conditions_of_a_row_must_hold() {
+        let rule = Rule {
+            rows: vec![
+                (vec![Argument::Is(0, 16), Argument::Is(2, 0)], Answer::Allow),
+                (vec![Argument::Has(1, 0x60)], Answer::Errno(1)),
+            ],
+            otherwise: Answer::Errno(2),
+        };
+        let filter = compile(&BTreeMap::from([(41, rule)]), Answer::Errno(38));
+        let answer = |arguments| run(&filter, ARCH, 41, arguments);
+        assert_eq!(answer([16, 0, 0, 0, 0, 0]), Answer::Allow.code());
+        assert_eq!(answer([16, 0, 1, 0, 0, 0]), Answer::Errno(2).code());
+        assert_eq!(answer([15, 0x40, 0, 0, 0, 0]), Answer::Errno(1).code());
+        assert_eq!(answer([15, 0x20, 0, 0, 0, 0]), Answer::Errno(1).code());
+        assert_eq!(answer([15, 0x80, 0, 0, 0, 0]), Answer::Errno(2).code());
+    }
+}

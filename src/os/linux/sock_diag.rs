@@ -1,0 +1,85 @@
+//! sock_diag(7): asks the kernel which uid owns the other end of a loopback TCP connection.
+//!
+//! A forwarder or proxy run by another user is thereby never mistaken for the operator, whatever
+//! it writes into headers.
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+const HEADER: usize = 16; // struct nlmsghdr
+const UID_AT: usize = HEADER + 4 + 48 + 4 + 4 + 4; // inet_diag_msg: 4 bytes, inet_diag_sockid, expires, rqueue, wqueue
+
+/// The uid owning the socket whose local address is `theirs` and whose peer is `ours`.
+///
+/// `None` where the kernel knows no such socket (it is gone, or lies in another network namespace).
+pub(crate) fn owner_of_peer(theirs: SocketAddr, ours: SocketAddr) -> io::Result<Option<u32>> {
+    let netlink =
+        socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    send(netlink.as_raw_fd(), &request(theirs, ours), MsgFlags::empty())?;
+    let mut answer = [0u8; 1024];
+    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    Ok(uid_in(&answer[..length]))
+}
+
+/// inet_diag_req_v2 for exactly one socket (linux/inet_diag.h).
+fn request(theirs: SocketAddr, ours: SocketAddr) -> Vec<u8> {
+    let mut body = Vec::with_capacity(72);
+    let family = if theirs.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    body.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+    body.extend(u32::MAX.to_ne_bytes()); // every state
+    body.extend(theirs.port().to_be_bytes());
+    body.extend(ours.port().to_be_bytes());
+    body.extend(address(theirs.ip()));
+    body.extend(address(ours.ip()));
+    body.extend(0u32.to_ne_bytes()); // any interface
+    body.extend([0xff; 8]); // no cookie
+    let mut message = Vec::with_capacity(HEADER + body.len());
+    message.extend(((HEADER + body.len()) as u32).to_ne_bytes());
+    message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    message.extend(NLM_F_REQUEST.to_ne_bytes());
+    message.extend([0; 8]); // sequence and port
+    message.extend(body);
+    message
+}
+
+fn address(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => {
+            let mut padded = [0; 16];
+            padded[..4].copy_from_slice(&v4.octets());
+            padded
+        }
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn uid_in(answer: &[u8]) -> Option<u32> {
+    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
+    (kind == SOCK_DIAG_BY_FAMILY).then_some(())?;
+    Some(u32::from_ne_bytes(answer.get(UID_AT..UID_AT + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn the_kernel_names_the_owner_of_the_other_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_server, theirs) = listener.accept().unwrap();
+        let ours = listener.local_addr().unwrap();
+
+        let owner = owner_of_peer(theirs, ours).unwrap();
+        drop(client);
+        let nobody = owner_of_peer("127.0.0.1:1".parse().unwrap(), ours).unwrap();
+
+        assert_eq!(owner, Some(nix::unistd::getuid().as_raw()));
+        assert_eq!(nobody, None);
+    }
+}

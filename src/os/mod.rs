@@ -1,0 +1,12 @@
+//! Every system call and every `unsafe` block of the house.
+//!
+//! Rooms above call functions with names and types; which call that is, and why it is sound,
+//! stands here. Each `unsafe` block says why it holds.
+
+pub(crate) mod fs;
+pub(crate) mod host;
+pub(crate) mod peer;
+pub(crate) mod process;
+
+#[cfg(target_os = "linux")]
+pub(crate) mod linux;

@@ -1,0 +1,78 @@
+//! This process and its children: waiting, killing, hiding from debuggers, who we are.
+
+use rustix::event::{PollFd, PollFlags, poll};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// Waits for a child to end and reaps it.
+pub(crate) fn wait_pidfd(pidfd: &OwnedFd) -> io::Result<()> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED))?;
+    Ok(())
+}
+
+/// Waits until a child has ended, without blocking the thread and without reaping it.
+pub(crate) async fn ended(pidfd: &OwnedFd) {
+    // SAFETY: the borrowed descriptor outlives its registration, which ends with this function.
+    let registered = unsafe { tokio::io::unix::AsyncFd::register(pidfd.as_fd()) };
+    if let Ok(pidfd) = registered {
+        let _ = pidfd.readable().await;
+    }
+}
+
+/// Kills a child, whatever it is doing. A child that has ended already is left alone.
+pub(crate) fn kill_pidfd(pidfd: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+}
+
+/// Waits until a descriptor is readable or the time is over; says whether it is readable.
+pub(crate) fn wait_readable(fd: &impl AsFd, at_most: Option<Duration>) -> io::Result<bool> {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let timeout =
+        at_most.map(|d| rustix::event::Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
+    let ready = rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref()))?;
+    Ok(ready > 0)
+}
+
+/// Whether the reading end of this pipe is gone.
+pub(crate) fn is_orphaned(pipe: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::empty())];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0)
+}
+
+/// No core dump, no ptrace, no /proc/PID/mem for others of our uid (prctl(2), PR_SET_DUMPABLE).
+pub(crate) fn make_undumpable() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+}
+
+/// The effective uid of this process.
+pub(crate) fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The effective gid of this process.
+pub(crate) fn gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
+/// Resident memory of this process in bytes, from /proc/self/statm.
+pub(crate) fn resident_bytes() -> u64 {
+    let pages =
+        std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// Raises the soft limit of open descriptors to the hard one: each connection needs one.
+pub(crate) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Ends this process without a word when the reader of its output is gone, as every other tool does.
+pub(crate) fn end_quietly_on_broken_pipe() {
+    // SAFETY: at the start, with one thread, and SIG_DFL is always a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}

@@ -1,0 +1,209 @@
+//! The verdict on an action that may be asked for: permit or deny, always with the rule that says so.
+
+use super::scope::Scoped;
+use crate::model::{Action, AgentId, ExecRequest, ProfileName, SandboxProfile};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The operator's decisions, composed from the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    /// The walls of an agent without its own.
+    pub(crate) defaults: SandboxProfile,
+    /// The walls of each configured agent, complete.
+    pub(crate) agents: BTreeMap<AgentId, SandboxProfile>,
+    /// Where agents without a workspace of their own get one.
+    pub(crate) workspaces: PathBuf,
+    /// Named walls a request may choose instead.
+    pub(crate) profiles: BTreeMap<ProfileName, SandboxProfile>,
+    /// Says why a request may not set an environment variable of this name.
+    pub(crate) refused_env: fn(&str, &[String]) -> Option<&'static str>,
+}
+
+/// A decision with its reason.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Permit(Permit),
+    Deny(Denial),
+}
+
+/// Permission for one act, once. Minted here alone, consumed by the act.
+#[derive(Debug)]
+#[must_use = "a permit is consumed by the act it permits"]
+pub(crate) struct Permit {
+    act: Permitted,
+    rule: String,
+}
+
+/// What is permitted, in full.
+#[derive(Debug)]
+pub(crate) enum Permitted {
+    /// A command, with the walls it is to run in.
+    Run { request: Box<ExecRequest>, profile: Box<SandboxProfile> },
+    /// Anything else, as asked.
+    Plain(Action),
+}
+
+impl Permit {
+    /// The rule that permits.
+    pub(crate) fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// What is permitted, to be done; the permit is gone with it.
+    pub(crate) fn spend(self) -> Permitted {
+        self.act
+    }
+}
+
+/// A refusal: the rule that denies, what it says, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub(crate) rule: String,
+    pub(crate) reason: String,
+    pub(crate) hint: String,
+    /// The request as it was, for the record.
+    pub(crate) request: Option<Box<ExecRequest>>,
+}
+
+/// Judges an action.
+pub(crate) fn judge(policy: &Policy, scoped: Scoped) -> Verdict {
+    let Action::ExecRun(request) = scoped.action() else {
+        let rule = format!("scope.{}", scoped.action().method());
+        return Verdict::Permit(Permit { act: Permitted::Plain(scoped.into_action()), rule });
+    };
+    match walls(policy, request) {
+        Ok((profile, rule)) => {
+            let Action::ExecRun(request) = scoped.into_action() else { unreachable!("matched above") };
+            Verdict::Permit(Permit { act: Permitted::Run { request, profile: Box::new(profile) }, rule })
+        }
+        Err(denial) => Verdict::Deny(Denial { request: Some(request.clone()), ..denial }),
+    }
+}
+
+/// The walls for a request, and the rule that gives them.
+fn walls(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, String), Denial> {
+    let (mut profile, rule) = choose(policy, request)?;
+    for name in request.env.keys() {
+        if let Some(why) = (policy.refused_env)(name, &profile.env_allow) {
+            return Err(deny(
+                "sandbox.env",
+                format!("the environment variable {name:?} {why}"),
+                "leave it out, or let an operator add its name to `env` of the sandbox settings",
+            ));
+        }
+    }
+    profile.workspace.get_or_insert_with(|| policy.workspaces.join(request.agent.as_str()));
+    // A request may shorten its time, never lengthen it.
+    profile.limits.timeout = request.timeout.unwrap_or(Duration::MAX).min(profile.limits.timeout);
+    Ok((profile, rule))
+}
+
+fn choose(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, String), Denial> {
+    let own = policy.agents.get(&request.agent);
+    let Some(name) = &request.profile else {
+        let rule = if own.is_some() { format!("agents.{}.sandbox", request.agent) } else { "defaults.sandbox".into() };
+        return Ok((own.unwrap_or(&policy.defaults).clone(), rule));
+    };
+    let Some(named) = policy.profiles.get(name) else {
+        return Err(deny(
+            "profiles",
+            format!("there is no profile {:?}", name.as_str()),
+            "`vambrace config show` lists the profiles there are",
+        ));
+    };
+    // A profile says how the walls stand; the workspace stays the agent's.
+    let workspace = own.unwrap_or(&policy.defaults).workspace.clone();
+    let profile = SandboxProfile { workspace: named.workspace.clone().or(workspace), ..named.clone() };
+    Ok((profile, format!("profiles.{name}")))
+}
+
+fn deny(rule: &str, reason: String, hint: &str) -> Denial {
+    Denial { rule: rule.into(), reason, hint: hint.into(), request: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Credential, Network, Principal, Role, ScopeSet, Stdin};
+    use crate::policy::scope;
+
+    fn policy() -> Policy {
+        let builder = SandboxProfile { workspace: Some("/srv/builder".into()), ..Default::default() };
+        let open = SandboxProfile { network: Network::Host, ..Default::default() };
+        Policy {
+            defaults: SandboxProfile::default(),
+            workspaces: "/srv/all".into(),
+            agents: [(AgentId::parse("builder").unwrap(), builder)].into(),
+            profiles: [(ProfileName::parse("open").unwrap(), open)].into(),
+            refused_env: |name, _| (name == "BAD").then_some("is bad"),
+        }
+    }
+
+    fn request(agent: &str) -> ExecRequest {
+        ExecRequest {
+            agent: AgentId::parse(agent).unwrap(),
+            session: None,
+            profile: None,
+            argv: vec!["true".into()],
+            cwd: None,
+            env: BTreeMap::new(),
+            stdin: Stdin::Closed,
+            timeout: None,
+        }
+    }
+
+    fn verdict(request: ExecRequest) -> Verdict {
+        let operator = Principal {
+            role: Role::Operator,
+            credential: Credential::PeerUid(0),
+            device: None,
+            scopes: ScopeSet::operator(),
+            agent: None,
+        };
+        judge(&policy(), scope(&operator, Action::ExecRun(Box::new(request))).unwrap())
+    }
+
+    fn permitted(request: ExecRequest) -> (SandboxProfile, String) {
+        match verdict(request) {
+            Verdict::Permit(permit) => {
+                let rule = permit.rule().to_owned();
+                let Permitted::Run { profile, .. } = permit.spend() else { panic!("not a run") };
+                (*profile, rule)
+            }
+            Verdict::Deny(denial) => panic!("{denial:?}"),
+        }
+    }
+
+    #[test]
+    fn the_rule_says_where_the_walls_come_from() {
+        let (profile, rule) = permitted(request("main"));
+        assert_eq!((profile.workspace, rule.as_str()), (Some("/srv/all/main".into()), "defaults.sandbox"));
+        let (profile, rule) = permitted(request("builder"));
+        assert_eq!((profile.workspace, rule.as_str()), (Some("/srv/builder".into()), "agents.builder.sandbox"));
+    }
+
+    #[test]
+    fn a_named_profile_changes_the_walls_but_not_whose_workspace_it_is() {
+        let named = ExecRequest { profile: Some(ProfileName::parse("open").unwrap()), ..request("builder") };
+        let (profile, rule) = permitted(named);
+        assert_eq!((profile.network, profile.workspace), (Network::Host, Some("/srv/builder".into())));
+        assert_eq!(rule, "profiles.open");
+        let unknown = ExecRequest { profile: Some(ProfileName::parse("none").unwrap()), ..request("builder") };
+        assert!(matches!(verdict(unknown), Verdict::Deny(d) if d.rule == "profiles"));
+    }
+
+    #[test]
+    fn a_request_shortens_its_time_and_never_lengthens_it() {
+        let asks = |seconds| ExecRequest { timeout: Some(Duration::from_secs(seconds)), ..request("main") };
+        assert_eq!(permitted(asks(5)).0.limits.timeout, Duration::from_secs(5));
+        assert_eq!(permitted(asks(5000)).0.limits.timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_refused_variable_denies_the_run_by_name() {
+        let bad = ExecRequest { env: [("BAD".to_owned(), "1".to_owned())].into(), ..request("main") };
+        assert!(matches!(verdict(bad), Verdict::Deny(d) if d.reason.contains("\"BAD\"") && d.rule == "sandbox.env"));
+    }
+}

@@ -1,0 +1,322 @@
+//! The gateway's side: keeps a runner at hand, sends orders, hands out what comes back.
+//!
+//! When the runner goes, every run of it fails at once with `RunnerGone`, and another is started or
+//! connected to.
+
+use super::framing;
+use super::order::{Hello, INPUT_WINDOW, Order, Report, Start, VERSION};
+use crate::model::{Outcome, RunFault, SandboxProfile, Stdin, Stream};
+use crate::sandbox::Command;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Where the runner comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Supply {
+    /// Started by us as a child, from this program with these arguments.
+    Child { program: PathBuf, arguments: Vec<String> },
+    /// Its own service, listening here.
+    Socket(PathBuf),
+}
+
+/// What is known of the runner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RunnerState {
+    pub(crate) connected: bool,
+    pub(crate) pid: Option<u32>,
+    /// The wall that cannot be built on this host: nothing can be run.
+    pub(crate) unable: Option<String>,
+    /// How often it was lost since we started.
+    pub(crate) losses: u64,
+}
+
+/// What a run sends.
+#[derive(Debug)]
+pub(crate) enum RunEvent {
+    Output(Stream, Vec<u8>),
+    Finished(Result<Outcome, RunFault>),
+}
+
+/// A run that was ordered. Dropping it cancels the run.
+pub(crate) struct RunHandle {
+    number: u64,
+    pub(crate) events: mpsc::UnboundedReceiver<RunEvent>,
+    remote: Remote,
+}
+
+/// The part of a run that others may hold: to send input, to cancel.
+#[derive(Clone)]
+pub(crate) struct Remote {
+    number: u64,
+    orders: mpsc::UnboundedSender<(u64, Order)>,
+    /// Bytes of input the runner takes before it must answer.
+    input_room: Arc<Semaphore>,
+}
+
+/// The gateway's hold on a runner.
+#[derive(Clone)]
+pub(crate) struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    line: Mutex<Line>,
+    state: watch::Sender<RunnerState>,
+}
+
+#[derive(Default)]
+struct Line {
+    /// Orders go here while a runner is connected.
+    orders: Option<mpsc::UnboundedSender<(u64, Order)>>,
+    runs: HashMap<u64, Run>,
+    next: u64,
+}
+
+struct Run {
+    events: mpsc::UnboundedSender<RunEvent>,
+    input_room: Arc<Semaphore>,
+}
+
+impl Client {
+    /// Begins to supply a runner and goes on for as long as the runtime lives.
+    pub(crate) fn supply(supply: Supply) -> Self {
+        let (state, _) = watch::channel(RunnerState::default());
+        let client = Client { shared: Arc::new(Shared { line: Mutex::default(), state }) };
+        tokio::spawn(client.clone().keep(supply));
+        client
+    }
+
+    /// The runner's state, and how to wait for a change of it.
+    pub(crate) fn state(&self) -> watch::Receiver<RunnerState> {
+        self.shared.state.subscribe()
+    }
+
+    /// Orders a run.
+    ///
+    /// # Errors
+    /// RunnerGone while there is no runner.
+    pub(crate) fn start(
+        &self,
+        command: &Command,
+        stdin: Stdin,
+        profile: &SandboxProfile,
+    ) -> Result<RunHandle, RunFault> {
+        let mut line = self.line();
+        let orders = line.orders.clone().ok_or(RunFault::RunnerGone)?;
+        line.next += 1;
+        let number = line.next;
+        let (events, inbox) = mpsc::unbounded_channel();
+        let input_room = Arc::new(Semaphore::new(INPUT_WINDOW as usize));
+        line.runs.insert(number, Run { events, input_room: Arc::clone(&input_room) });
+        drop(line);
+        let start = Order::Start(Box::new(Start::new(command, stdin, profile)));
+        let remote = Remote { number, orders, input_room };
+        // A runner that went just now has failed this run already: its event waits in the inbox.
+        let _ = remote.orders.send((number, start));
+        Ok(RunHandle { number, events: inbox, remote })
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.shared.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects, serves until the runner goes, and begins again.
+    async fn keep(self, supply: Supply) {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match connect(&supply) {
+                Ok((stream, child)) => {
+                    let served = self.serve(stream).await;
+                    if let Some(child) = child {
+                        reap(child);
+                    }
+                    if served.was_greeted {
+                        pause = Duration::from_millis(50);
+                    }
+                    tracing::warn!(error = %served.why, "the runner is gone");
+                }
+                Err(error) => tracing::warn!(%error, "no runner"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    async fn serve(&self, stream: UnixStream) -> Served {
+        let (from, to) = stream.into_split();
+        let (orders, queue) = mpsc::unbounded_channel();
+        let writer = tokio::spawn(write_all(to, queue));
+        let mut from = BufReader::new(from);
+        let served = match greeting(&mut from).await {
+            Ok(hello) => {
+                self.shared.state.send_modify(|state| {
+                    *state = RunnerState {
+                        connected: true,
+                        pid: Some(hello.pid),
+                        unable: hello.unable,
+                        losses: state.losses,
+                    };
+                });
+                self.line().orders = Some(orders);
+                let why = self.read_all(from).await;
+                Served { was_greeted: true, why }
+            }
+            Err(why) => Served { was_greeted: false, why },
+        };
+        self.fail_all();
+        writer.abort();
+        served
+    }
+
+    async fn read_all(&self, mut from: BufReader<OwnedReadHalf>) -> io::Error {
+        loop {
+            match framing::read::<Report>(&mut from).await {
+                Ok(Some((number, report))) => self.deliver(number, report),
+                Ok(None) => return io::Error::from(io::ErrorKind::UnexpectedEof),
+                Err(e) => return e,
+            }
+        }
+    }
+
+    fn deliver(&self, number: u64, report: Report) {
+        let mut line = self.line();
+        let event = match report {
+            Report::Stdout(bytes) => RunEvent::Output(Stream::Stdout, bytes),
+            Report::Stderr(bytes) => RunEvent::Output(Stream::Stderr, bytes),
+            Report::Finished(finished) => {
+                if let Some(run) = line.runs.remove(&number) {
+                    run.input_room.close();
+                    let _ = run.events.send(RunEvent::Finished(finished.read()));
+                }
+                return;
+            }
+            Report::InputTaken(bytes) => {
+                if let Some(run) = line.runs.get(&number) {
+                    run.input_room.add_permits(bytes as usize);
+                }
+                return;
+            }
+            Report::Hello(_) => return,
+        };
+        if let Some(run) = line.runs.get(&number) {
+            let _ = run.events.send(event);
+        }
+    }
+
+    /// The runner is gone: so are its sandboxes, by their own tie to it.
+    fn fail_all(&self) {
+        let mut line = self.line();
+        line.orders = None;
+        for (_, run) in line.runs.drain() {
+            run.input_room.close();
+            let _ = run.events.send(RunEvent::Finished(Err(RunFault::RunnerGone)));
+        }
+        drop(line);
+        self.shared.state.send_modify(|state| {
+            *state = RunnerState { connected: false, pid: None, unable: None, losses: state.losses + 1 };
+        });
+    }
+}
+
+struct Served {
+    was_greeted: bool,
+    why: io::Error,
+}
+
+impl RunHandle {
+    /// What others may hold of this run.
+    pub(crate) fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Says that so many bytes of output were passed on.
+    pub(crate) fn passed_on(&self, bytes: usize) {
+        self.remote.send(Order::Credit(bytes as u32));
+    }
+}
+
+impl Drop for RunHandle {
+    fn drop(&mut self) {
+        debug_assert_eq!(self.number, self.remote.number);
+        self.remote.cancel();
+    }
+}
+
+impl Remote {
+    /// Ends the run. One that has ended already is left alone.
+    pub(crate) fn cancel(&self) {
+        self.send(Order::Cancel);
+    }
+
+    /// Sends input as fast as the command takes it; says whether the run was still there to take it.
+    pub(crate) async fn input(&self, bytes: &[u8], eof: bool) -> bool {
+        for chunk in bytes.chunks(16 << 10) {
+            let Ok(room) = self.input_room.acquire_many(chunk.len() as u32).await else { return false };
+            room.forget();
+            self.send(Order::Input(chunk.to_vec()));
+        }
+        if eof {
+            self.send(Order::InputEnd);
+        }
+        !self.input_room.is_closed()
+    }
+
+    fn send(&self, order: Order) {
+        let _ = self.orders.send((self.number, order));
+    }
+}
+
+fn connect(supply: &Supply) -> io::Result<(UnixStream, Option<process::Child>)> {
+    let (program, arguments) = match supply {
+        Supply::Socket(path) => {
+            let stream = std::os::unix::net::UnixStream::connect(path)?;
+            stream.set_nonblocking(true)?;
+            return Ok((UnixStream::from_std(stream)?, None));
+        }
+        Supply::Child { program, arguments } => (program, arguments),
+    };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let child = process::Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .stdin(OwnedFd::from(theirs))
+        .stdout(process::Stdio::null())
+        .spawn()?;
+    Ok((UnixStream::from_std(ours)?, Some(child)))
+}
+
+/// Reaps a child that has let go of its socket, and makes sure that it ends.
+fn reap(mut child: process::Child) {
+    let _ = child.kill();
+    // A killed child is reaped in no time; still not on the runtime's own threads.
+    tokio::task::spawn_blocking(move || child.wait());
+}
+
+async fn greeting(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Hello> {
+    match framing::read::<Report>(from).await? {
+        Some((0, Report::Hello(hello))) if hello.version == VERSION => Ok(hello),
+        Some((0, Report::Hello(hello))) => Err(io::Error::other(format!(
+            "it speaks version {} of the orders, we speak {VERSION}: upgrade both together",
+            hello.version
+        ))),
+        _ => Err(io::Error::other("it did not introduce itself")),
+    }
+}
+
+async fn write_all(mut to: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<(u64, Order)>) {
+    while let Some((number, order)) = queue.recv().await {
+        if framing::write(&mut to, number, &order).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Frames on a stream socket: read whole, bounded before anything is allocated.
+
+use super::order::{MAX_FRAME, Message};
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Kind byte and run number.
+const HEAD: usize = 9;
+
+/// Writes one frame.
+pub(super) async fn write<M: Message>(to: &mut (impl AsyncWrite + Unpin), run: u64, message: &M) -> io::Result<()> {
+    let (kind, payload) = message.parts();
+    let length = HEAD + payload.len();
+    if length > MAX_FRAME {
+        return Err(io::Error::other("a frame would be larger than the other side takes"));
+    }
+    let mut bytes = Vec::with_capacity(4 + length);
+    bytes.extend((length as u32).to_le_bytes());
+    bytes.push(kind);
+    bytes.extend(run.to_le_bytes());
+    bytes.extend(payload);
+    to.write_all(&bytes).await
+}
+
+/// Reads one frame; `None` at the end of the stream.
+///
+/// # Errors
+/// InvalidData where it is too large, too small or none of this type.
+pub(super) async fn read<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(u64, M)>> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length).await {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        done => done?,
+    };
+    let length = u32::from_le_bytes(length) as usize;
+    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    if !(HEAD..=MAX_FRAME).contains(&length) {
+        return Err(invalid("a frame of a length that is not allowed"));
+    }
+    let mut frame = vec![0; length];
+    from.read_exact(&mut frame).await?;
+    let payload = frame.split_off(HEAD);
+    let (kind, run) = frame.split_at(1);
+    let run = u64::from_le_bytes(run.try_into().map_err(|_| invalid("a frame without a run number"))?);
+    let message = M::from_parts(kind[0], payload).ok_or_else(|| invalid("a frame that is none of ours"))?;
+    Ok(Some((run, message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::order::Order;
+    use super::*;
+
+    fn read_all(mut bytes: &[u8]) -> io::Result<Option<(u64, Order)>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(read(&mut bytes))
+    }
+
+    #[test]
+    fn a_frame_is_read_as_written() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut bytes = Vec::new();
+        runtime.block_on(write(&mut bytes, 7, &Order::Input(b"abc".to_vec()))).unwrap();
+        assert_eq!(read_all(&bytes).unwrap(), Some((7, Order::Input(b"abc".to_vec()))));
+    }
+
+    #[test]
+    fn a_length_beyond_the_bound_is_refused_before_anything_is_read() {
+        for length in [0u32, 8, MAX_FRAME as u32 + 1, u32::MAX] {
+            assert!(read_all(&length.to_le_bytes()).is_err(), "{length}");
+        }
+        assert_eq!(read_all(&[]).unwrap(), None);
+    }
+}

@@ -1,0 +1,14 @@
+//! The other process: orders in, outcomes out.
+//!
+//! `order` is the only format between gateway and runner, `serve` the runner's side, `client` the
+//! gateway's. The runner has no listener on the network and holds no secret; it takes orders from the
+//! gateway's uid alone. When either side goes, every sandbox of that connection ends.
+
+mod client;
+mod framing;
+mod order;
+mod pump;
+mod serve;
+
+pub(crate) use client::{Client, Remote, RunEvent, RunHandle, Supply};
+pub(crate) use serve::{serve_inherited, serve_socket};

@@ -1,0 +1,382 @@
+//! The only format between the gateway and the runner: closed, versioned, bounded.
+//!
+//! A frame is a little-endian u32 length, one byte of kind, a little-endian u64 run number, and the
+//! payload: JSON of a closed struct for control, raw bytes for data. Lengths count from the kind on.
+
+use crate::model::{
+    Ending, Enforcement, LaunchFault, LimitKind, Limits, Means, Network, Outcome, RunFault, SandboxProfile, Stdin,
+    Tier, WorkspaceAccess,
+};
+use crate::sandbox::Command;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The version both sides must speak; the gateway and the runner are the same program, but may be upgraded apart.
+pub(super) const VERSION: u32 = 1;
+
+/// Largest frame in either direction, in bytes.
+pub(super) const MAX_FRAME: usize = 1 << 20;
+
+/// Output the runner may send of one run before the gateway has said that it was passed on.
+pub(crate) const WINDOW: u32 = 256 << 10;
+
+/// Standard input the gateway may send of one run before the runner has said that the command took it.
+pub(super) const INPUT_WINDOW: u32 = 256 << 10;
+
+/// What the gateway tells the runner.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Order {
+    Start(Box<Start>),
+    Input(Vec<u8>),
+    InputEnd,
+    Cancel,
+    /// So many more bytes of output may be sent.
+    Credit(u32),
+}
+
+/// What the runner tells the gateway.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Report {
+    /// The first frame of a connection, with run number 0.
+    Hello(Hello),
+    Stdout(Vec<u8>),
+    Stderr(Vec<u8>),
+    /// The command has taken so many bytes of input.
+    InputTaken(u32),
+    Finished(Box<Finished>),
+}
+
+/// The runner introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hello {
+    pub(super) version: u32,
+    pub(super) pid: u32,
+    /// The wall that cannot be built here, if one cannot: then nothing runs.
+    pub(super) unable: Option<String>,
+}
+
+/// One command and its walls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Start {
+    argv: Vec<String>,
+    cwd: PathBuf,
+    env: BTreeMap<String, String>,
+    stdin: bool,
+    workspace: Option<PathBuf>,
+    workspace_access: String,
+    network: String,
+    read_only: Vec<PathBuf>,
+    read_write: Vec<PathBuf>,
+    milli_cpus: u32,
+    memory_bytes: u64,
+    pids: u32,
+    timeout_ms: u64,
+    output_bytes: u64,
+    scratch_bytes: u64,
+}
+
+impl Start {
+    pub(super) fn new(command: &Command, stdin: Stdin, profile: &SandboxProfile) -> Self {
+        let limits = &profile.limits;
+        Start {
+            argv: command.argv.clone(),
+            cwd: command.cwd.clone(),
+            env: command.env.clone(),
+            stdin: stdin == Stdin::Piped,
+            workspace: profile.workspace.clone(),
+            workspace_access: profile.workspace_access.as_str().into(),
+            network: profile.network.as_str().into(),
+            read_only: profile.read_only.clone(),
+            read_write: profile.read_write.clone(),
+            milli_cpus: limits.milli_cpus,
+            memory_bytes: limits.memory_bytes,
+            pids: limits.pids,
+            timeout_ms: limits.timeout.as_millis().try_into().unwrap_or(u64::MAX),
+            output_bytes: limits.output_bytes,
+            scratch_bytes: limits.scratch_bytes,
+        }
+    }
+
+    /// What is to be run and in which walls; `None` where a word is none of ours.
+    pub(super) fn read(self) -> Option<(Command, Stdin, SandboxProfile)> {
+        let profile = SandboxProfile {
+            workspace: self.workspace,
+            workspace_access: WorkspaceAccess::parse(&self.workspace_access)?,
+            network: Network::parse(&self.network)?,
+            read_only: self.read_only,
+            read_write: self.read_write,
+            env_allow: Vec::new(),
+            limits: Limits {
+                milli_cpus: self.milli_cpus,
+                memory_bytes: self.memory_bytes,
+                pids: self.pids,
+                timeout: Duration::from_millis(self.timeout_ms),
+                output_bytes: self.output_bytes,
+                scratch_bytes: self.scratch_bytes,
+            },
+        };
+        let stdin = if self.stdin { Stdin::Piped } else { Stdin::Closed };
+        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env }, stdin, profile))
+    }
+}
+
+/// How a run ended: one of the two.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Finished {
+    outcome: Option<OutcomeRecord>,
+    fault: Option<FaultRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutcomeRecord {
+    ending: String,
+    code: u8,
+    elapsed_us: u64,
+    output_bytes: u64,
+    tier: String,
+    namespaces: Vec<String>,
+    host_uid: u32,
+    landlock_abi: u8,
+    seccomp_filters: u8,
+    no_new_privs: bool,
+    no_capabilities: bool,
+    limits: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultRecord {
+    kind: String,
+    what: String,
+    more: String,
+}
+
+impl Finished {
+    pub(super) fn new(result: &Result<Outcome, RunFault>) -> Self {
+        match result {
+            Ok(outcome) => Finished { outcome: Some(OutcomeRecord::new(outcome)), fault: None },
+            Err(fault) => Finished { outcome: None, fault: Some(FaultRecord::new(fault)) },
+        }
+    }
+
+    /// The result; a record that makes no sense counts as a lost runner.
+    pub(super) fn read(self) -> Result<Outcome, RunFault> {
+        match (self.outcome, self.fault) {
+            (Some(outcome), None) => outcome.read().ok_or(RunFault::RunnerGone),
+            (None, Some(fault)) => Err(fault.read()),
+            _ => Err(RunFault::RunnerGone),
+        }
+    }
+}
+
+impl OutcomeRecord {
+    fn new(outcome: &Outcome) -> Self {
+        let e = &outcome.enforcement;
+        let code = match outcome.ending {
+            Ending::Exited(code) => code,
+            Ending::Signaled(signal) => signal,
+            _ => 0,
+        };
+        OutcomeRecord {
+            ending: outcome.ending.as_str().into(),
+            code,
+            elapsed_us: outcome.elapsed.as_micros() as u64,
+            output_bytes: outcome.output_bytes,
+            tier: e.tier.as_str().into(),
+            namespaces: e.namespaces.clone(),
+            host_uid: e.host_uid,
+            landlock_abi: e.landlock_abi,
+            seccomp_filters: e.seccomp_filters,
+            no_new_privs: e.no_new_privs,
+            no_capabilities: e.no_capabilities,
+            limits: e.limits.iter().map(|(k, m)| (k.as_str().into(), m.as_str().into())).collect(),
+        }
+    }
+
+    fn read(self) -> Option<Outcome> {
+        let endings = [
+            Ending::Exited(self.code),
+            Ending::Signaled(self.code),
+            Ending::TimedOut,
+            Ending::OutputLimit,
+            Ending::OutOfMemory,
+            Ending::Cancelled,
+        ];
+        let limit = |kind: LimitKind| Some((kind, Means::parse(self.limits.get(kind.as_str())?)?));
+        let [cpu, memory, pids] = LimitKind::ALL;
+        Some(Outcome {
+            ending: endings.into_iter().find(|e| e.as_str() == self.ending)?,
+            elapsed: Duration::from_micros(self.elapsed_us),
+            output_bytes: self.output_bytes,
+            enforcement: Enforcement {
+                tier: Tier::parse(&self.tier)?,
+                limits: [limit(cpu)?, limit(memory)?, limit(pids)?],
+                namespaces: self.namespaces,
+                host_uid: self.host_uid,
+                landlock_abi: self.landlock_abi,
+                seccomp_filters: self.seccomp_filters,
+                no_new_privs: self.no_new_privs,
+                no_capabilities: self.no_capabilities,
+            },
+        })
+    }
+}
+
+impl FaultRecord {
+    fn new(fault: &RunFault) -> Self {
+        let (what, more) = match fault {
+            RunFault::Refused { what, hint } => (what.clone(), hint.clone()),
+            RunFault::WallMissing(fault) => (fault.step.clone(), fault.cause.clone()),
+            RunFault::NotFound(command) => (command.clone(), String::new()),
+            RunFault::NotExecutable { command, cause } => (command.clone(), cause.clone()),
+            RunFault::RunnerGone | RunFault::Busy => Default::default(),
+        };
+        FaultRecord { kind: fault.code().into(), what, more }
+    }
+
+    fn read(self) -> RunFault {
+        let FaultRecord { kind, what, more } = self;
+        match kind.as_str() {
+            "SANDBOX_REFUSED" => RunFault::Refused { what, hint: more },
+            "WALL_UNAVAILABLE" => RunFault::WallMissing(LaunchFault { step: what, cause: more }),
+            "COMMAND_NOT_FOUND" => RunFault::NotFound(what),
+            "COMMAND_NOT_EXECUTABLE" => RunFault::NotExecutable { command: what, cause: more },
+            "RUNNER_BUSY" => RunFault::Busy,
+            _ => RunFault::RunnerGone,
+        }
+    }
+}
+
+/// A payload with its kind: what `framing` puts on the socket.
+pub(super) trait Message: Sized {
+    /// The kind byte and the payload.
+    fn parts(&self) -> (u8, Vec<u8>);
+    /// The message of this kind, or `None` where there is none or the payload is not one.
+    fn from_parts(kind: u8, payload: Vec<u8>) -> Option<Self>;
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+impl Message for Order {
+    fn parts(&self) -> (u8, Vec<u8>) {
+        match self {
+            Order::Start(start) => (1, json(start)),
+            Order::Input(bytes) => (2, bytes.clone()),
+            Order::InputEnd => (3, Vec::new()),
+            Order::Cancel => (4, Vec::new()),
+            Order::Credit(bytes) => (5, bytes.to_le_bytes().to_vec()),
+        }
+    }
+
+    fn from_parts(kind: u8, payload: Vec<u8>) -> Option<Self> {
+        match kind {
+            1 => serde_json::from_slice(&payload).ok().map(|s| Order::Start(Box::new(s))),
+            2 => Some(Order::Input(payload)),
+            3 => payload.is_empty().then_some(Order::InputEnd),
+            4 => payload.is_empty().then_some(Order::Cancel),
+            5 => Some(Order::Credit(u32::from_le_bytes(payload.try_into().ok()?))),
+            _ => None,
+        }
+    }
+}
+
+impl Message for Report {
+    fn parts(&self) -> (u8, Vec<u8>) {
+        match self {
+            Report::Hello(hello) => (1, json(hello)),
+            Report::Stdout(bytes) => (2, bytes.clone()),
+            Report::Stderr(bytes) => (3, bytes.clone()),
+            Report::InputTaken(bytes) => (4, bytes.to_le_bytes().to_vec()),
+            Report::Finished(finished) => (5, json(finished)),
+        }
+    }
+
+    fn from_parts(kind: u8, payload: Vec<u8>) -> Option<Self> {
+        match kind {
+            1 => serde_json::from_slice(&payload).ok().map(Report::Hello),
+            2 => Some(Report::Stdout(payload)),
+            3 => Some(Report::Stderr(payload)),
+            4 => Some(Report::InputTaken(u32::from_le_bytes(payload.try_into().ok()?))),
+            5 => serde_json::from_slice(&payload).ok().map(|f| Report::Finished(Box::new(f))),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome() -> Outcome {
+        let [cpu, memory, pids] = LimitKind::ALL;
+        Outcome {
+            ending: Ending::Signaled(9),
+            elapsed: Duration::from_micros(1234),
+            output_bytes: 7,
+            enforcement: Enforcement {
+                tier: Tier::Root,
+                namespaces: vec!["mnt".into()],
+                host_uid: 5,
+                landlock_abi: 7,
+                seccomp_filters: 1,
+                no_new_privs: true,
+                no_capabilities: true,
+                limits: [(cpu, Means::Unbounded), (memory, Means::Rlimit), (pids, Means::Cgroup)],
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_ordered_is_what_arrives() {
+        let profile = SandboxProfile { workspace: Some("/srv/x".into()), network: Network::Host, ..Default::default() };
+        let command = Command { argv: vec!["a".into()], cwd: "b".into(), env: [("C".into(), "d".into())].into() };
+        let order = Order::Start(Box::new(Start::new(&command, Stdin::Piped, &profile)));
+        let (kind, payload) = order.parts();
+        let Some(Order::Start(start)) = Order::from_parts(kind, payload) else { panic!("not a start") };
+        assert_eq!(start.read(), Some((command, Stdin::Piped, profile)));
+    }
+
+    #[test]
+    fn an_outcome_and_every_fault_arrive_as_they_were() {
+        let sent = outcome();
+        let read = Finished::new(&Ok(sent.clone())).read().unwrap();
+        assert_eq!((read.ending, read.enforcement, read.elapsed), (sent.ending, sent.enforcement, sent.elapsed));
+        for fault in [
+            RunFault::Refused { what: "a".into(), hint: "b".into() },
+            RunFault::WallMissing(LaunchFault { step: "a".into(), cause: "b".into() }),
+            RunFault::NotFound("a".into()),
+            RunFault::NotExecutable { command: "a".into(), cause: "b".into() },
+            RunFault::RunnerGone,
+            RunFault::Busy,
+        ] {
+            assert_eq!(Finished::new(&Err(fault.clone())).read().unwrap_err(), fault);
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_word_or_kind_is_no_order() {
+        let (kind, payload) = Order::Start(Box::new(Start::new(
+            &Command { argv: vec![], cwd: "".into(), env: Default::default() },
+            Stdin::Closed,
+            &SandboxProfile::default(),
+        )))
+        .parts();
+        let text = String::from_utf8(payload).unwrap();
+        assert_eq!(Order::from_parts(kind, text.replacen('{', r#"{"privileged":true,"#, 1).into_bytes()), None);
+        let Some(Order::Start(start)) = Order::from_parts(kind, text.replace("\"none\"", "\"all\"").into_bytes())
+        else {
+            panic!("not a start")
+        };
+        assert_eq!(start.read(), None);
+        assert_eq!(Order::from_parts(99, Vec::new()), None);
+        assert_eq!(Order::from_parts(5, vec![1]), None);
+    }
+}

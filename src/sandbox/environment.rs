@@ -1,0 +1,180 @@
+//! The command's environment, made from nothing.
+//!
+//! Names are allowed one by one. A name that changes what a loader, a shell or a language runs is
+//! refused with an error even if a profile lists it; dropping it in silence would run something else
+//! than what was asked (attack groups ENV-01 to ENV-06).
+
+use std::collections::BTreeMap;
+
+/// The search path inside: trusted folders of the read-only system, absolute, nothing else.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The home folder inside; empty, writable, gone with the run.
+pub(crate) const HOME: &str = "/home/agent";
+
+/// What a request may set without the operator's word.
+const ALLOWED: &[&str] =
+    &["LANG", "LC_*", "TZ", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI"];
+
+/// What nobody may set: each changes which code runs.
+const DANGEROUS: &[&str] = &[
+    "LD_*",
+    "DYLD_*",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "MALLOC_*",
+    "NLSPATH",
+    "LOCPATH",
+    "HOSTALIASES",
+    "RES_OPTIONS",
+    "LOCALDOMAIN",
+    "GETCONF_DIR",
+    "RESOLV_*",
+    "TMPDIR",
+    "PATH",
+    "HOME",
+    "SHELL",
+    "USER",
+    "LOGNAME",
+    "PWD",
+    "IFS",
+    "ENV",
+    "BASH_*",
+    "BASHOPTS",
+    "SHELLOPTS",
+    "PS4",
+    "PROMPT_COMMAND",
+    "ZDOTDIR",
+    "FPATH",
+    "CDPATH",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PYTHON*",
+    "PERL*",
+    "RUBYOPT",
+    "RUBYLIB",
+    "JAVA_TOOL_OPTIONS",
+    "_JAVA_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "CLASSPATH",
+    "PHPRC",
+    "PHP_INI_SCAN_DIR",
+    "LUA_*",
+    "DOTNET_STARTUP_HOOKS",
+    "GIT_*",
+    "SSH_*",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "MANPAGER",
+    "LESSOPEN",
+    "LESSCLOSE",
+    "BROWSER",
+    "TERMINFO",
+    "TERMINFO_DIRS",
+    "TERMCAP",
+    "AWKPATH",
+    "AWKLIBPATH",
+    "RUSTC_WRAPPER",
+    "RUSTC",
+    "CARGO_*",
+    "MAKEFLAGS",
+    "MAKEFILES",
+    "GNUMAKEFLAGS",
+    "GOFLAGS",
+    "OPENSSL_*",
+    "SSLKEYLOGFILE",
+    "XDG_*",
+    "DBUS_*",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "DOCKER_*",
+];
+
+/// Why a request may not set this name, or `None` where it may.
+///
+/// `allow` is the profile's own list of names and `PREFIX_*` patterns.
+pub(crate) fn refused_name(name: &str, allow: &[String]) -> Option<&'static str> {
+    let well_formed = !name.is_empty()
+        && name.len() <= 128
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if !well_formed {
+        return Some("is not a name of an environment variable");
+    }
+    // A proxy variable is upper or lower case by custom; the loader's names are read as they are.
+    if DANGEROUS.iter().any(|pattern| matches(pattern, name)) {
+        return Some("can change which code runs and may never be set from outside");
+    }
+    let allowed = ALLOWED.iter().any(|p| matches(p, name)) || allow.iter().any(|p| matches(p, name));
+    (!allowed).then_some("is not on the allow list (sandbox.env)")
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
+    }
+}
+
+/// The whole environment: ours, then what the request sets.
+pub(crate) fn compose(requested: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from(
+        [
+            ("PATH", PATH),
+            ("HOME", HOME),
+            ("USER", "agent"),
+            ("LOGNAME", "agent"),
+            ("SHELL", "/bin/sh"),
+            ("TMPDIR", "/tmp"),
+            ("LANG", "C.UTF-8"),
+            ("VAMBRACE", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    env.extend(requested.iter().map(|(k, v)| (k.clone(), v.clone())));
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_change_which_code_runs_are_refused_even_when_listed() {
+        let list = ["MY_*".to_owned(), "LD_PRELOAD".to_owned(), "PYTHONPATH".to_owned(), "*".to_owned()];
+        for name in [
+            "LD_PRELOAD",
+            "LD_AUDIT",
+            "GLIBC_TUNABLES",
+            "BASH_ENV",
+            "ENV",
+            "PS4",
+            "NODE_OPTIONS",
+            "PYTHONPATH",
+            "PERL5OPT",
+            "GIT_SSH_COMMAND",
+            "PATH",
+            "IFS",
+            "SHELLOPTS",
+            "DOTNET_STARTUP_HOOKS",
+            "JAVA_TOOL_OPTIONS",
+            "RUBYOPT",
+        ] {
+            assert!(refused_name(name, &list).is_some(), "{name}");
+        }
+        for name in ["", "A B", "A=B", "1A", "A\0", "É"] {
+            assert!(refused_name(name, &list).is_some(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_dozen_is_allowed_and_the_rest_needs_the_operators_word() {
+        for name in ["LANG", "LC_ALL", "TZ", "TERM", "CI"] {
+            assert_eq!(refused_name(name, &[]), None, "{name}");
+        }
+        assert!(refused_name("MY_FLAG", &[]).is_some());
+        assert_eq!(refused_name("MY_FLAG", &["MY_*".to_owned()]), None);
+        assert_eq!(refused_name("RUST_LOG", &["RUST_LOG".to_owned()]), None);
+    }
+}

@@ -1,0 +1,14 @@
+//! Walls around one command: a pure plan, then its execution.
+//!
+//! `plan` turns a profile into a closed list of steps without touching the host; `native` carries
+//! it out on Linux. Knows nothing of who asked or why.
+
+mod boundary;
+mod environment;
+mod native;
+mod plan;
+
+pub(crate) use boundary::Protected;
+pub(crate) use environment::refused_name;
+pub(crate) use native::{Launched, Launcher, Stdio, Verdict, allowed_system_calls, probe_host};
+pub(crate) use plan::{Command, view};

@@ -1,0 +1,265 @@
+//! The plan of a sandbox: pure, closed, complete. What is not in it does not exist inside.
+
+use super::boundary::{self, Protected};
+use super::environment;
+use crate::model::{ExecRequest, Limits, Network, RunFault, SandboxProfile, WorkspaceAccess};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// Where the workspace stands inside.
+pub(crate) const WORKSPACE: &str = "/workspace";
+
+/// One command as the launcher takes it: what the request says and the profile allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Command {
+    pub(crate) argv: Vec<String>,
+    /// Relative to the workspace; empty for the workspace itself.
+    pub(crate) cwd: PathBuf,
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+impl Command {
+    /// Takes the command out of a request, as it is.
+    ///
+    /// # Errors
+    /// Where the working folder is not inside the workspace (CVE-2025-59532: a request widened its own root).
+    pub(crate) fn of(request: &ExecRequest) -> Result<Self, RunFault> {
+        let cwd = relative_cwd(request.cwd.as_deref().unwrap_or(""))?;
+        Ok(Command { argv: request.argv.clone(), cwd, env: request.env.clone() })
+    }
+}
+
+/// How a file or folder of the host is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// Read-only, executable.
+    ReadOnly,
+    /// Writable and executable; id-mapped by a root launcher so that the host sees its own owner.
+    Writable,
+    /// A device node that works.
+    Device,
+}
+
+impl Shown {
+    /// The word for a person.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Shown::ReadOnly => "read-only",
+            Shown::Writable => "writable",
+            Shown::Device => "device",
+        }
+    }
+}
+
+/// One thing of the host, shown inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) shown: Shown,
+    /// Whether the run is refused where the source is missing.
+    pub(crate) required: bool,
+    /// Whether links in the source path are refused: for all that an agent or operator names.
+    pub(crate) named: bool,
+}
+
+/// The whole sandbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) command: Command,
+    /// Complete environment.
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) binds: Vec<Bind>,
+    pub(crate) network: Network,
+    pub(crate) limits: Limits,
+}
+
+/// Files of /etc that programs need; the rest of the host's /etc is not there.
+const ETC: &[&str] = &[
+    "alternatives",
+    "ca-certificates",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "pki",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "timezone",
+    "mime.types",
+    "magic",
+    "protocols",
+    "services",
+    "nsswitch.conf",
+    "bash.bashrc",
+    "profile",
+    "inputrc",
+    "terminfo",
+    "gitconfig",
+    "java-17-openjdk",
+    "perl",
+    "python3",
+    "fonts",
+    "os-release",
+    "debian_version",
+];
+
+/// Device nodes that a program may expect.
+const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Of a fresh /proc: what tells about the host or its kernel and no tool of a developer needs.
+pub(crate) const MASKED_PROC: &[&str] = &[
+    "acpi",
+    "asound",
+    "bus",
+    "config.gz",
+    "driver",
+    "fs",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "irq",
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "latency_stats",
+    "modules",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "timer_list",
+];
+
+/// Makes the plan of one command in one profile.
+///
+/// # Errors
+/// Where the profile names a place that may not be shown, or the command could not be one.
+pub(crate) fn plan(profile: &SandboxProfile, command: Command, protected: &Protected) -> Result<Plan, RunFault> {
+    check_argv(&command.argv)?;
+    let env = environment::compose(&command.env);
+    Ok(Plan {
+        env,
+        binds: binds(profile, protected)?,
+        network: profile.network,
+        limits: profile.limits.clone(),
+        command,
+    })
+}
+
+/// What a command under this profile sees of the host, in order.
+///
+/// # Errors
+/// Where the profile names a place that may not be shown.
+pub(crate) fn view(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
+    binds(profile, protected)
+}
+
+fn binds(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
+    let system = |path: String, required, shown| Bind {
+        source: path.clone().into(),
+        target: path.into(),
+        shown,
+        required,
+        named: false,
+    };
+    let mut binds = vec![system("/usr".into(), true, Shown::ReadOnly)];
+    binds.extend(ETC.iter().map(|name| system(format!("/etc/{name}"), false, Shown::ReadOnly)));
+    if profile.network == Network::Host {
+        // Names are resolved as on the host; with no network there is nothing to resolve with.
+        binds.push(system("/etc/resolv.conf".into(), false, Shown::ReadOnly));
+    }
+    binds.extend(DEVICES.iter().map(|name| system(format!("/dev/{name}"), true, Shown::Device)));
+    let extra = profile.read_only.iter().map(|p| (p, Shown::ReadOnly));
+    for (path, shown) in extra.chain(profile.read_write.iter().map(|p| (p, Shown::Writable))) {
+        boundary::check(path, protected)?;
+        binds.push(Bind { source: path.clone(), target: path.clone(), shown, required: true, named: true });
+    }
+    if let (Some(path), Some(shown)) = (&profile.workspace, workspace_shown(profile.workspace_access)) {
+        boundary::check(path, protected)?;
+        binds.push(Bind { source: path.clone(), target: WORKSPACE.into(), shown, required: true, named: true });
+    }
+    Ok(binds)
+}
+
+fn workspace_shown(access: WorkspaceAccess) -> Option<Shown> {
+    match access {
+        WorkspaceAccess::None => None,
+        WorkspaceAccess::ReadOnly => Some(Shown::ReadOnly),
+        WorkspaceAccess::ReadWrite => Some(Shown::Writable),
+    }
+}
+
+fn check_argv(argv: &[String]) -> Result<(), RunFault> {
+    let wrong = match argv.first() {
+        None => Some("the command is empty"),
+        Some(name) if name.is_empty() => Some("the name of the command is empty"),
+        Some(_) if argv.iter().any(|a| a.contains('\0')) => Some("an argument holds a NUL byte"),
+        Some(_) => None,
+    };
+    match wrong {
+        None => Ok(()),
+        Some(what) => {
+            Err(RunFault::Refused { what: what.into(), hint: "give the command after --, one word an argument".into() })
+        }
+    }
+}
+
+fn relative_cwd(cwd: &str) -> Result<PathBuf, RunFault> {
+    let path = Path::new(cwd);
+    let inside = if path.is_absolute() { path.strip_prefix(WORKSPACE).ok() } else { Some(path) };
+    let plain = inside.filter(|p| {
+        !cwd.contains('\0') && p.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+    });
+    plain.map(Path::to_owned).ok_or_else(|| RunFault::Refused {
+        what: format!("the working folder {cwd:?} is not inside the workspace"),
+        hint: format!("give it relative to the workspace, or below {WORKSPACE}; '..' is not followed"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_working_folder_never_leaves_the_workspace() {
+        for good in ["", ".", "src", "/workspace", "/workspace/src/x", "a b"] {
+            assert!(relative_cwd(good).is_ok(), "{good}");
+        }
+        for bad in ["/", "/home/u", "..", "src/../..", "/workspace/../etc", "/workspaces", "a\0b", "~"]
+            .iter()
+            .filter(|b| **b != "~")
+        {
+            assert!(relative_cwd(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_home_var_run_or_sys_is_in_a_plan() {
+        let plan = plan(
+            &SandboxProfile::default(),
+            Command { argv: vec!["true".into()], cwd: PathBuf::new(), env: BTreeMap::new() },
+            &Protected::default(),
+        )
+        .unwrap();
+        for bind in &plan.binds {
+            for hidden in
+                ["/home", "/root", "/var", "/run", "/sys", "/boot", "/opt", "/srv", "/etc/shadow", "/etc/passwd"]
+            {
+                assert!(!bind.target.starts_with(hidden), "{bind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_list_means_nothing_and_no_access_means_no_workspace() {
+        let mut profile = SandboxProfile { workspace: Some("/srv/ws".into()), ..Default::default() };
+        let shown = |p: &SandboxProfile| {
+            view(p, &Protected::default()).unwrap().iter().any(|b| b.target == Path::new(WORKSPACE))
+        };
+        assert!(shown(&profile));
+        profile.workspace_access = WorkspaceAccess::None;
+        assert!(!shown(&profile));
+    }
+}

@@ -1,0 +1,324 @@
+//! The handshake: `connect` parameters, the payload a device signs, `hello-ok`.
+
+use crate::model::{DeviceId, Role, Scope, ScopeSet};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Parameters of `connect`, protocol section 2.1. Unknown properties are errors.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ConnectParams {
+    pub(crate) min_protocol: u32,
+    pub(crate) max_protocol: u32,
+    pub(crate) client: ClientInfo,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) caps: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) commands: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "unique_keys")]
+    pub(crate) permissions: Option<BTreeMap<String, bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path_env: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<String>,
+    #[serde(default)]
+    pub(crate) scopes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<DeviceParams>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) auth: Option<AuthParams>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) locale: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user_agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) computer_use: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_runs: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) model_catalog: Option<Value>,
+}
+
+/// What a client says of itself; claims, for display and signature only.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ClientInfo {
+    pub(crate) id: String,
+    pub(crate) version: String,
+    pub(crate) platform: String,
+    pub(crate) mode: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) display_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) build_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_family: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) model_identifier: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) time_zone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instance_id: Option<String>,
+}
+
+/// A device's proof; all five parts or none.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct DeviceParams {
+    pub(crate) id: String,
+    pub(crate) public_key: String,
+    pub(crate) signature: String,
+    pub(crate) signed_at: i64,
+    pub(crate) nonce: String,
+}
+
+/// Credentials presented.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct AuthParams {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bootstrap_token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) password: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) approval_runtime_token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent_runtime_identity_token: Option<String>,
+}
+
+impl std::fmt::Debug for AuthParams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthParams(…)")
+    }
+}
+
+impl AuthParams {
+    /// The token that stands in the signed payload: the first that is there.
+    fn signed_token(&self) -> &str {
+        [&self.token, &self.device_token, &self.bootstrap_token].into_iter().flatten().next().map_or("", |t| t.as_str())
+    }
+}
+
+const CLIENT_IDS: &[&str] = &[
+    "webchat-ui",
+    "openclaw-control-ui",
+    "openclaw-browser-copilot",
+    "openclaw-tui",
+    "webchat",
+    "cli",
+    "gateway-client",
+    "openclaw-macos",
+    "openclaw-linux",
+    "openclaw-ios",
+    "openclaw-watchos",
+    "openclaw-android",
+    "node-host",
+    "openclaw-worker",
+    "test",
+    "fingerprint",
+    "openclaw-probe",
+    "vambrace-cli",
+];
+const CLIENT_MODES: &[&str] = &["webchat", "cli", "ui", "backend", "node", "worker", "probe", "test"];
+
+impl ConnectParams {
+    /// Reads and checks what serde does not: enumerations and lengths.
+    ///
+    /// # Errors
+    /// `at <path>: <why>`, for the client to read.
+    pub(crate) fn read(params: Option<&serde_json::value::RawValue>) -> Result<Self, String> {
+        let raw = params.ok_or_else(|| "at params: missing".to_owned())?;
+        let params: ConnectParams =
+            serde_json::from_str(raw.get()).map_err(|e| super::frame::strip_position(&e.to_string()))?;
+        let lengths = [
+            ("client.version", &Some(params.client.version.clone()), 128),
+            ("client.platform", &Some(params.client.platform.clone()), 128),
+            ("client.displayName", &params.client.display_name, 256),
+            ("client.buildId", &params.client.build_id, 96),
+            ("client.deviceFamily", &params.client.device_family, 128),
+            ("client.modelIdentifier", &params.client.model_identifier, 128),
+            ("client.timeZone", &params.client.time_zone, 64),
+            ("client.instanceId", &params.client.instance_id, 128),
+        ];
+        for (path, text, most) in lengths {
+            if text.as_ref().is_some_and(|t| t.len() > most) {
+                return Err(format!("at {path}: must have at most {most} bytes"));
+            }
+        }
+        if params.min_protocol == 0 || params.max_protocol == 0 {
+            return Err("at minProtocol: must be at least 1".into());
+        }
+        if !CLIENT_IDS.contains(&params.client.id.as_str()) {
+            return Err("at client.id: not a known client".into());
+        }
+        if !CLIENT_MODES.contains(&params.client.mode.as_str()) {
+            return Err("at client.mode: not a known mode".into());
+        }
+        Ok(params)
+    }
+
+    /// The role asked for.
+    pub(crate) fn role(&self) -> Option<Role> {
+        match self.role.as_deref() {
+            None | Some("operator") => Some(Role::Operator),
+            Some("node") => Some(Role::Node),
+            Some(_) => None,
+        }
+    }
+
+    /// The scopes asked for.
+    ///
+    /// # Errors
+    /// The first one that does not exist.
+    pub(crate) fn scopes(&self) -> Result<ScopeSet, &str> {
+        self.scopes.iter().map(|text| Scope::parse(text).ok_or(text.as_str())).collect()
+    }
+}
+
+/// What a device signs: version 3, or version 2 without the last two fields (protocol section 2.3).
+pub(crate) fn signed_payload(
+    version: u8,
+    params: &ConnectParams,
+    device: &DeviceId,
+    signed_at: i64,
+    nonce: &str,
+) -> String {
+    let lower = |text: Option<&str>| text.unwrap_or("").trim().to_ascii_lowercase();
+    let token = params.auth.as_ref().map_or("", AuthParams::signed_token);
+    let mut fields = vec![
+        format!("v{version}"),
+        device.0.clone(),
+        params.client.id.clone(),
+        params.client.mode.clone(),
+        params.role.clone().unwrap_or_else(|| "operator".into()),
+        params.scopes.join(","),
+        signed_at.to_string(),
+        token.to_owned(),
+        nonce.to_owned(),
+    ];
+    if version >= 3 {
+        fields.push(lower(Some(&params.client.platform)));
+        fields.push(lower(params.client.device_family.as_deref()));
+    }
+    fields.join("|")
+}
+
+/// The parts of `hello-ok` that differ from connection to connection.
+pub(crate) struct HelloParts {
+    pub(crate) conn_id: String,
+    pub(crate) boot_id: String,
+    pub(crate) role: Role,
+    pub(crate) scopes: ScopeSet,
+    pub(crate) method: &'static str,
+    pub(crate) presence: Value,
+    pub(crate) health: Value,
+    pub(crate) uptime_ms: u64,
+}
+
+/// The answer to a `connect` that succeeded.
+pub(crate) struct HelloOk;
+
+impl HelloOk {
+    /// The payload, protocol section 2.4.
+    pub(crate) fn payload(parts: HelloParts) -> Value {
+        let scopes: Vec<&str> = parts.scopes.iter().map(Scope::as_str).collect();
+        json!({
+            "type": "hello-ok",
+            "protocol": super::PROTOCOL,
+            "server": {"version": env!("CARGO_PKG_VERSION"), "connId": parts.conn_id, "bootId": parts.boot_id},
+            "features": {"methods": super::METHODS, "events": super::EVENTS, "capabilities": []},
+            "snapshot": {
+                "presence": parts.presence,
+                "health": parts.health,
+                "stateVersion": {"presence": 0, "health": 0},
+                "uptimeMs": parts.uptime_ms,
+            },
+            "auth": {"role": parts.role.as_str(), "scopes": scopes, "method": parts.method},
+            "policy": {
+                "maxPayload": super::MAX_FRAME,
+                "maxBufferedBytes": super::MAX_BUFFERED,
+                "tickIntervalMs": super::TICK_MS,
+            },
+        })
+    }
+}
+
+/// Reads a map and refuses a key that comes twice; serde_json alone would keep the last.
+pub(super) fn unique_keys<'de, D, V>(deserializer: D) -> Result<Option<BTreeMap<String, V>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct Visitor<V>(std::marker::PhantomData<V>);
+    impl<'de, V: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<String, V>()? {
+                if found.insert(key, value).is_some() {
+                    return Err(serde::de::Error::custom("duplicate key in a map"));
+                }
+            }
+            Ok(found)
+        }
+    }
+    deserializer.deserialize_map(Visitor(std::marker::PhantomData)).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(text: &str) -> ConnectParams {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_signed_payload_is_the_one_of_the_original_client() {
+        let connect = params(
+            r#"{"minProtocol":4,"maxProtocol":4,"role":"operator","scopes":["operator.read","operator.admin"],
+                "client":{"id":"cli","version":"1","platform":" Linux ","mode":"cli","deviceFamily":"Linux"},
+                "auth":{"token":"T","password":"never"}}"#,
+        );
+        let device = DeviceId("ab".into());
+        assert_eq!(
+            signed_payload(3, &connect, &device, 17, "N"),
+            "v3|ab|cli|cli|operator|operator.read,operator.admin|17|T|N|linux|linux"
+        );
+        assert_eq!(
+            signed_payload(2, &connect, &device, 17, "N"),
+            "v2|ab|cli|cli|operator|operator.read,operator.admin|17|T|N"
+        );
+    }
+
+    #[test]
+    fn an_unknown_client_field_or_duplicate_permission_is_refused() {
+        let read = |text: &str| {
+            let raw = serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+            ConnectParams::read(Some(&raw))
+        };
+        let client = r#""client":{"id":"cli","version":"1","platform":"linux","mode":"cli"}"#;
+        assert!(read(&format!(r#"{{"minProtocol":4,"maxProtocol":4,{client}}}"#)).is_ok());
+        for bad in [
+            format!(r#"{{"minProtocol":4,"maxProtocol":4,{client},"x":1}}"#),
+            format!(r#"{{"minProtocol":4,"maxProtocol":4,{client},"permissions":{{"a":true,"a":false}}}}"#),
+            format!(r#"{{"minProtocol":0,"maxProtocol":4,{client}}}"#),
+            format!(r#"{{"minProtocol":4,"minProtocol":4,"maxProtocol":4,{client}}}"#),
+            r#"{"minProtocol":4,"maxProtocol":4,"client":{"id":"zzz","version":"1","platform":"l","mode":"cli"}}"#
+                .into(),
+            r#"{"minProtocol":4,"maxProtocol":4}"#.into(),
+        ] {
+            assert!(read(&bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Method names and parameters, and the closed action each becomes.
+
+use super::connect::unique_keys;
+use super::frame::{Frame, strip_position};
+use crate::crypto;
+use crate::model::{Action, AgentId, ExecRequest, JournalQuery, ProfileName, RunId, RunSignal, SessionId, Stdin};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Every method a client may call, besides `connect`.
+pub(crate) const METHODS: &[&str] = &[
+    "health",
+    "status",
+    "system-presence",
+    "gateway.identity.get",
+    "exec.run",
+    "exec.input",
+    "exec.cancel",
+    "journal.list",
+    "journal.verify",
+    "token.show",
+    "token.rotate",
+];
+
+/// Every event a client may be sent.
+pub(crate) const EVENTS: &[&str] =
+    &["connect.challenge", "tick", "presence", "shutdown", "exec.started", "exec.output", "journal.entry"];
+
+/// Why a request is no action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Invalid {
+    UnknownMethod(String),
+    /// `invalid <method> params: <why>`.
+    Params {
+        method: String,
+        why: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthParams {
+    #[serde(default)]
+    probe: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct StatusParams {
+    #[serde(default)]
+    include_channel_summary: Option<bool>,
+    #[serde(default)]
+    include_cli_projection: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ExecRunParams {
+    command: Vec<String>,
+    #[serde(default)]
+    agent: Option<String>,
+    #[serde(default)]
+    session: Option<String>,
+    #[serde(default)]
+    profile: Option<String>,
+    #[serde(default)]
+    cwd: Option<String>,
+    #[serde(default, deserialize_with = "unique_keys")]
+    env: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    stdin: bool,
+    #[serde(default)]
+    timeout_ms: Option<u64>,
+    /// Where it runs; only the sandbox of this gateway so far.
+    #[serde(default)]
+    host: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ExecInputParams {
+    run_id: String,
+    #[serde(default)]
+    data: String,
+    #[serde(default)]
+    eof: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ExecCancelParams {
+    run_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JournalListParams {
+    #[serde(default)]
+    after: Option<u64>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    event: Option<String>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// Most words of one command, and most bytes of all of them with the environment: well below execve's own bound.
+const MAX_WORDS: usize = 4096;
+const MAX_COMMAND_BYTES: usize = 128 << 10;
+
+/// Turns a request into the action it asks for.
+///
+/// # Errors
+/// Names the method and the parameter that is wrong.
+pub(crate) fn action(frame: &Frame) -> Result<Action, Invalid> {
+    let wrong = |why: String| Invalid::Params { method: frame.method.clone(), why };
+    match frame.method.as_str() {
+        "health" => read::<HealthParams>(frame).map(|p| {
+            let _ = p.probe;
+            Action::Health
+        }),
+        "status" => read::<StatusParams>(frame).map(|p| {
+            let _ = (p.include_channel_summary, p.include_cli_projection);
+            Action::Status
+        }),
+        "system-presence" => read::<Nothing>(frame).map(|Nothing {}| Action::SystemPresence),
+        "gateway.identity.get" => read::<Nothing>(frame).map(|Nothing {}| Action::GatewayIdentity),
+        "exec.run" => exec_run(read(frame)?).map(|r| Action::ExecRun(Box::new(r))).map_err(wrong),
+        "exec.input" => {
+            let params: ExecInputParams = read(frame)?;
+            let bytes = crypto::from_base64(&params.data).ok_or_else(|| wrong("at data: not base64".into()))?;
+            let run = run_id(&params.run_id).map_err(wrong)?;
+            Ok(Action::ExecSignal { run, signal: RunSignal::Input { bytes, eof: params.eof } })
+        }
+        "exec.cancel" => {
+            let run = run_id(&read::<ExecCancelParams>(frame)?.run_id).map_err(wrong)?;
+            Ok(Action::ExecSignal { run, signal: RunSignal::Cancel })
+        }
+        "journal.list" => read::<JournalListParams>(frame).map(|p| {
+            Action::JournalList(JournalQuery { after: p.after, limit: p.limit, event: p.event, follow: p.follow })
+        }),
+        "journal.verify" => read::<Nothing>(frame).map(|Nothing {}| Action::JournalVerify),
+        "token.show" => read::<Nothing>(frame).map(|Nothing {}| Action::TokenShow),
+        "token.rotate" => read::<Nothing>(frame).map(|Nothing {}| Action::TokenRotate),
+        other => Err(Invalid::UnknownMethod(other.to_owned())),
+    }
+}
+
+fn read<P: DeserializeOwned>(frame: &Frame) -> Result<P, Invalid> {
+    let text = frame.params.as_ref().map_or("{}", |raw| raw.get());
+    serde_json::from_str(text)
+        .map_err(|e| Invalid::Params { method: frame.method.clone(), why: strip_position(&e.to_string()) })
+}
+
+fn run_id(text: &str) -> Result<RunId, String> {
+    RunId::parse(text).ok_or_else(|| "at runId: not a run id".to_owned())
+}
+
+fn exec_run(params: ExecRunParams) -> Result<ExecRequest, String> {
+    if params.command.is_empty() || params.command[0].is_empty() {
+        return Err("at command: must name a command".into());
+    }
+    let env = params.env.unwrap_or_default();
+    let words = params.command.len() + env.len();
+    let bytes = params.command.iter().map(String::len).sum::<usize>()
+        + env.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+    if words > MAX_WORDS || bytes > MAX_COMMAND_BYTES {
+        return Err(format!(
+            "at command: at most {MAX_WORDS} words and {MAX_COMMAND_BYTES} bytes with the environment"
+        ));
+    }
+    if params.command.iter().chain(env.values()).any(|text| text.contains('\0')) {
+        return Err("at command: a NUL byte cannot be passed on".into());
+    }
+    if params.host.as_deref().is_some_and(|host| host != "sandbox") {
+        return Err("at host: only \"sandbox\" is known to this gateway".into());
+    }
+    let timeout = params.timeout_ms.map(Duration::from_millis);
+    if timeout == Some(Duration::ZERO) {
+        return Err("at timeoutMs: must be at least 1".into());
+    }
+    let bad = |path: &'static str| move |e: crate::model::BadId| format!("at {path}: {e}");
+    Ok(ExecRequest {
+        agent: AgentId::parse(params.agent.as_deref().unwrap_or("main")).map_err(bad("agent"))?,
+        session: params.session.as_deref().map(SessionId::parse).transpose().map_err(bad("session"))?,
+        profile: params.profile.as_deref().map(ProfileName::parse).transpose().map_err(bad("profile"))?,
+        argv: params.command,
+        cwd: params.cwd,
+        env,
+        stdin: if params.stdin { Stdin::Piped } else { Stdin::Closed },
+        timeout,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Incoming;
+
+    fn read_action(method: &str, params: &str) -> Result<Action, Invalid> {
+        let text = format!(r#"{{"type":"req","id":"1","method":"{method}","params":{params}}}"#);
+        let Incoming::Request(frame) = Incoming::read(&text) else { panic!("{text}") };
+        action(&frame)
+    }
+
+    #[test]
+    fn every_method_becomes_the_action_of_its_name() {
+        let run = "0".repeat(32);
+        for method in METHODS {
+            let params = match *method {
+                "exec.run" => r#"{"command":["true"]}"#.to_owned(),
+                "exec.input" => format!(r#"{{"runId":"{run}","data":"","eof":true}}"#),
+                "exec.cancel" => format!(r#"{{"runId":"{run}"}}"#),
+                _ => "{}".to_owned(),
+            };
+            assert_eq!(read_action(method, &params).map(|a| a.method()), Ok(*method));
+        }
+        assert!(matches!(read_action("config.apply", "{}"), Err(Invalid::UnknownMethod(_))));
+    }
+
+    #[test]
+    fn a_command_that_could_not_be_run_as_written_is_refused() {
+        for params in [
+            r#"{}"#,
+            r#"{"command":[]}"#,
+            r#"{"command":[""]}"#,
+            r#"{"command":"ls"}"#,
+            r#"{"command":["a\u0000b"]}"#,
+            r#"{"command":["ls"],"env":{"A":"1","A":"2"}}"#,
+            r#"{"command":["ls"],"shell":true}"#,
+            r#"{"command":["ls"],"agent":"../x"}"#,
+            r#"{"command":["ls"],"host":"gateway"}"#,
+            r#"{"command":["ls"],"timeoutMs":0}"#,
+            r#"{"command":["ls"],"timeoutMs":-1}"#,
+            r#"{"command":["ls"],"timeoutMs":1e999}"#,
+        ] {
+            assert!(matches!(read_action("exec.run", params), Err(Invalid::Params { .. })), "{params}");
+        }
+        let deep = format!(r#"{{"command":{}{}}}"#, "[".repeat(50_000), "]".repeat(50_000));
+        assert!(matches!(read_action("exec.run", &deep), Err(Invalid::Params { .. })));
+    }
+}

@@ -1,0 +1,76 @@
+//! Results and events of our own methods.
+
+use crate::crypto;
+use crate::model::{Ending, Enforcement, Outcome, RunId, Stream};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A piece of a command's output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OutputEvent {
+    pub(crate) run_id: String,
+    pub(crate) stream: String,
+    /// Base64.
+    pub(crate) data: String,
+}
+
+impl OutputEvent {
+    pub(crate) fn new(run: &RunId, stream: Stream, bytes: &[u8]) -> Self {
+        OutputEvent { run_id: run.as_str().into(), stream: stream.as_str().into(), data: crypto::base64(bytes) }
+    }
+}
+
+/// The result of `exec.run`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecResult {
+    pub(crate) run_id: String,
+    /// `exited`, `signaled`, `timed-out`, `output-limit`, `out-of-memory`, `cancelled`.
+    pub(crate) ending: String,
+    /// What `vambrace exec` exits with.
+    pub(crate) exit_code: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signal: Option<u8>,
+    pub(crate) output_bytes: u64,
+    /// Microseconds from the order's arrival at the launcher to the end of the whole tree.
+    pub(crate) elapsed_us: u64,
+    pub(crate) enforcement: Value,
+    /// The journal's sequence number of the record that allowed this run.
+    pub(crate) journal_seq: u64,
+}
+
+impl ExecResult {
+    pub(crate) fn new(run: &RunId, outcome: &Outcome, journal_seq: u64) -> Self {
+        ExecResult {
+            run_id: run.as_str().into(),
+            ending: outcome.ending.as_str().into(),
+            exit_code: outcome.ending.exit_code(),
+            signal: match outcome.ending {
+                Ending::Signaled(signal) => Some(signal),
+                _ => None,
+            },
+            output_bytes: outcome.output_bytes,
+            elapsed_us: outcome.elapsed.as_micros() as u64,
+            enforcement: enforcement_json(&outcome.enforcement),
+            journal_seq,
+        }
+    }
+}
+
+/// What was enforced, for machines.
+pub(crate) fn enforcement_json(e: &Enforcement) -> Value {
+    let limits: serde_json::Map<String, Value> =
+        e.limits.iter().map(|(kind, means)| (kind.as_str().into(), means.as_str().into())).collect();
+    json!({
+        "backend": "native",
+        "tier": e.tier.as_str(),
+        "namespaces": e.namespaces,
+        "hostUid": e.host_uid,
+        "landlockAbi": e.landlock_abi,
+        "seccompFilters": e.seccomp_filters,
+        "noNewPrivs": e.no_new_privs,
+        "noCapabilities": e.no_capabilities,
+        "limits": limits,
+    })
+}
