@@ -56,6 +56,8 @@ fn public_key(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
     use crate::crypto::KeyPair;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use serde_json::json;
 
     const NOW: u64 = 1_000_000_000_000;
@@ -138,8 +140,8 @@ mod tests {
         let raw = KeyPair::from_seed(&[3; 32]).public();
         let mut spki = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         spki.extend(raw);
-        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", crypto::base64(&spki));
-        for text in [pem, crypto::base64(&raw), crypto::base64url(&raw)] {
+        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(&spki));
+        for text in [pem, STANDARD.encode(raw), crypto::base64url(&raw)] {
             assert_eq!(public_key(&text), Some(raw), "{text}");
         }
         for text in ["", "AA", "-----BEGIN PUBLIC KEY-----", &"A".repeat(2000)] {

@@ -5,8 +5,7 @@ use super::gateway::runtime;
 use super::render::{self, Fault};
 use crate::client::{self, ClientFault, Ear, Incoming, Refusal, Voice};
 use crate::config;
-use crate::crypto;
-use crate::wire::{ExecResult, OutputEvent};
+use crate::wire::{self, ExecResult, OutputEvent};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -105,7 +104,7 @@ async fn follow(
             read = stdin.read(&mut input), if input_open && run_id.is_some() && sending.is_none() => {
                 let read = read.unwrap_or(0);
                 input_open = read > 0;
-                let params = json!({"runId": run_id, "data": crypto::base64(&input[..read]), "eof": read == 0});
+                let params = json!({"runId": run_id, "data": wire::bytes::encode(&input[..read]), "eof": read == 0});
                 sending = Some(voice.ask("exec.input", Some(params)).await?);
             }
         }
@@ -113,7 +112,7 @@ async fn follow(
 }
 
 fn pass_on(output: &OutputEvent, collected: Option<&mut Collected>) {
-    let bytes = crypto::from_base64(&output.data).unwrap_or_default();
+    let bytes = wire::bytes::decode(&output.data).unwrap_or_default();
     let stderr = output.stream == "stderr";
     match collected {
         Some(collected) if stderr => collected.stderr.extend(bytes),

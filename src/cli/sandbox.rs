@@ -102,13 +102,7 @@ fn once(
         Verdict::Ended(ending) => ending,
         _ => Ending::Signaled(9),
     };
-    let missing = || {
-        RunFault::WallMissing(crate::model::LaunchFault {
-            step: "build the walls".into(),
-            cause: "they were never complete".into(),
-        })
-    };
-    Ok((ending, finished.enforcement.ok_or_else(missing)?))
+    Ok((ending, finished.enforcement.ok_or(RunFault::NeverStarted(ending))?))
 }
 
 /// Reads the status pipe to its end; false where the deadline came first and the tree was killed.
@@ -188,7 +182,7 @@ fn explain(place: &PlaceArgs, args: &SandboxExplainArgs) -> Result<ExitCode, Fau
     let settings = config::compose(&file, &places, None, None)?;
     let agent = AgentId::parse(&args.agent).map_err(|e| Fault::new(e.to_string()))?;
     let own = settings.profiles.agents.get(&agent);
-    let agent_layer = file.agents.get(agent.as_str()).map(|a| &a.sandbox);
+    let agent_layer = file.agents.get(&*agent).map(|a| &a.sandbox);
     let agent_name = format!("agents.{agent}.sandbox");
     let profile_name = args.profile.as_ref().map(|p| format!("profiles.{p}"));
     let mut layers: Vec<(&str, &Layer)> = Vec::new();
@@ -206,7 +200,7 @@ fn explain(place: &PlaceArgs, args: &SandboxExplainArgs) -> Result<ExitCode, Fau
     layers.push(("defaults.sandbox", &file.defaults.sandbox));
     let configured = own.and_then(|o| o.workspace.clone());
     let origin = if configured.is_some() { format!("agents.{agent}.workspace") } else { "built in".into() };
-    profile.workspace = configured.or_else(|| Some(settings.profiles.workspaces.join(agent.as_str())));
+    profile.workspace = configured.or_else(|| Some(settings.profiles.workspaces.join(&*agent)));
     print_plan(args, &profile, &layers, &origin, &settings.protected)
 }
 

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -28,11 +28,6 @@ pub(crate) fn base64url(bytes: &[u8]) -> String {
 /// Reads base64url without padding.
 pub(crate) fn from_base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
-}
-
-/// Base64 with padding (RFC 4648, section 4): how bytes travel in our own frames.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    STANDARD.encode(bytes)
 }
 
 /// Reads base64 with padding.
@@ -88,7 +83,9 @@ impl KeyPair {
     }
 
     /// Signs a message.
+    #[cfg(test)]
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        use ed25519_dalek::Signer;
         self.0.sign(message).to_bytes()
     }
 }

@@ -213,9 +213,9 @@ async fn watch_runner(gateway: Arc<Gateway>, runner: Client) {
     }
 }
 
-/// Waits until no command runs any more.
+/// Waits until every request has its answer and its last record.
 async fn idle(gateway: &Gateway) {
-    while gateway.running() > 0 {
+    while gateway.in_progress() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

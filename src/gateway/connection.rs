@@ -173,10 +173,12 @@ impl Connection {
         }
         let (gateway, session, outbox) = (Arc::clone(&self.gateway), Arc::clone(session), self.outbox.clone());
         let pending = Arc::clone(&self.pending);
+        gateway.in_progress.fetch_add(1, Ordering::AcqRel);
         tokio::spawn(async move {
             let answer = pipeline::answer(&gateway, &session, &frame, &outbox).await;
             outbox.send(wire::response(&frame.id, &answer));
             pending.fetch_sub(1, Ordering::AcqRel);
+            gateway.in_progress.fetch_sub(1, Ordering::AcqRel);
         });
     }
 

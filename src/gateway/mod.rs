@@ -24,7 +24,7 @@ use crate::wire::{Close, close};
 use hub::Hub;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Keeps the shared token: reads it, replaces it. The composition root gives the store's.
@@ -67,6 +67,7 @@ pub(crate) struct Gateway {
     started: UnixMillis,
     next_conn: AtomicU64,
     runs: Mutex<HashMap<RunId, (ConnId, Remote)>>,
+    in_progress: AtomicUsize,
 }
 
 impl Gateway {
@@ -82,6 +83,7 @@ impl Gateway {
             hub: Hub::default(),
             next_conn: AtomicU64::new(1),
             runs: Mutex::default(),
+            in_progress: AtomicUsize::new(0),
             parts,
         });
         let weak = Arc::downgrade(&gateway);
@@ -117,7 +119,7 @@ impl Gateway {
     pub(crate) fn close(&self) {
         self.hub.broadcast("shutdown", &serde_json::json!({"reason": "stopping"}));
         self.hub.close_all(&Close::new(close::RESTART, "service restart"), |_| true);
-        for (_, remote) in self.runs.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, run)| run) {
+        for (_, remote) in self.runs.lock().unwrap_or_else(PoisonError::into_inner).values() {
             remote.cancel();
         }
     }
@@ -127,6 +129,11 @@ impl Gateway {
         if let Err(error) = self.parts.journal.append(Record::new(Event::GatewayStopped)) {
             tracing::error!(%error, "cannot record the stop");
         }
+    }
+
+    /// Requests that are being answered, their last record not yet written.
+    pub(crate) fn in_progress(&self) -> usize {
+        self.in_progress.load(Ordering::Acquire)
     }
 
     /// How many runs there are.

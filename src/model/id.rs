@@ -41,7 +41,12 @@ macro_rules! named {
                 check($kind, text).map(|()| Self(text.to_owned()))
             }
 
-            pub(crate) fn as_str(&self) -> &str {
+        }
+
+        impl std::ops::Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
                 &self.0
             }
         }

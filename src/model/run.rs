@@ -76,6 +76,13 @@ impl Ending {
         }
     }
 
+    /// The ending of this word; only those that carry no number.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Ending::TimedOut, Ending::OutputLimit, Ending::OutOfMemory, Ending::Cancelled]
+            .into_iter()
+            .find(|e| e.as_str() == text)
+    }
+
     /// The exit code `exec` and `sandbox run` pass on: the command's own, 124 for a deadline,
     /// 128+n for signal n (the bounds kill with SIGKILL).
     pub(crate) fn exit_code(self) -> u8 {
@@ -125,6 +132,8 @@ pub(crate) enum RunFault {
     NotFound(String),
     /// The command is there but cannot be executed.
     NotExecutable { command: String, cause: String },
+    /// It was ended before its command had started.
+    NeverStarted(Ending),
     /// The runner went away; its sandboxes ended with it.
     RunnerGone,
     /// The runner has as many runs as it takes.
@@ -139,6 +148,7 @@ impl RunFault {
             RunFault::WallMissing(_) => "WALL_UNAVAILABLE",
             RunFault::NotFound(_) => "COMMAND_NOT_FOUND",
             RunFault::NotExecutable { .. } => "COMMAND_NOT_EXECUTABLE",
+            RunFault::NeverStarted(_) => "NEVER_STARTED",
             RunFault::RunnerGone => "RUNNER_GONE",
             RunFault::Busy => "RUNNER_BUSY",
         }
@@ -149,6 +159,7 @@ impl RunFault {
         match self {
             RunFault::NotFound(_) => 127,
             RunFault::NotExecutable { .. } | RunFault::Refused { .. } => 126,
+            RunFault::NeverStarted(ending) => ending.exit_code(),
             RunFault::WallMissing(_) | RunFault::RunnerGone | RunFault::Busy => 125,
         }
     }
@@ -162,6 +173,7 @@ impl RunFault {
                 "only /usr, /workspace and the profile's own folders are visible inside the walls".into()
             }
             RunFault::NotExecutable { .. } => "check its mode bits, its interpreter and its architecture".into(),
+            RunFault::NeverStarted(_) => "nothing was run; send the command once more if it is still wanted".into(),
             RunFault::RunnerGone => "the runner has been started again; send the command once more".into(),
             RunFault::Busy => "wait for a run to finish, or cancel one".into(),
         }
@@ -175,6 +187,9 @@ impl fmt::Display for RunFault {
             RunFault::WallMissing(fault) => write!(f, "a wall could not be built, so nothing was run: {fault}"),
             RunFault::NotFound(command) => write!(f, "{command:?}: command not found inside the sandbox"),
             RunFault::NotExecutable { command, cause } => write!(f, "{command:?} cannot be executed: {cause}"),
+            RunFault::NeverStarted(ending) => {
+                write!(f, "the run was ended before its command started: {}", ending.as_str())
+            }
             RunFault::RunnerGone => {
                 f.write_str("the runner ended while the command was running; the command was killed")
             }

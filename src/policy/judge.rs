@@ -94,7 +94,7 @@ fn walls(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, Stri
             ));
         }
     }
-    profile.workspace.get_or_insert_with(|| policy.workspaces.join(request.agent.as_str()));
+    profile.workspace.get_or_insert_with(|| policy.workspaces.join(&*request.agent));
     // A request may shorten its time, never lengthen it.
     profile.limits.timeout = request.timeout.unwrap_or(Duration::MAX).min(profile.limits.timeout);
     Ok((profile, rule))
@@ -109,7 +109,7 @@ fn choose(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, Str
     let Some(named) = policy.profiles.get(name) else {
         return Err(deny(
             "profiles",
-            format!("there is no profile {:?}", name.as_str()),
+            format!("there is no profile {:?}", &**name),
             "`vambrace config show` lists the profiles there are",
         ));
     };

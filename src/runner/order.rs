@@ -200,18 +200,15 @@ impl OutcomeRecord {
     }
 
     fn read(self) -> Option<Outcome> {
-        let endings = [
-            Ending::Exited(self.code),
-            Ending::Signaled(self.code),
-            Ending::TimedOut,
-            Ending::OutputLimit,
-            Ending::OutOfMemory,
-            Ending::Cancelled,
-        ];
+        let ending = match self.ending.as_str() {
+            "exited" => Ending::Exited(self.code),
+            "signaled" => Ending::Signaled(self.code),
+            other => Ending::parse(other)?,
+        };
         let limit = |kind: LimitKind| Some((kind, Means::parse(self.limits.get(kind.as_str())?)?));
         let [cpu, memory, pids] = LimitKind::ALL;
         Some(Outcome {
-            ending: endings.into_iter().find(|e| e.as_str() == self.ending)?,
+            ending,
             elapsed: Duration::from_micros(self.elapsed_us),
             output_bytes: self.output_bytes,
             enforcement: Enforcement {
@@ -235,6 +232,7 @@ impl FaultRecord {
             RunFault::WallMissing(fault) => (fault.step.clone(), fault.cause.clone()),
             RunFault::NotFound(command) => (command.clone(), String::new()),
             RunFault::NotExecutable { command, cause } => (command.clone(), cause.clone()),
+            RunFault::NeverStarted(ending) => (ending.as_str().to_owned(), String::new()),
             RunFault::RunnerGone | RunFault::Busy => Default::default(),
         };
         FaultRecord { kind: fault.code().into(), what, more }
@@ -247,6 +245,7 @@ impl FaultRecord {
             "WALL_UNAVAILABLE" => RunFault::WallMissing(LaunchFault { step: what, cause: more }),
             "COMMAND_NOT_FOUND" => RunFault::NotFound(what),
             "COMMAND_NOT_EXECUTABLE" => RunFault::NotExecutable { command: what, cause: more },
+            "NEVER_STARTED" => Ending::parse(&what).map_or(RunFault::RunnerGone, RunFault::NeverStarted),
             "RUNNER_BUSY" => RunFault::Busy,
             _ => RunFault::RunnerGone,
         }
@@ -354,6 +353,7 @@ mod tests {
             RunFault::WallMissing(LaunchFault { step: "a".into(), cause: "b".into() }),
             RunFault::NotFound("a".into()),
             RunFault::NotExecutable { command: "a".into(), cause: "b".into() },
+            RunFault::NeverStarted(Ending::Cancelled),
             RunFault::RunnerGone,
             RunFault::Busy,
         ] {

@@ -230,12 +230,7 @@ impl Pump {
             (None, Verdict::Ended(ending)) => ending,
             (None, _) => Ending::Signaled(9),
         };
-        let enforcement = finished.enforcement.ok_or_else(|| {
-            RunFault::WallMissing(LaunchFault {
-                step: "build the walls".into(),
-                cause: format!("the run was {} first", ending.as_str()),
-            })
-        })?;
+        let enforcement = finished.enforcement.ok_or(RunFault::NeverStarted(ending))?;
         Ok(Outcome { ending, enforcement, elapsed: finished.elapsed, output_bytes: self.output_bytes })
     }
 }

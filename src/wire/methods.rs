@@ -1,8 +1,8 @@
 //! Method names and parameters, and the closed action each becomes.
 
+use super::bytes;
 use super::connect::unique_keys;
 use super::frame::{Frame, strip_position};
-use crate::crypto;
 use crate::model::{Action, AgentId, ExecRequest, JournalQuery, ProfileName, RunId, RunSignal, SessionId, Stdin};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -135,9 +135,9 @@ pub(crate) fn action(frame: &Frame) -> Result<Action, Invalid> {
         "exec.run" => exec_run(read(frame)?).map(|r| Action::ExecRun(Box::new(r))).map_err(wrong),
         "exec.input" => {
             let params: ExecInputParams = read(frame)?;
-            let bytes = crypto::from_base64(&params.data).ok_or_else(|| wrong("at data: not base64".into()))?;
+            let data = bytes::decode(&params.data).ok_or_else(|| wrong("at data: not base64".into()))?;
             let run = run_id(&params.run_id).map_err(wrong)?;
-            Ok(Action::ExecSignal { run, signal: RunSignal::Input { bytes, eof: params.eof } })
+            Ok(Action::ExecSignal { run, signal: RunSignal::Input { bytes: data, eof: params.eof } })
         }
         "exec.cancel" => {
             let run = run_id(&read::<ExecCancelParams>(frame)?.run_id).map_err(wrong)?;

@@ -4,6 +4,7 @@
 //! errors; what passes becomes a `model::Action`. Source: protocol 4 of the OpenClaw gateway, in
 //! our own words; our own methods are `exec.*`, `journal.*` and `token.*`.
 
+pub(crate) mod bytes;
 mod connect;
 mod frame;
 mod methods;

@@ -1,6 +1,6 @@
 //! Results and events of our own methods.
 
-use crate::crypto;
+use super::bytes;
 use crate::model::{Ending, Enforcement, Outcome, RunId, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ pub(crate) struct OutputEvent {
 }
 
 impl OutputEvent {
-    pub(crate) fn new(run: &RunId, stream: Stream, bytes: &[u8]) -> Self {
-        OutputEvent { run_id: run.as_str().into(), stream: stream.as_str().into(), data: crypto::base64(bytes) }
+    pub(crate) fn new(run: &RunId, stream: Stream, output: &[u8]) -> Self {
+        OutputEvent { run_id: run.as_str().into(), stream: stream.as_str().into(), data: bytes::encode(output) }
     }
 }
 

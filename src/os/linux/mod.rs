@@ -9,4 +9,5 @@ pub(crate) mod netns;
 pub(crate) mod rlimits;
 pub(crate) mod seccomp;
 pub(crate) mod sock_diag;
+pub(crate) mod title;
 pub(crate) mod userns;

@@ -13,6 +13,7 @@ use crate::os::linux::landlock::Grant;
 use crate::os::linux::mounts::{self, Attributes, Reach};
 use crate::os::linux::rlimits::Rlimits;
 use crate::os::linux::seccomp::{self, Filter};
+use crate::os::linux::title::Title;
 use crate::os::linux::{capabilities, landlock, netns, rlimits, userns};
 use crate::sandbox::environment::HOME;
 use crate::sandbox::plan::{Bind, MASKED_PROC, Shown, WORKSPACE};
@@ -94,6 +95,8 @@ pub(super) struct Recipe<'a> {
     pub(super) rlimits: Rlimits,
     pub(super) landlock_abi: u8,
     pub(super) filter: &'a Filter,
+    /// Where this process's arguments and environment lie; the init shows neither.
+    pub(super) title: Title,
     pub(super) cwd: &'a Path,
     pub(super) candidates: Vec<CString>,
     pub(super) argv: Vec<CString>,
@@ -145,8 +148,14 @@ pub(super) fn live(recipe: Recipe<'_>, gate: File, status: File) -> ! {
 }
 
 fn build(recipe: &Recipe<'_>, gate: File, status: File) -> Result<std::convert::Infallible, (Failure, File)> {
-    let (status, gate) = match descriptors(recipe, &gate, &status) {
-        Ok(kept) => kept,
+    let kept = descriptors(recipe, &gate, &status);
+    // Their copies stand at fixed numbers now, perhaps at their own: they are closed with all else, not one by one.
+    std::mem::forget(gate);
+    let (status, gate) = match kept {
+        Ok(kept) => {
+            std::mem::forget(status);
+            kept
+        }
         Err(failure) => return Err((failure, status)),
     };
     match walls(recipe, gate, &status) {
@@ -171,6 +180,7 @@ fn walls(recipe: &Recipe<'_>, gate: File, status: &File) -> Steps<Evidence> {
     surroundings(recipe)?;
     privileges(recipe)?;
     at(Step::DieWithRunner, die_with_launcher(status))?;
+    os::linux::title::blank(recipe.title);
     // After the change of ids, which resets it; the command's own exec makes it dumpable for itself again.
     at(Step::Undumpable, os::process::make_undumpable())?;
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
@@ -225,10 +235,15 @@ fn tree(recipe: &Recipe<'_>) -> Steps {
         }
     }
     let root = at(Step::Root, empty_root(recipe))?;
+    at(Step::Root, skeleton(recipe))?;
+    // Before the binds: one may lie below /tmp and must not be covered.
+    at(Step::Scratch, scratch(recipe, root.as_fd()))?;
     for (bind, tree) in &trees {
         at_path(Step::Attach, &bind.target, attach(root.as_fd(), tree.as_fd(), &bind.target))?;
     }
-    furnish(recipe, root.as_fd())?;
+    at(Step::Devices, devices(root.as_fd()))?;
+    at(Step::Proc, proc(root.as_fd()))?;
+    mask(root.as_fd())?;
     at(Step::SealRoot, mounts::set_attributes(root.as_fd(), SEALED, Reach::ThisMount))?;
     at(Step::Pivot, mounts::pivot_into(root.as_fd()))
 }
@@ -286,24 +301,16 @@ fn attach(root: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path) -> io::Resu
     mounts::attach(tree, root, relative)
 }
 
-/// What is made rather than shown: links, /dev's folders, /proc, scratch, a user database of our own.
-fn furnish(recipe: &Recipe<'_>, root: BorrowedFd<'_>) -> Steps {
-    at(Step::Root, system_links(recipe))?;
-    at(Step::Devices, devices(root))?;
-    at(Step::Proc, proc(root))?;
-    mask(root)?;
-    at(Step::Scratch, scratch(recipe, root))
-}
-
-/// /bin, /lib and so on: links where the host is merged (hier(7)), mounts where it is not.
-fn system_links(recipe: &Recipe<'_>) -> io::Result<()> {
+/// What is made rather than shown: folders, a user database of our own, and /bin, /lib and so on as
+/// links where the host is merged (hier(7)).
+fn skeleton(recipe: &Recipe<'_>) -> io::Result<()> {
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
         // The host's own root is still above us; the new one is only where we stand.
         if let Ok(target) = fs::read_link(Path::new("/").join(name)) {
             symlink(target, name)?;
         }
     }
-    for folder in ["etc", "home", "root", "run", "srv", "opt", "var", "sys", "mnt", "media"] {
+    for folder in ["dev", "etc", "home", "root", "run", "srv", "opt", "var", "sys", "mnt", "media"] {
         fs::create_dir_all(folder)?;
     }
     let (uid, gid) = (recipe.uid, recipe.gid);
@@ -358,7 +365,7 @@ fn scratch(recipe: &Recipe<'_>, root: BorrowedFd<'_>) -> io::Result<()> {
     let home = HOME.trim_start_matches('/');
     let workspace = WORKSPACE.trim_start_matches('/');
     let mut corners = vec![("tmp", 0o1777), ("dev/shm", 0o1777), (home, 0o700)];
-    if !Path::new(workspace).exists() {
+    if !recipe.binds.iter().any(|b| b.target == Path::new(WORKSPACE)) {
         corners.push((workspace, 0o700));
     }
     for (path, mode) in corners {

@@ -12,6 +12,7 @@ use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::rlimits::Rlimits;
 use crate::os::linux::seccomp::Filter;
+use crate::os::linux::title::Title;
 use crate::os::linux::{landlock, mounts, userns};
 use crate::sandbox::Protected;
 use crate::sandbox::environment;
@@ -28,7 +29,7 @@ use std::time::Instant;
 const FIRST_SANDBOX_UID: u32 = 1_900_000_000;
 
 /// How many sandboxes one launcher runs at a time.
-const MOST_SLOTS: u32 = 256;
+const MOST_SLOTS: u32 = 1024;
 
 /// The least Landlock ABI whose rights a profile is promised: TRUNCATE (ABI 3) is held by the mounts below it.
 const LEAST_LANDLOCK: u8 = 1;
@@ -45,6 +46,7 @@ pub(crate) struct Launcher {
     tier: Tier,
     landlock_abi: u8,
     filter: Filter,
+    title: Title,
     cgroups: Cgroups,
     protected: Protected,
     taken: BTreeSet<u32>,
@@ -88,6 +90,7 @@ impl Launcher {
             tier: if os::process::uid() == 0 { Tier::Root } else { Tier::UserNamespace },
             landlock_abi,
             filter: compile_filter(),
+            title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
             cgroups: Cgroups::discover(),
             protected,
             taken: BTreeSet::new(),
@@ -195,6 +198,7 @@ impl Launcher {
             },
             landlock_abi: self.landlock_abi,
             filter: &self.filter,
+            title: self.title,
             cwd: &plan.command.cwd,
             candidates: candidates(&plan.command.argv[0]).iter().map(|p| c_string(p)).collect::<Result<_, _>>()?,
             argv: plan.command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?,

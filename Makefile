@@ -1,0 +1,50 @@
+# Everything a person does with this tree. `run` and `test` set up what they need on a fresh Debian machine
+# with a Rust toolchain; as an ordinary user they use sudo for that, and say what to install where there is none.
+SHELL := /bin/bash
+CARGO ?= cargo
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vambrace-tools
+DENY_VERSION := 0.20.2
+
+.PHONY: run test lint bench test-compat needs fmt clean
+
+run:
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev"
+	@packaging/demo.sh
+
+test:
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps iproute2 systemd"
+	$(CARGO) test --locked
+	@rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory $(TOOLS)/bin/cargo-deny
+	$(TOOLS)/bin/cargo-deny --offline check bans licenses sources
+
+bench:
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev bubblewrap"
+	$(CARGO) bench --locked
+
+test-compat:
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev npm"
+	$(CARGO) build --locked --release
+	tests/compat.sh "$${CARGO_TARGET_DIR:-target}/release/vambrace"
+
+fmt:
+	$(CARGO) fmt
+
+clean:
+	$(CARGO) clean
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
+
+# Installs the Debian packages of $(PACKAGES) that are missing.
+needs:
+	@missing=(); for p in $(PACKAGES); do dpkg -s $$p 2>/dev/null | grep -q '^Status: install ok' || missing+=($$p); done; \
+	[ $${#missing[@]} -eq 0 ] && exit 0; \
+	echo "installing: $${missing[*]}"; \
+	if [ "$$(id -u)" = 0 ]; then as=; elif command -v sudo >/dev/null; then as=sudo; \
+	else echo "error: these packages are missing: $${missing[*]}" >&2; echo "hint: apt-get install $${missing[*]}" >&2; exit 1; fi; \
+	$$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null

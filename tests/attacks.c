@@ -1,0 +1,188 @@
+/* Forbidden acts and their allowed twins, one by name. Exit 0: the act worked. Exit 1: it was refused, the error is
+ * printed. Killed by SIGSYS: the filter killed it. Built by the tests, run inside the walls. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/netlink.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int done(long r) {
+  if (r != -1) return 0;
+  printf("%s\n", strerrorname_np(errno));
+  return 1;
+}
+
+static int child(void *unused) { (void)unused; return 0; }
+static char stack[65536];
+
+static long clone_with(int flags) {
+  int pid = clone(child, stack + sizeof stack, flags | SIGCHLD, NULL);
+  if (pid == -1) return -1;
+  int status;
+  waitpid(pid, &status, 0);
+  return 0;
+}
+
+static long connect_to(const char *ip, int port) {
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+  inet_pton(AF_INET, ip, &a.sin_addr);
+  int s = socket(AF_INET, SOCK_STREAM, 0);
+  if (s == -1) return -1;
+  return connect(s, (struct sockaddr *)&a, sizeof a);
+}
+
+static long send_udp(const char *ip, int port) {
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+  inet_pton(AF_INET, ip, &a.sin_addr);
+  int s = socket(AF_INET, SOCK_DGRAM, 0);
+  if (s == -1) return -1;
+  return sendto(s, "x", 1, 0, (struct sockaddr *)&a, sizeof a);
+}
+
+static long abstract(const char *name) {
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  strncpy(a.sun_path + 1, name, sizeof a.sun_path - 2);
+  int s = socket(AF_UNIX, SOCK_STREAM, 0);
+  return connect(s, (struct sockaddr *)&a, sizeof(sa_family_t) + 1 + strlen(name));
+}
+
+static long own_loopback(void) {
+  struct sockaddr_in a = {.sin_family = AF_INET};
+  socklen_t n = sizeof a;
+  inet_pton(AF_INET, "127.0.0.1", &a.sin_addr);
+  int l = socket(AF_INET, SOCK_STREAM, 0);
+  if (bind(l, (struct sockaddr *)&a, sizeof a) || listen(l, 1) || getsockname(l, (struct sockaddr *)&a, &n)) return -1;
+  int c = socket(AF_INET, SOCK_STREAM, 0);
+  return connect(c, (struct sockaddr *)&a, sizeof a);
+}
+
+static long x32_getpid(void) {
+#ifdef __x86_64__
+  return syscall(0x40000000 | SYS_getpid);
+#else
+  raise(SIGSYS);
+  return -1;
+#endif
+}
+
+static long compat_getpid(void) {
+#ifdef __x86_64__
+  long r;
+  __asm__ volatile("int $0x80" : "=a"(r) : "a"(20) : "memory");
+  return r > 0 ? r : -1;
+#else
+  raise(SIGSYS);
+  return -1;
+#endif
+}
+
+int main(int argc, char **argv) {
+  const char *act = argc > 1 ? argv[1] : "";
+  const char *arg = argc > 2 ? argv[2] : "";
+#define IS(name) (!strcmp(act, name))
+  /* the walls themselves */
+  if (IS("mount")) return done(mount("none", "/tmp", "tmpfs", 0, NULL));
+  if (IS("umount")) return done(umount2("/workspace", MNT_DETACH));
+  if (IS("remount")) return done(mount("none", "/usr", NULL, MS_REMOUNT | MS_BIND, NULL));
+  if (IS("fsopen")) return done(syscall(SYS_fsopen, "tmpfs", 0));
+  if (IS("open_tree")) return done(syscall(SYS_open_tree, AT_FDCWD, "/", 1));
+  if (IS("pivot_root")) return done(syscall(SYS_pivot_root, "/tmp", "/tmp"));
+  if (IS("chroot")) return done(chroot("/tmp"));
+  if (IS("unshare-user")) return done(unshare(CLONE_NEWUSER));
+  if (IS("unshare-mount")) return done(unshare(CLONE_NEWNS));
+  if (IS("clone-user")) return done(clone_with(CLONE_NEWUSER));
+  if (IS("clone-net")) return done(clone_with(CLONE_NEWNET));
+  if (IS("clone-plain")) return done(clone_with(0));
+  if (IS("clone3")) { char args[88] = {0}; return done(syscall(SYS_clone3, args, sizeof args)); }
+  if (IS("setns")) { int f = open("/proc/1/ns/mnt", O_RDONLY); return done(f == -1 ? -1 : setns(f, 0)); }
+  /* other processes */
+  if (IS("ptrace-init")) return done(ptrace(PTRACE_ATTACH, 1, 0, 0));
+  if (IS("ptrace-child")) {
+    int pid = fork();
+    if (!pid) { pause(); _exit(0); }
+    long r = ptrace(PTRACE_SEIZE, pid, 0, 0);
+    int e = errno;
+    kill(pid, SIGKILL);
+    errno = e;
+    return done(r);
+  }
+  if (IS("read-init-memory")) {
+    char b[8];
+    struct iovec l = {b, 8}, r = {(void *)0x400000, 8};
+    return done(process_vm_readv(1, &l, 1, &r, 1, 0));
+  }
+  if (IS("open-init-memory")) return done(open("/proc/1/mem", O_RDWR));
+  if (IS("kill")) return done(kill(atoi(arg), 0));
+  if (IS("kill-self")) return done(kill(getpid(), 0));
+  /* kernel surface */
+  if (IS("io_uring")) { char p[120] = {0}; return done(syscall(SYS_io_uring_setup, 4, p)); }
+  if (IS("bpf")) { char a[128] = {0}; return done(syscall(SYS_bpf, 0, a, sizeof a)); }
+  if (IS("perf")) { char a[128] = {0}; return done(syscall(SYS_perf_event_open, a, 0, -1, -1, 0)); }
+  if (IS("userfaultfd")) return done(syscall(SYS_userfaultfd, 1));
+  if (IS("keyctl")) return done(syscall(SYS_keyctl, 0, -3, 1));
+  if (IS("add_key")) return done(syscall(SYS_add_key, "user", "x", "y", 1, -3));
+  if (IS("name_to_handle")) { char h[64] = {8}; int id; return done(syscall(SYS_name_to_handle_at, AT_FDCWD, "/", h, &id, 0)); }
+  if (IS("open_by_handle")) { char h[64] = {8}; return done(syscall(SYS_open_by_handle_at, AT_FDCWD, h, 0)); }
+  if (IS("sethostname")) return done(sethostname("x", 1));
+  if (IS("reboot")) return done(syscall(SYS_reboot, 0, 0, 0, 0));
+  if (IS("x32")) return done(x32_getpid());
+  if (IS("int80")) return done(compat_getpid());
+  if (IS("unknown-call")) return done(syscall(9999));
+  if (IS("memfd")) return done(memfd_create("x", 0));
+  if (IS("personality")) return done(syscall(SYS_personality, 0x0400000));
+  /* sockets */
+  if (IS("socket-inet")) return done(socket(AF_INET, SOCK_STREAM, 0));
+  if (IS("socket-unix")) return done(socket(AF_UNIX, SOCK_STREAM, 0));
+  if (IS("socket-route")) return done(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+  if (IS("socket-audit")) return done(socket(AF_NETLINK, SOCK_RAW, NETLINK_AUDIT));
+  if (IS("socket-packet")) return done(socket(AF_PACKET, SOCK_RAW, 0));
+  if (IS("socket-alg")) return done(socket(AF_ALG, SOCK_SEQPACKET, 0));
+  if (IS("socket-vsock")) return done(socket(AF_VSOCK, SOCK_STREAM, 0));
+  if (IS("socket-raw")) return done(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+  if (IS("connect")) return done(connect_to(arg, argc > 3 ? atoi(argv[3]) : 80));
+  if (IS("udp")) return done(send_udp(arg, 53));
+  if (IS("abstract")) return done(abstract(arg));
+  if (IS("own-loopback")) return done(own_loopback());
+  /* terminals */
+  if (IS("tiocsti")) return done(ioctl(0, TIOCSTI, "x"));
+  if (IS("tioclinux")) { char c = 2; return done(ioctl(0, 0x541c, &c)); }
+  /* privileges */
+  if (IS("setuid-root")) return done(setuid(0));
+  if (IS("setgid-root")) return done(setgid(0));
+  if (IS("setgroups")) { gid_t g = 0; return done(setgroups(1, &g)); }
+  if (IS("setuid-self")) return done(setuid(getuid()));
+  if (IS("chmod-suid")) return done(chmod(arg, 04755));
+  if (IS("chmod")) return done(chmod(arg, 0755));
+  if (IS("open-suid")) return done(open(arg, O_CREAT | O_WRONLY, 04755));
+  if (IS("mknod-device")) return done(mknod(arg, S_IFCHR | 0666, 0x103));
+  if (IS("mknod-fifo")) return done(mknod(arg, S_IFIFO | 0666, 0));
+  /* files */
+  if (IS("truncate")) return done(truncate(arg, 0));
+  if (IS("write")) return done(open(arg, O_CREAT | O_WRONLY, 0644));
+  if (IS("read")) return done(open(arg, O_RDONLY));
+  if (IS("map-exec-tmp")) {
+    int f = open("/tmp/code", O_CREAT | O_RDWR, 0755);
+    if (f == -1 || ftruncate(f, 4096)) return 2;
+    return done(mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, f, 0) == MAP_FAILED ? -1 : 0);
+  }
+  fprintf(stderr, "no such act: %s\n", act);
+  return 3;
+}

@@ -1,0 +1,158 @@
+//! Two processes: what happens to runs when one of them dies, and who may give the runner orders.
+
+use crate::world::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+#[test]
+fn killing_the_runner_fails_its_commands_at_once_and_another_takes_its_place() {
+    for (user, mark) in [(User::Root, "86406"), (User::Ordinary, "86407")] {
+        let world = World::running(user);
+        let first = world.runner_pid();
+        let mut ws = world.connect();
+        let id = ws.ask("exec.run", json!({"command": ["sh", "-c", format!("sleep {mark} & sleep {mark}")]}));
+        eventually("both run", || processes_with(mark).len() >= 3);
+
+        kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+
+        let error = ws.response(&id)["error"].clone();
+        assert_eq!(
+            (&error["code"], &error["details"]["code"]),
+            (&json!("UNAVAILABLE"), &json!("RUNNER_GONE")),
+            "{error}"
+        );
+        eventually("no process of it is left", || processes_with(mark).is_empty());
+        eventually("another runner is there", || world.status()["runner"]["connected"] == true);
+        assert_ne!(world.runner_pid(), first);
+        assert_eq!(world.exec(&["echo", "again"]).exits(0), "again\n");
+        assert_eq!(world.events("runner.restarted").len(), 1);
+        assert!(world.events("exec.failed")[0]["error"].as_str().unwrap().starts_with("RUNNER_GONE"));
+    }
+}
+
+#[test]
+fn killing_the_gateway_leaves_no_process_of_a_sandbox_alive() {
+    for (user, mark) in [(User::Root, "86408"), (User::Ordinary, "86409")] {
+        let mut world = World::running(user);
+        let runner = world.runner_pid();
+        let mut ws = world.connect();
+        ws.ask("exec.run", json!({"command": ["sh", "-c", format!("setsid sleep {mark} & sleep {mark}")]}));
+        eventually("both run", || processes_with(mark).len() >= 3);
+
+        world.stop(Signal::SIGKILL);
+
+        eventually("no process of it is left", || processes_with(mark).is_empty());
+        eventually("nor the runner", || !std::path::Path::new(&format!("/proc/{runner}")).exists());
+        world.start_again();
+        assert_eq!(world.exec(&["true"]).code, 0);
+        assert!(world.run(&["journal", "verify"]).exits(0).contains("the chain holds"));
+    }
+}
+
+#[test]
+fn a_stop_ends_running_commands_and_records_it() {
+    let mut world = World::running(User::Ordinary);
+    let mut ws = world.connect();
+    ws.ask("exec.run", json!({"command": ["sleep", "86410"]}));
+    ws.event("exec.started");
+    eventually("it runs", || !processes_with("86410").is_empty());
+
+    world.stop(Signal::SIGTERM);
+
+    assert!(processes_with("86410").is_empty());
+    let journal = world.state().join("journal").display().to_string();
+    let text = world.run(&["journal", "list", "--dir", &journal, "--json"]).exits(0);
+    let events: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let named: Vec<&str> = events.iter().filter_map(|e| e["event"].as_str()).collect();
+    assert_eq!(named[named.len() - 2..], ["exec.finished", "gateway.stopped"], "{named:?}");
+    assert_eq!(events[events.len() - 2]["ending"], "cancelled");
+    assert!(!world.state().join("run/gateway.sock").exists());
+}
+
+#[test]
+fn a_runner_that_is_its_own_service_takes_orders_from_the_gateways_uid_alone() {
+    let mut world = World::new(User::Ordinary).config("[runner]\nsocket = \"@/run/runner.sock\"\n");
+    let socket = world.dir.join("run/runner.sock");
+    let path = socket.display().to_string();
+    let mut runner = world.command(&["runner", "--socket", &path]).stdin(Stdio::null()).spawn().unwrap();
+    eventually("it listens", || socket.exists());
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+
+    world.start_again();
+    assert_eq!(world.exec(&["echo", "through a service"]).exits(0), "through a service\n");
+    assert_eq!(world.runner_pid(), runner.id() as i32);
+
+    if am_root() {
+        // Root can reach the socket, but it is not the gateway.
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        assert_eq!(said, b"", "the runner introduced itself to a stranger");
+    }
+    world.stop(Signal::SIGTERM);
+    kill(Pid::from_raw(runner.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(runner.wait().unwrap().success());
+    assert!(!socket.exists());
+}
+
+#[test]
+fn what_is_no_order_ends_the_connection_and_not_the_runner() {
+    let world = World::new(User::Ordinary);
+    if !am_root() {
+        return check(&world, "run/r.sock");
+    }
+    // A runner of root, so that this process is its gateway.
+    check(&World::new(User::Root), "run/r.sock");
+
+    fn check(world: &World, relative: &str) {
+        use std::io::Write;
+        let socket = world.dir.join(relative);
+        let mut runner =
+            world.command(&["runner", "--socket", socket.to_str().unwrap()]).stdin(Stdio::null()).spawn().unwrap();
+        eventually("it listens", || UnixStream::connect(&socket).is_ok());
+        let garbage: [&[u8]; 5] = [
+            b"\xff\xff\xff\xff",
+            b"\0\0\0\0",
+            b"\x09\0\0\0\x63\0\0\0\0\0\0\0\0",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\x0b\0\0\0\x01\x01\0\0\0\0\0\0\0{}",
+        ];
+        for bytes in garbage {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(bytes).unwrap();
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).unwrap();
+            assert!(said.is_empty() || said[2..5] == [0, 0, 1], "it may greet, and ends: {said:?}");
+        }
+        assert!(UnixStream::connect(&socket).is_ok());
+        kill(Pid::from_raw(runner.id() as i32), Signal::SIGTERM).unwrap();
+        assert!(runner.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn the_gateway_is_not_dumpable_and_starts_no_command_itself() {
+    let world = World::running(User::Ordinary);
+    let mut ws = world.connect();
+    let id = ws.ask("exec.run", json!({"command": ["sleep", "86411"]}));
+    let run = ws.event("exec.started")["runId"].clone();
+    eventually("it runs", || !processes_with("86411").is_empty());
+    let gateway = world.gateway_pid();
+    let children = std::fs::read_to_string(format!("/proc/{gateway}/task/{gateway}/children")).unwrap_or_default();
+    let runner = world.runner_pid();
+    for child in children.split_whitespace() {
+        assert_eq!(child.parse::<i32>().unwrap(), runner);
+    }
+    // An undumpable process's files in /proc belong to root.
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(format!("/proc/{gateway}/environ")).unwrap().uid(), 0);
+    ws.call("exec.cancel", json!({"runId": run}));
+    ws.response(&id);
+}

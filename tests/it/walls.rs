@@ -1,0 +1,517 @@
+//! The walls: for each, what is allowed works and its forbidden neighbour fails. In both tiers.
+
+use crate::world::*;
+use serde_json::json;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+fn in_both_tiers(check: impl Fn(&World)) {
+    for user in USERS {
+        check(&World::running(user));
+    }
+}
+
+#[test]
+fn the_gateways_own_state_cannot_be_seen_and_the_workspace_can() {
+    in_both_tiers(|world| {
+        let token = world.token();
+        let state = world.state();
+        world.sh("echo mine > file").exits(0);
+        assert_eq!(world.exec(&["cat", "/workspace/file"]).exits(0), "mine\n");
+        for path in [state.join("gateway-token"), state.join("gateway-identity"), state.join("journal"), state] {
+            let ran = world.exec(&["ls", "-la", path.to_str().unwrap()]);
+            assert!(ran.code != 0 && ran.stderr.contains("No such file"), "{ran:?}");
+        }
+        let found = world.sh(&format!("grep -rsl {token} / --exclude-dir=proc --exclude-dir=usr; true")).exits(0);
+        assert_eq!(found, "");
+        // The gateway and the runner are not even visible, nor is their environment or memory.
+        let seen = world.sh("cat /proc/*/cmdline /proc/*/environ 2>/dev/null | tr '\\0' '\\n'; true").exits(0);
+        let dir = world.dir.file_name().unwrap().to_str().unwrap();
+        assert!(seen.contains("sandbox-init"), "{seen}");
+        assert!(!seen.contains("gateway") && !seen.contains("runner") && !seen.contains(&format!("/{dir}/")), "{seen}");
+    });
+}
+
+#[test]
+fn nothing_of_a_home_folder_or_the_hosts_configuration_is_there() {
+    in_both_tiers(|world| {
+        world.write("home/.secret", b"x");
+        for path in [
+            "/etc/shadow",
+            "/etc/sudoers",
+            "/etc/ssh",
+            "/root/.bashrc",
+            "/var/log",
+            "/boot/grub",
+            "/run/user",
+            "/sys/kernel",
+        ] {
+            assert_ne!(world.exec(&["ls", path]).code, 0, "{path}");
+        }
+        let home = world.dir.join("home");
+        assert_ne!(world.exec(&["ls", home.to_str().unwrap()]).code, 0);
+        assert_eq!(
+            world.sh("ls -A /home /root /var /srv /opt /run /sys /mnt /media").exits(0).matches("secret").count(),
+            0
+        );
+        // The users inside are three, and none is a person of the host.
+        assert_eq!(world.sh("wc -l < /etc/passwd").exits(0), "3\n");
+        world.sh("cat /etc/os-release /etc/ld.so.cache > /dev/null && test -x /usr/bin/env").exits(0);
+    });
+}
+
+#[test]
+fn the_system_is_read_only_and_cannot_be_emptied_by_truncate() {
+    in_both_tiers(|world| {
+        for path in [
+            "/usr/x",
+            "/usr/bin/env",
+            "/etc/passwd",
+            "/etc/ld.so.cache",
+            "/x",
+            "/bin/x",
+            "/proc/sys/kernel/hostname",
+            "/home/x",
+        ] {
+            let ran = world.attack(&["write", path]);
+            assert_eq!(ran.code, 1, "{path}: {ran:?}");
+            assert!(["EROFS\n", "EACCES\n", "EPERM\n"].contains(&ran.stdout.as_str()), "{path}: {ran:?}");
+        }
+        for path in ["/usr/bin/env", "/etc/ld.so.cache", "/etc/passwd"] {
+            assert_eq!(world.attack(&["truncate", path]).code, 1, "{path}");
+        }
+        for path in ["/workspace/x", "/tmp/x", "/home/agent/x", "/dev/shm/x"] {
+            assert_eq!(world.attack(&["write", path]).code, 0, "{path}");
+        }
+        world.write("state-workspaces/main/full", b"content");
+        assert_eq!(world.attack(&["truncate", "/workspace/full"]).code, 0);
+        assert_eq!(fs::read(world.workspace().join("full")).unwrap(), b"");
+    });
+}
+
+#[test]
+fn scratch_folders_are_private_and_hold_no_code() {
+    in_both_tiers(|world| {
+        world.sh("echo x > /tmp/left; echo x > /dev/shm/left; echo x > ~/left").exits(0);
+        assert_eq!(world.sh("ls -A /tmp /dev/shm ~ | grep -c left; true").exits(0), "0\n");
+        assert!(!std::path::Path::new("/tmp/left").exists());
+        for folder in ["/tmp", "/dev/shm", "/home/agent"] {
+            let ran = world.sh(&format!("cp /usr/bin/env {folder}/code && {folder}/code true"));
+            assert_eq!(ran.code, 126, "{folder}: {ran:?}");
+        }
+        assert_eq!(world.attack(&["map-exec-tmp"]).stdout, "EPERM\n");
+        world.sh("cp /usr/bin/env code && ./code true").exits(0);
+    });
+}
+
+#[test]
+fn no_process_of_the_host_can_be_seen_signalled_or_read() {
+    in_both_tiers(|world| {
+        let pids = world.sh("ls /proc | grep -c '^[0-9]'").exits(0).trim().parse::<u32>().unwrap();
+        assert!(pids <= 6, "{pids} processes are visible");
+        for pid in [world.gateway_pid(), world.runner_pid(), std::process::id() as i32] {
+            assert_eq!(world.attack(&["kill", &pid.to_string()]).stdout, "ESRCH\n");
+        }
+        assert_eq!(world.attack(&["kill-self"]).code, 0);
+        for act in ["ptrace-init", "ptrace-child", "read-init-memory", "open-init-memory"] {
+            assert_eq!(world.attack(&[act]).code, 1, "{act}");
+        }
+    });
+}
+
+#[test]
+fn the_network_is_its_own_loopback_and_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    in_both_tiers(|world| {
+        assert_eq!(world.attack(&["own-loopback"]).code, 0);
+        assert_eq!(world.attack(&["connect", "127.0.0.1", &port]).stdout, "ECONNREFUSED\n");
+        assert_eq!(world.attack(&["connect", "127.0.0.1", &world.port().to_string()]).stdout, "ECONNREFUSED\n");
+        for address in ["192.0.2.1", "169.254.169.254", "10.0.0.1"] {
+            assert_eq!(world.attack(&["connect", address, "80"]).stdout, "ENETUNREACH\n", "{address}");
+            assert_eq!(world.attack(&["udp", address]).stdout, "ENETUNREACH\n", "{address}");
+        }
+        assert_eq!(world.sh("cat /proc/net/dev | grep -c :").exits(0), "1\n");
+    });
+    // The twin: with the host's network the very same connection is made.
+    for user in USERS {
+        let world = World::new(user).config("[defaults.sandbox]\nnetwork = \"host\"\n").start();
+        assert_eq!(world.attack(&["connect", "127.0.0.1", &port]).code, 0);
+        let finished = world.events("exec.finished");
+        assert!(!finished[0]["enforcement"].as_str().unwrap().contains("net"), "{finished:?}");
+    }
+}
+
+#[test]
+fn abstract_sockets_of_the_host_are_out_of_reach_even_on_its_network() {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("vambrace-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    for user in USERS {
+        for network in ["none", "host"] {
+            let world = World::new(user).config(&format!("[defaults.sandbox]\nnetwork = \"{network}\"\n")).start();
+            let ran = world.attack(&["abstract", &name]);
+            let expected = if network == "none" { "ECONNREFUSED\n" } else { "EPERM\n" };
+            assert_eq!(ran.stdout, expected, "{user:?} {network}");
+        }
+    }
+}
+
+#[test]
+fn the_walls_cannot_be_changed_from_inside() {
+    in_both_tiers(|world| {
+        for act in [
+            "mount",
+            "umount",
+            "remount",
+            "fsopen",
+            "open_tree",
+            "pivot_root",
+            "chroot",
+            "unshare-user",
+            "unshare-mount",
+            "clone-user",
+            "clone-net",
+            "sethostname",
+            "reboot",
+        ] {
+            let ran = world.attack(&[act]);
+            assert_eq!((ran.code, ran.stdout.as_str()), (1, "EPERM\n"), "{act}");
+        }
+        assert_eq!(world.attack(&["setns"]).code, 1);
+        assert_eq!(world.attack(&["clone-plain"]).code, 0);
+    });
+}
+
+#[test]
+fn the_kernels_further_doors_are_shut_and_the_ordinary_ones_open() {
+    in_both_tiers(|world| {
+        for act in [
+            "io_uring",
+            "bpf",
+            "perf",
+            "userfaultfd",
+            "keyctl",
+            "add_key",
+            "name_to_handle",
+            "open_by_handle",
+            "personality",
+            "socket-audit",
+            "socket-packet",
+            "socket-alg",
+            "socket-vsock",
+            "tiocsti",
+            "tioclinux",
+        ] {
+            let ran = world.attack(&[act]);
+            assert_eq!((ran.code, ran.stdout.as_str()), (1, "EPERM\n"), "{act}");
+        }
+        assert_eq!(world.attack(&["socket-raw"]).code, 1);
+        for act in ["clone3", "unknown-call"] {
+            assert_eq!(world.attack(&[act]).stdout, "ENOSYS\n", "{act}");
+        }
+        for act in ["x32", "int80"] {
+            assert_eq!(world.attack(&[act]).code, 128 + 31, "{act} is not killed by SIGSYS");
+        }
+        for act in ["memfd", "socket-inet", "socket-unix", "socket-route"] {
+            assert_eq!(world.attack(&[act]).code, 0, "{act}");
+        }
+    });
+}
+
+#[test]
+fn no_privilege_is_left_and_none_can_be_made() {
+    in_both_tiers(|world| {
+        let status = world.sh("cat /proc/self/status").exits(0);
+        for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert!(status.contains(&format!("{line}:\t0000000000000000")), "{line}: {status}");
+        }
+        assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+        for act in ["setuid-root", "setgid-root", "setgroups"] {
+            assert_eq!(world.attack(&[act]).code, 1, "{act}");
+        }
+        assert_eq!(world.attack(&["setuid-self"]).code, 0);
+        world.write("state-workspaces/main/file", b"");
+        assert_eq!(world.attack(&["chmod", "/workspace/file"]).code, 0);
+        for act in
+            [["chmod-suid", "/workspace/file"], ["open-suid", "/workspace/new"], ["mknod-device", "/workspace/dev"]]
+        {
+            assert_eq!(world.attack(&act).code, 1, "{act:?}");
+        }
+        assert_eq!(world.attack(&["mknod-fifo", "/workspace/fifo"]).code, 0);
+        let uid = world.exec(&["id", "-u"]).exits(0).trim().parse::<u32>().unwrap();
+        assert_ne!(uid, 0);
+        if world.user == User::Root {
+            assert!(uid >= 1_900_000_000, "a root runner gives a uid of its own, not {uid}");
+        }
+    });
+}
+
+#[test]
+fn devices_are_six_and_descriptors_three() {
+    in_both_tiers(|world| {
+        let devices = world.sh("ls /dev").exits(0);
+        assert_eq!(
+            devices.split_whitespace().collect::<Vec<_>>(),
+            [
+                "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom",
+                "zero"
+            ]
+        );
+        world.sh("echo x > /dev/null && head -c 8 /dev/urandom > /dev/null && test \"$(head -c 4 /dev/zero | wc -c)\" = 4").exits(0);
+        // The fourth is ls's own, on the folder it lists.
+        assert_eq!(world.sh("ls /proc/self/fd").exits(0), "0\n1\n2\n3\n");
+        for file in ["kcore", "kallsyms", "keys", "timer_list", "kmsg", "config.gz", "interrupts"] {
+            assert_eq!(world.sh(&format!("cat /proc/{file} 2>/dev/null | wc -c")).exits(0), "0\n", "{file}");
+        }
+        world.sh("grep -q . /proc/cpuinfo && grep -q . /proc/meminfo && grep -q . /proc/self/status").exits(0);
+    });
+}
+
+#[test]
+fn power_sockets_of_the_host_are_not_there() {
+    in_both_tiers(|world| {
+        let found = world.sh("find / -xdev -type s 2>/dev/null; ls -A /run").exits(0);
+        assert_eq!(found.trim(), "", "{found}");
+        let env = world.exec(&["env"]).exits(0);
+        assert!(!env.contains("SSH_AUTH_SOCK") && !env.contains("DBUS"));
+    });
+}
+
+#[test]
+fn a_workspace_that_is_a_link_missing_or_a_place_of_ours_runs_nothing() {
+    for user in USERS {
+        let rows = [
+            ("@/link", "open a folder of the profile"),
+            ("@/missing", "open a folder of the profile"),
+            ("@/file", "not a folder"),
+            ("@/through/main", "not seen"),
+            ("@/state", "place of the gateway"),
+            ("@/state/journal", "place of the gateway"),
+            ("@/state/none", "place of the gateway"),
+            ("@", "place of the gateway"),
+            ("/", "place of the gateway"),
+            ("/etc", "/etc"),
+            ("/proc/self", "/proc"),
+            ("/run", "/run"),
+            ("@/home", "home folder"),
+            ("@/home/.ssh", ".ssh"),
+        ];
+        for (path, words) in rows {
+            let world = World::new(user);
+            for folder in ["real", "home/.ssh"] {
+                world.make_dir(folder);
+            }
+            world.write("file", b"");
+            std::os::unix::fs::symlink(world.dir.join("real"), world.dir.join("link")).unwrap();
+            std::os::unix::fs::symlink(world.dir.join("real"), world.dir.join("through")).unwrap();
+            let world = world.config(&format!("[agents.main]\nworkspace = \"{path}\"\n")).start();
+            if path == "@/through/main" {
+                // Links before the last part are resolved once, when the configuration is read.
+                fs::create_dir(world.dir.join("real/main")).unwrap();
+                world.exec(&["true"]).exits(0);
+                continue;
+            }
+            world.exec(&["touch", "/workspace/x"]).fails(126, words);
+            assert_eq!(world.events("exec.failed").len(), 1, "{path}");
+            assert!(world.events("exec.finished").is_empty(), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_link_in_the_workspace_leads_to_what_is_inside_the_walls_only() {
+    in_both_tiers(|world| {
+        world.sh("ln -s /etc/shadow s; ln -s ../../../../etc/passwd p; ln -s /proc/1/root/etc r").exits(0);
+        assert_ne!(world.exec(&["cat", "s"]).code, 0);
+        assert!(world.exec(&["cat", "p"]).exits(0).contains("agent:x:"));
+        assert_ne!(world.exec(&["ls", "r/shadow"]).code, 0);
+    });
+}
+
+#[test]
+fn a_read_only_workspace_is_read_only_and_a_further_folder_is_shown_as_asked() {
+    for user in USERS {
+        let world = World::new(user).config(
+            "[agents.main]\nworkspace = \"@/ws\"\nsandbox = { workspace_access = \"ro\", ro = [\"@/more-ro\"], rw = [\"@/more-rw\"] }\n",
+        );
+        for folder in ["ws", "more-ro", "more-rw"] {
+            world.make_dir(folder);
+            world.write(&format!("{folder}/file"), b"here");
+        }
+        let world = world.start();
+        let at = |folder: &str| world.dir.join(folder).display().to_string();
+        for (folder, writable) in [("/workspace".to_owned(), false), (at("more-ro"), false), (at("more-rw"), true)] {
+            assert_eq!(world.sh(&format!("cat {folder}/file")).exits(0), "here");
+            let ran = world.sh(&format!("echo x > {folder}/file || echo y > {folder}/new"));
+            assert_eq!(ran.code == 0, writable, "{folder}: {ran:?}");
+        }
+        assert_eq!(fs::read(world.dir.join("ws/file")).unwrap(), b"here");
+    }
+}
+
+#[test]
+fn what_a_command_leaves_behind_dies_with_it() {
+    in_both_tiers(|world| {
+        let mark = format!("8640{}", world.port());
+        world
+            .sh(&format!("setsid sleep {mark} & (sleep {mark} &) ; nohup sleep {mark} >/dev/null 2>&1 & exit 0"))
+            .exits(0);
+        assert_eq!(processes_with(&mark), Vec::<i32>::new());
+        // One that ignores every signal it can, at the deadline.
+        let ran = world.run(&[
+            "exec",
+            "--timeout",
+            "300ms",
+            "--",
+            "sh",
+            "-c",
+            &format!("trap '' TERM INT HUP; while :; do sleep {mark}; done"),
+        ]);
+        ran.exits(124);
+        assert_eq!(processes_with(&mark), Vec::<i32>::new());
+    });
+}
+
+#[test]
+fn a_fork_bomb_is_bounded_and_the_next_command_runs() {
+    for user in USERS {
+        let world = World::new(user).config("[defaults.sandbox.limits]\npids = 20\n").start();
+        let ran = world.run(&[
+            "exec",
+            "--timeout",
+            "5s",
+            "--",
+            "sh",
+            "-c",
+            "for i in $(seq 50); do sleep 86403 & done; echo started; kill $(jobs -p); wait",
+        ]);
+        assert!(ran.stderr.to_lowercase().contains("fork"), "{ran:?}");
+        world.run(&["exec", "--timeout", "500ms", "--", "sh", "-c", ":(){ :|:& };: ; sleep 100"]);
+        assert_eq!(processes_with("86403"), Vec::<i32>::new());
+        assert_eq!(world.exec(&["echo", "alive"]).exits(0), "alive\n");
+    }
+}
+
+#[test]
+fn memory_is_bounded_and_its_want_is_named() {
+    for user in USERS {
+        let world = World::new(user).config("[defaults.sandbox.limits]\nmemory = \"64M\"\n").start();
+        world.exec(&["head", "-c", "1000", "/dev/zero"]).exits(0);
+        let hog = world.exec(&["python3", "-c", "x = bytearray(300 << 20); print(len(x))"]);
+        assert_ne!(hog.code, 0, "{hog:?}");
+        let limits = world.json(&["exec", "--json", "--", "true"])["enforcement"]["limits"].clone();
+        if limits["memory"] == "cgroup" {
+            hog.fails(137, "more memory than it may have");
+        } else {
+            assert!(hog.stderr.contains("MemoryError"), "{hog:?}");
+        }
+        // What lies in /tmp is bounded as well.
+        let full = world.sh("dd if=/dev/zero of=/tmp/big bs=1M count=400 2>&1; true");
+        assert!(full.code != 0 || full.stdout.contains("No space left"), "{full:?}");
+    }
+}
+
+#[test]
+fn output_is_bounded_and_its_end_is_told() {
+    let world = World::new(User::Ordinary).config("[defaults.sandbox.limits]\noutput = \"1M\"\n").start();
+    let ran = world.exec(&["sh", "-c", "yes | head -c 1048576"]);
+    assert_eq!(ran.exits(0).len(), 1 << 20);
+    let ran = world.exec(&["yes"]);
+    assert_eq!(ran.stdout.len(), 1 << 20);
+    ran.fails(137, "wrote more than it may");
+    assert_eq!(world.events("exec.finished")[1]["ending"], "output-limit");
+}
+
+#[test]
+fn the_commonest_tools_work_inside() {
+    in_both_tiers(|world| {
+        for line in [
+            "bash -c 'echo ${BASH_VERSION%%.*}'",
+            "python3 -c 'import ssl, json, subprocess; print(subprocess.check_output([\"true\"]))'",
+            "perl -e 'print qx(echo ok)'",
+            "tar -cf t.tar /etc/os-release 2>/dev/null && tar -xf t.tar && cat etc/os-release",
+            "printf '#include <stdio.h>\\nint main(){puts(\"ok\");}' > c.c && gcc c.c -o c && ./c",
+            "printf 'all:\\n\\techo made\\n' > Makefile && make",
+            "git init -q r && cd r && git -c user.name=a -c user.email=b commit -q --allow-empty -m x && git log --oneline",
+            "echo a b | awk '{print $2}' | sed s/b/c/ | sort | uniq -c",
+            "find . -name '*.c' | xargs ls -la && ps aux && df . && du -s . && date && nproc && hostname",
+            "mkfifo f && (echo x > f &) && cat f",
+            "script -qc 'echo in a terminal' /dev/null",
+        ] {
+            let ran = world.sh(line);
+            assert_eq!(ran.code, 0, "{line}: {ran:?}");
+        }
+    });
+}
+
+#[test]
+fn a_wall_that_cannot_be_built_means_that_nothing_runs() {
+    // A tier of namespaces whose number is used up: the kernel refuses the user namespace.
+    let world = World::new(User::Ordinary);
+    let spread = finish(world.bare_command("unshare").args(["-Ur", "sh", "-c",
+        "echo 0 > /proc/sys/user/max_pid_namespaces; exec \"$0\" --state-dir \"$1\" sandbox run -- touch /tmp/ran"])
+        .arg(program()).arg(world.state()));
+    assert_eq!(spread.code, 125, "{spread:?}");
+    assert!(spread.stderr.contains("a wall could not be built, so nothing was run"), "{spread:?}");
+}
+
+#[test]
+fn sandbox_run_builds_the_same_walls_without_a_gateway() {
+    for user in USERS {
+        let world = World::new(user);
+        let folder = world.make_dir("folder").display().to_string();
+        let run = |arguments: &[&str]| world.run(&[&["sandbox", "run"], arguments].concat());
+        assert_eq!(run(&["--", "sh", "-c", "echo $((6*7)); exit 5"]).exits(5), "42\n");
+        run(&["--workspace", &folder, "--", "touch", "/workspace/made"]).exits(0);
+        assert!(world.dir.join("folder/made").exists());
+        run(&["--ro", &folder, "--", "sh", "-c", &format!("test -e {folder}/made && ! touch {folder}/more")]).exits(0);
+        run(&["--rw", &folder, "--", "touch", &format!("{folder}/more")]).exits(0);
+        run(&["--ro", "/etc", "--", "true"]).fails(126, "/etc");
+        run(&["--", "cat", "/etc/shadow"]).exits(1);
+        run(&["--", "no-such"]).fails(127, "not found");
+        run(&["--timeout", "200ms", "--", "sleep", "100"]).fails(124, "ran out of time");
+        let said = run(&["--json", "--", "true"]);
+        let facts: serde_json::Value = serde_json::from_str(said.stderr.trim()).unwrap();
+        assert_eq!(facts["enforcement"]["noCapabilities"], json!(true));
+    }
+}
+
+#[test]
+fn a_hundred_runs_leave_nothing_behind() {
+    for user in USERS {
+        let world = World::running(user);
+        let runner = world.runner_pid();
+        let count = |what: &str| fs::read_dir(format!("/proc/{runner}/{what}")).unwrap().count();
+        let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        world.exec(&["true"]).exits(0);
+        let before = (count("fd"), mounts(), groups());
+        let mut ws = world.connect();
+        for _ in 0..100 {
+            assert_eq!(ws.call("exec.run", json!({"command": ["true"]}))["ok"], true);
+        }
+        assert_eq!((count("fd"), mounts(), groups()), before);
+        let children = fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
+        assert_eq!(children, "");
+    }
+}
+
+/// Control groups of ours anywhere, apart from those of tests that run beside this one.
+fn groups() -> usize {
+    let mut child = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-maxdepth", "6", "-type", "d", "-name", "vambrace-*"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    child.wait().unwrap();
+    let _ = std::io::stdout().flush();
+    // Those of other tests come and go: a leak shows as groups whose owner is dead.
+    text.lines()
+        .filter_map(|l| l.rsplit('/').next()?.split('-').nth(1)?.parse::<u32>().ok())
+        .filter(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+        .count()
+}
