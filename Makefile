@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 
 run:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev"
-	@packaging/demo.sh
+	@docs/demo.sh
 
 test:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps iproute2 systemd"
@@ -20,7 +20,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@$(MAKE) --no-print-directory $(TOOLS)/bin/cargo-deny
-	$(TOOLS)/bin/cargo-deny --offline check bans licenses sources
+	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
 
 bench:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev bubblewrap"

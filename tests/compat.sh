@@ -99,7 +99,8 @@ fetch node "node@$node_version"
     die "npm's package node@$node_version brought no working node $node_version" \
         "allow install scripts for the package \"node\", or remove $packages/node and try again"
 PATH="$node_bin:$PATH" fetch openclaw "openclaw@$openclaw_version" --ignore-scripts
-[[ -f $openclaw ]] || die "openclaw@$openclaw_version has no command line" "name another version in VAMBRACE_COMPAT_OPENCLAW"
+[[ -f $openclaw ]] ||
+    die "openclaw@$openclaw_version has no command line" "name another version in VAMBRACE_COMPAT_OPENCLAW"
 
 # --- The gateway ---
 
@@ -173,7 +174,7 @@ not_ok() {
 # How many connections with our token the gateway has let in, by its own log.
 let_in() { grep -cE ' connected .*principal=token' "$scratch/gateway.log" || true; }
 
-# `accepted NAME PROOF ARGUMENT…`: `openclaw ARGUMENT…` exits 0, our gateway let it in, and PROOF holds of its output.
+# `accepted NAME PROOF ARGUMENT…`: `openclaw ARGUMENT…` exits 0, our gateway let it in, and PROOF holds of what it said.
 accepted() {
     local name=$1 proof=$2 before status=0
     shift 2

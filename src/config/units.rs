@@ -39,7 +39,7 @@ fn split(text: &str) -> Option<(&str, &str)> {
 pub(super) fn show_bytes(bytes: u64) -> String {
     [("T", 40), ("G", 30), ("M", 20), ("K", 10)]
         .into_iter()
-        .find(|(_, shift)| bytes >= 1 << shift && bytes % (1 << shift) == 0)
+        .find(|(_, shift)| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift))
         .map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
 }
 

@@ -159,6 +159,7 @@ pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
     let mut missing = Vec::new();
     let mut present = absolute.as_path();
     loop {
+        #[allow(clippy::disallowed_methods, reason = "this is the function that is used instead")]
         match fs::canonicalize(present) {
             Ok(mut found) => {
                 found.extend(missing.iter().rev());
@@ -221,7 +222,7 @@ mod tests {
         let dir = scratch("canonical");
         std::os::unix::fs::symlink(&dir, dir.join("self")).unwrap();
         let found = canonical(&dir.join("self/self/none/yet")).unwrap();
-        assert_eq!(found, fs::canonicalize(&dir).unwrap().join("none/yet"));
+        assert_eq!(found, canonical(&dir).unwrap().join("none/yet"));
         fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -39,6 +39,9 @@ const ROUTES: &[(&str, Route)] = &[
 
 type Reply = Response<Full<Bytes>>;
 
+/// A reply that refuses; boxed because it is rare and large.
+type Refused = Box<Reply>;
+
 /// Serves one connection until it ends or becomes a WebSocket.
 pub(super) async fn serve<S: websocket::Stream>(
     door: Door,
@@ -73,7 +76,7 @@ fn answer<S: websocket::Stream>(
     place: &Mutex<Option<Place>>,
 ) -> Reply {
     if let Err(refused) = check_host(door, request.headers()) {
-        return refused;
+        return *refused;
     }
     if is_upgrade(&request) {
         return match upgrade::<S>(door, &mut request, gateway, crowd) {
@@ -81,7 +84,7 @@ fn answer<S: websocket::Stream>(
                 place.lock().unwrap_or_else(PoisonError::into_inner).take();
                 reply
             }
-            Err(refused) => refused,
+            Err(refused) => *refused,
         };
     }
     let Some((_, route)) = ROUTES.iter().find(|(path, _)| *path == request.uri().path()) else {
@@ -112,11 +115,11 @@ fn probe(route: Route, door: &Door, headers: &HeaderMap, gateway: &Gateway) -> R
 }
 
 /// A page whose name was made to resolve to us must not reach us (DNS rebinding): only loopback names are ours.
-fn check_host(door: &Door, headers: &HeaderMap) -> Result<(), Reply> {
+fn check_host(door: &Door, headers: &HeaderMap) -> Result<(), Refused> {
     if matches!(door, Door::Unix { .. }) || has_loopback_host(headers) {
         return Ok(());
     }
-    Err(error(StatusCode::FORBIDDEN, "host_not_allowed", "this Host is not served here"))
+    Err(error(StatusCode::FORBIDDEN, "host_not_allowed", "this Host is not served here").into())
 }
 
 fn has_loopback_host(headers: &HeaderMap) -> bool {
@@ -169,23 +172,26 @@ fn upgrade<S: websocket::Stream>(
     request: &mut Request<Incoming>,
     gateway: &Arc<Gateway>,
     crowd: &Arc<Crowd>,
-) -> Result<Reply, Reply> {
+) -> Result<Reply, Refused> {
     let headers = request.headers();
     if is_forwarded(headers) {
         return Err(error(
             StatusCode::FORBIDDEN,
             "proxy_attribution_required",
             "forwarding headers came from a peer that is not a trusted proxy",
-        ));
+        )
+        .into());
     }
     if headers.contains_key(header::ORIGIN) {
-        return Err(error(StatusCode::FORBIDDEN, "origin_not_allowed", "no web page may connect"));
+        return Err(error(StatusCode::FORBIDDEN, "origin_not_allowed", "no web page may connect").into());
     }
     let Some(key) = websocket_key(request) else {
-        return Err(error(StatusCode::BAD_REQUEST, "bad_upgrade", "this is no WebSocket handshake of version 13"));
+        return Err(
+            error(StatusCode::BAD_REQUEST, "bad_upgrade", "this is no WebSocket handshake of version 13").into()
+        );
     };
     let Some(place) = crowd.upgrade(door.counted()) else {
-        return Err(plain(StatusCode::SERVICE_UNAVAILABLE, "Too many unauthenticated sockets"));
+        return Err(plain(StatusCode::SERVICE_UNAVAILABLE, "Too many unauthenticated sockets").into());
     };
     let peer = peer(door, request.headers());
     let upgraded = hyper::upgrade::on(request);

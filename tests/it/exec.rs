@@ -155,7 +155,7 @@ fn session_and_agent_stand_in_the_record_and_a_bad_name_is_refused() {
     assert_eq!((&permitted[0]["agent"], &permitted[0]["session"]), (&json!("builder"), &json!("s-1")));
     assert!(world.dir.join("state-workspaces/builder").is_dir());
     for bad in ["../x", "a/b", "", "A", "-x=", "a\nb"] {
-        let ran = world.run(&[&format!("exec"), &format!("--agent={bad}"), "--", "true"].map(|s| s as &str));
+        let ran = world.run(&["exec", &format!("--agent={bad}"), "--", "true"]);
         assert_eq!(ran.code, 126, "{bad:?}: {ran:?}");
     }
 }

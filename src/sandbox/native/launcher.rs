@@ -31,6 +31,9 @@ const FIRST_SANDBOX_UID: u32 = 1_900_000_000;
 /// How many sandboxes one launcher runs at a time.
 const MOST_SLOTS: u32 = 1024;
 
+/// How many id maps are kept for the next run.
+const MOST_MAPPINGS: usize = 256;
+
 /// The least Landlock ABI whose rights a profile is promised: TRUNCATE (ABI 3) is held by the mounts below it.
 const LEAST_LANDLOCK: u8 = 1;
 
@@ -240,11 +243,16 @@ impl Launcher {
             // What cannot be opened is reported by the child, which opens it for real.
             let Some((disk_uid, disk_gid)) = owner_on_disk(bind) else { continue };
             let key = (disk_uid, disk_gid, uid);
-            if !self.mappings.contains_key(&key) {
-                let made = userns::mapping((disk_uid, disk_gid), (uid, uid)).and_then(out_of_the_way);
-                let fault = |e: io::Error| LaunchFault { step: "make an id map".into(), cause: e.to_string() };
-                self.mappings.insert(key, made.map_err(|e| RunFault::WallMissing(fault(e)))?);
+            if self.mappings.contains_key(&key) {
+                continue;
             }
+            // Each is a descriptor. Mounts made with one keep it alive by themselves.
+            if self.mappings.len() >= MOST_MAPPINGS {
+                self.mappings.clear();
+            }
+            let fault = |e: io::Error| LaunchFault { step: "make an id map".into(), cause: e.to_string() };
+            let made = userns::mapping((disk_uid, disk_gid), (uid, uid)).and_then(out_of_the_way);
+            self.mappings.insert(key, made.map_err(|e| RunFault::WallMissing(fault(e)))?);
         }
         Ok(())
     }
