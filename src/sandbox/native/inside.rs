@@ -48,7 +48,6 @@ macro_rules! steps {
 }
 
 steps! {
-    Gate = "wait for the launcher's word",
     Descriptors = "place the command's descriptors",
     Close = "close inherited descriptors",
     UserMap = "map the user namespace",
@@ -78,6 +77,7 @@ steps! {
     Landlock = "enforce Landlock",
     Seccomp = "install the system-call filter",
     ReadBack = "read the walls back from the kernel",
+    Gate = "enter the control group",
     Start = "start the command",
 }
 
@@ -169,13 +169,12 @@ fn build(recipe: &Recipe<'_>, gate: File, status: File) -> Result<std::convert::
 }
 
 fn walls(recipe: &Recipe<'_>, gate: File, status: &File) -> Steps<Evidence> {
-    wait_for_go(gate)?;
     if recipe.tier == Tier::UserNamespace {
         at(Step::UserMap, userns::map_self(recipe.uid, recipe.gid))?;
     }
     tree(recipe)?;
     // The launcher's own descriptors, and those of other runs, end here.
-    at(Step::Close, clone::close_from(STATUS + 1))?;
+    at(Step::Close, clone::close_from(FIRST_FREE))?;
     enter(recipe)?;
     surroundings(recipe)?;
     privileges(recipe)?;
@@ -186,7 +185,9 @@ fn walls(recipe: &Recipe<'_>, gate: File, status: &File) -> Steps<Evidence> {
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
     at(Step::Landlock, enforce_landlock(recipe))?;
     at(Step::Seccomp, seccomp::install(recipe.filter))?;
-    read_back()
+    let evidence = read_back()?;
+    wait_for_go(gate)?;
+    Ok(evidence)
 }
 
 /// Where the status pipe stands in the child, right after the command's 0, 1 and 2.
@@ -213,7 +214,8 @@ fn descriptors(recipe: &Recipe<'_>, gate: &File, status: &File) -> Steps<(File, 
     Ok((status, gate))
 }
 
-/// The launcher writes one byte once we are in our control group; its death reads as the end of the pipe.
+/// The launcher writes one byte once we are in our control group, which takes it about as long as we take for
+/// the walls. Its death reads as the end of the pipe.
 fn wait_for_go(mut gate: File) -> Steps {
     at(Step::Gate, io::Read::read_exact(&mut gate, &mut [0]))
 }

@@ -13,7 +13,7 @@ use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::rlimits::Rlimits;
 use crate::os::linux::seccomp::Filter;
 use crate::os::linux::title::Title;
-use crate::os::linux::{landlock, mounts, userns};
+use crate::os::linux::{capabilities, landlock, mounts, userns};
 use crate::sandbox::Protected;
 use crate::sandbox::environment;
 use crate::sandbox::plan::{self, Bind, Command, Plan};
@@ -24,9 +24,12 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-/// The first of the uids that a root launcher gives to its sandboxes: far above people, services and
-/// containers ("HOST UID unused" in systemd's uids-gids(7)).
-const FIRST_SANDBOX_UID: u32 = 1_900_000_000;
+/// The uids that a root launcher gives to its sandboxes begin here: far above people, services and
+/// containers ("HOST UID unused", 0x70000000 to 0x7fffffff, in systemd's UIDS-GIDS).
+const FIRST_SANDBOX_UID: u32 = 0x7000_0000;
+
+/// Launchers of one host keep apart by their pids: limits on the processes of a uid would otherwise add up.
+const LAUNCHERS: u32 = 0x1000_0000 / MOST_SLOTS;
 
 /// How many sandboxes one launcher runs at a time.
 const MOST_SLOTS: u32 = 1024;
@@ -57,7 +60,7 @@ pub(crate) struct Launcher {
     mappings: HashMap<(u32, u32, u32), OwnedFd>,
 }
 
-/// A sandbox that has been started. Dropping it without `finish` kills and reaps it.
+/// A sandbox that has been started. Dropping it kills and reaps it.
 pub(crate) struct Launched {
     pub(crate) pidfd: OwnedFd,
     /// The reading end of the status pipe; feed it to `monitor`.
@@ -89,8 +92,12 @@ impl Launcher {
         if landlock_abi < LEAST_LANDLOCK {
             return Err(fault("look for Landlock", "this kernel has none, or it is not among its active LSMs".into()));
         }
+        let tier = if os::process::uid() == 0 { Tier::Root } else { Tier::UserNamespace };
+        if tier == Tier::Root {
+            capabilities::shed_unneeded().map_err(|e| fault("shed capabilities", e.to_string()))?;
+        }
         Ok(Launcher {
-            tier: if os::process::uid() == 0 { Tier::Root } else { Tier::UserNamespace },
+            tier,
             landlock_abi,
             filter: compile_filter(),
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
@@ -125,13 +132,13 @@ impl Launcher {
         let wall = |step: &'static str| {
             move |e: io::Error| RunFault::WallMissing(LaunchFault { step: step.into(), cause: e.to_string() })
         };
+        let own = FIRST_SANDBOX_UID + (std::process::id() % LAUNCHERS) * MOST_SLOTS + slot;
         let (uid, gid) = match self.tier {
-            Tier::Root => (FIRST_SANDBOX_UID + slot, FIRST_SANDBOX_UID + slot),
+            Tier::Root => (own, own),
             Tier::UserNamespace => (os::process::uid(), os::process::gid()),
         };
         self.prepare_mappings(plan, uid)?;
-        let group = self.group(slot, &plan.limits).map_err(wall("make a control group"))?;
-        let limits = self.means(group.as_ref());
+        let limits = self.means();
 
         let (status, status_out) = io::pipe().map_err(wall("make a pipe"))?;
         let (gate_in, gate) = io::pipe().map_err(wall("make a pipe"))?;
@@ -145,12 +152,12 @@ impl Launcher {
             }
             Fork::Parent { pid, pidfd } => {
                 drop((gate_in, status_out));
-                let launched = Launched {
+                let mut launched = Launched {
                     pidfd,
                     status: status.into(),
                     monitor: Monitor::new(&plan.command.argv[0]),
                     started,
-                    group,
+                    group: None,
                     slot,
                     wished: Wished {
                         tier: self.tier,
@@ -160,6 +167,8 @@ impl Launcher {
                         limits,
                     },
                 };
+                // While the child builds its walls; it starts nothing before our word.
+                launched.group = self.group(slot, &plan.limits).map_err(wall("make a control group"))?;
                 if let Some(group) = &launched.group {
                     group.admit(pid).map_err(wall("move the sandbox into its control group"))?;
                 }
@@ -224,8 +233,8 @@ impl Launcher {
         self.cgroups.create(&format!("vambrace-{}-{slot}", std::process::id()), bounds).map(Some)
     }
 
-    fn means(&self, group: Option<&Group>) -> [(LimitKind, Means); 3] {
-        let here = if group.is_some() { self.cgroups.controllers() } else { Vec::new() };
+    fn means(&self) -> [(LimitKind, Means); 3] {
+        let here = self.cgroups.controllers();
         let by = |controller, otherwise| if here.contains(&controller) { Means::Cgroup } else { otherwise };
         [
             (LimitKind::Cpu, by(Controller::Cpu, Means::Unbounded)),
@@ -269,10 +278,11 @@ impl Launcher {
     pub(crate) fn finish(&mut self, launched: Launched) -> Finished {
         os::process::kill_pidfd(&launched.pidfd);
         let _ = os::process::wait_pidfd(&launched.pidfd);
+        let elapsed = launched.started.elapsed();
         let out_of_memory = launched.group.as_ref().is_some_and(Group::ran_out_of_memory);
         self.taken.remove(&launched.slot);
         let enforcement = launched.enforcement();
-        Finished { out_of_memory, enforcement, elapsed: launched.started.elapsed() }
+        Finished { out_of_memory, enforcement, elapsed }
     }
 }
 
@@ -283,6 +293,14 @@ pub(crate) struct Finished {
     /// `None` where the walls were never complete.
     pub(crate) enforcement: Option<Enforcement>,
     pub(crate) elapsed: std::time::Duration,
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        // A launch that failed half-way, too: no child is left to itself, and its group can go only after it.
+        os::process::kill_pidfd(&self.pidfd);
+        let _ = os::process::wait_pidfd(&self.pidfd);
+    }
 }
 
 impl Launched {
