@@ -172,6 +172,12 @@ int main(int argc, char **argv) {
   if (IS("chmod-suid")) return done(chmod(arg, 04755));
   if (IS("chmod")) return done(chmod(arg, 0755));
   if (IS("open-suid")) return done(open(arg, O_CREAT | O_WRONLY, 04755));
+  if (IS("tmpfile-sgid")) return done(open(arg, O_TMPFILE | O_RDWR, 02707));
+  if (IS("tmpfile")) return done(open(arg, O_TMPFILE | O_RDWR, 0600));
+  if (IS("creat-suid")) return done(creat(arg, 04755));
+  if (IS("mknod-suid")) return done(mknod(arg, S_IFREG | 04755, 0));
+  if (IS("io_setup")) { long c = 0; return done(syscall(SYS_io_setup, 1, &c)); }
+  if (IS("sctp")) return done(socket(AF_INET, SOCK_STREAM, 132));
   if (IS("mknod-device")) return done(mknod(arg, S_IFCHR | 0666, 0x103));
   if (IS("mknod-fifo")) return done(mknod(arg, S_IFIFO | 0666, 0));
   /* files */

@@ -181,6 +181,9 @@ pub(super) struct SandboxRunArgs {
     /// Run it so many times and print the times that building and clearing the walls took
     #[arg(long, value_name = "N", hide = true)]
     pub(super) measure: Option<usize>,
+    /// With --measure: build the next walls between two runs, as the runner does
+    #[arg(long, hide = true)]
+    pub(super) reserve: bool,
     /// Print what was enforced, as JSON on standard error, after the run
     #[arg(long)]
     pub(super) json: bool,

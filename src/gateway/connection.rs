@@ -6,15 +6,15 @@ use super::outbox::{Outbox, Outlet, outbox};
 use super::{Gateway, pipeline, reply};
 use crate::auth::{Peer, Refusal, Session};
 use crate::crypto;
-use crate::journal::{Event, Record};
 use crate::model::ConnId;
 use crate::wire::{self, Close, ConnectParams, ErrorCode, ErrorShape, Frame, HelloOk, HelloParts, Incoming, close};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Requests of one connection that may be in progress; one more is told to come back.
+/// Requests of one connection that may be in progress, and their bytes; more are told to come back.
 const MAX_PENDING: usize = 256;
+const MAX_PENDING_BYTES: usize = 8 << 20;
 
 /// Texts that are no request after which a connection is not worth keeping.
 const MAX_INVALID: u32 = 10;
@@ -27,8 +27,42 @@ pub(crate) struct Connection {
     nonce: String,
     session: Option<Arc<Session>>,
     outbox: Outbox,
-    pending: Arc<AtomicUsize>,
+    pending: Arc<Pending>,
     invalid: u32,
+}
+
+/// What of one connection is in progress.
+#[derive(Default)]
+struct Pending {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One request's place among them, until its answer is sent.
+struct Place {
+    gateway: Arc<Gateway>,
+    pending: Arc<Pending>,
+    bytes: usize,
+}
+
+impl Place {
+    /// `None` where there are too many, or the gateway is stopping.
+    fn take(gateway: &Arc<Gateway>, pending: &Arc<Pending>, bytes: usize) -> Option<Self> {
+        gateway.in_progress.fetch_add(1, Ordering::AcqRel);
+        let requests = pending.requests.fetch_add(1, Ordering::AcqRel);
+        let waiting = pending.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let place = Place { gateway: Arc::clone(gateway), pending: Arc::clone(pending), bytes };
+        let fits = requests < MAX_PENDING && (waiting == 0 || waiting + bytes <= MAX_PENDING_BYTES);
+        (fits && !gateway.is_closing()).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pending.requests.fetch_sub(1, Ordering::AcqRel);
+        self.pending.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.gateway.in_progress.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Connection {
@@ -131,11 +165,7 @@ impl Connection {
     }
 
     fn turn_away(&self, frame: &Frame, refusal: &Refusal) {
-        let mut record = Record::new(Event::AuthRefused).decided("deny", refusal.code());
-        record.from = Some(self.peer.label());
-        if let Err(error) = self.gateway.parts.journal.append(record) {
-            tracing::error!(%error, "cannot record a refused connection");
-        }
+        self.gateway.record_refused_connection(&self.peer, refusal.code());
         let request_id = crypto::hex(&(self.gateway.parts.random)());
         let shape = reply::refusal(refusal, &request_id);
         let mut reason = shape.message.clone();
@@ -166,20 +196,23 @@ impl Connection {
                 return self.count_invalid();
             }
         };
-        if self.pending.fetch_add(1, Ordering::AcqRel) >= MAX_PENDING {
-            self.pending.fetch_sub(1, Ordering::AcqRel);
+        let Some(place) = Place::take(&self.gateway, &self.pending, text.len()) else {
             let shape = ErrorShape::new(ErrorCode::Unavailable, "too many requests in progress on this connection");
             return self.outbox.send(wire::response(&frame.id, &Err(shape.retry())));
-        }
+        };
         let (gateway, session, outbox) = (Arc::clone(&self.gateway), Arc::clone(session), self.outbox.clone());
-        let pending = Arc::clone(&self.pending);
-        gateway.in_progress.fetch_add(1, Ordering::AcqRel);
-        tokio::spawn(async move {
+        // Unconstrained: the runtime's budget for one task must not make a request wait behind a later one.
+        let mut answering = Box::pin(tokio::task::unconstrained(async move {
             let answer = pipeline::answer(&gateway, &session, &frame, &outbox).await;
             outbox.send(wire::response(&frame.id, &answer));
-            pending.fetch_sub(1, Ordering::AcqRel);
-            gateway.in_progress.fetch_sub(1, Ordering::AcqRel);
-        });
+            drop(place);
+        }));
+        // Begun here, in the order the requests came, so that pieces of input stay in order; what has to wait goes
+        // on in a task of its own.
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        if answering.as_mut().poll(&mut context).is_pending() {
+            tokio::spawn(answering);
+        }
     }
 
     fn count_invalid(&mut self) {
@@ -193,6 +226,8 @@ impl Connection {
 impl Drop for Connection {
     /// The client is gone: nobody reads what its commands say, so they end.
     fn drop(&mut self) {
+        // First closed, then cancelled: a run that begins in between sees that nobody will read it.
+        self.outbox.close(Close::new(close::NORMAL, ""));
         if self.session.is_some() {
             self.gateway.hub.leave(self.conn);
             self.gateway.cancel_runs_of(self.conn);

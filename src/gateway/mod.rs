@@ -14,7 +14,7 @@ mod reply;
 pub(crate) use connection::Connection;
 pub(crate) use outbox::{Outgoing, Outlet};
 
-use crate::auth::Gatekeeper;
+use crate::auth::{Gatekeeper, Peer};
 use crate::crypto::KeyPair;
 use crate::journal::{Entry, Event, Journal, JournalFault, Record};
 use crate::model::{Clock, ConnId, RunId, Secret, UnixMillis};
@@ -24,7 +24,7 @@ use crate::wire::{Close, close};
 use hub::Hub;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Keeps the shared token: reads it, replaces it. The composition root gives the store's.
@@ -68,6 +68,19 @@ pub(crate) struct Gateway {
     next_conn: AtomicU64,
     runs: Mutex<HashMap<RunId, (ConnId, Remote)>>,
     in_progress: AtomicUsize,
+    closing: AtomicBool,
+    strangers: Mutex<Strangers>,
+}
+
+/// Refused connections are recorded one by one up to this many in a minute; more are counted.
+const RECORDED_STRANGERS: u32 = 20;
+
+/// Refused connections of the running minute: whoever is outside must not be able to fill the disk.
+#[derive(Default)]
+struct Strangers {
+    minute: UnixMillis,
+    recorded: u32,
+    counted: u64,
 }
 
 impl Gateway {
@@ -84,6 +97,8 @@ impl Gateway {
             next_conn: AtomicU64::new(1),
             runs: Mutex::default(),
             in_progress: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            strangers: Mutex::default(),
             parts,
         });
         let weak = Arc::downgrade(&gateway);
@@ -117,6 +132,7 @@ impl Gateway {
 
     /// Says goodbye: everybody is told, every connection closes, every run is cancelled.
     pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
         self.hub.broadcast("shutdown", &serde_json::json!({"reason": "stopping"}));
         self.hub.close_all(&Close::new(close::RESTART, "service restart"), |_| true);
         for (_, remote) in self.runs.lock().unwrap_or_else(PoisonError::into_inner).values() {
@@ -134,6 +150,34 @@ impl Gateway {
     /// Requests that are being answered, their last record not yet written.
     pub(crate) fn in_progress(&self) -> usize {
         self.in_progress.load(Ordering::Acquire)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Records a connection that was turned away, with how many more there were since the last such record.
+    fn record_refused_connection(&self, peer: &Peer, code: &str) {
+        let minute = self.parts.clock.now() / 60_000;
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.minute != minute {
+            (strangers.minute, strangers.recorded) = (minute, 0);
+        }
+        if strangers.recorded >= RECORDED_STRANGERS {
+            strangers.counted += 1;
+            return;
+        }
+        strangers.recorded += 1;
+        let unrecorded = std::mem::take(&mut strangers.counted);
+        drop(strangers);
+        let mut record = Record::new(Event::AuthRefused).decided("deny", code);
+        record.from = Some(peer.label());
+        if unrecorded > 0 {
+            record = record.error(&format!("{unrecorded} more refused connections before this one were not recorded"));
+        }
+        if let Err(error) = self.parts.journal.append(record) {
+            tracing::error!(%error, "cannot record a refused connection");
+        }
     }
 
     /// How many runs there are.

@@ -52,6 +52,6 @@ pub(super) async fn answer(gateway: &Gateway, session: &Session, frame: &Frame, 
     // What came of it stands in the journal before anybody is told.
     match recorded::finish(gateway, done.record) {
         Ok(()) => done.answer,
-        Err(fault) => reply::journal_fault(&fault),
+        Err(fault) => reply::unrecorded_end(&fault),
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn refusal(gateway: &Gateway, session: &Session, method: &str, missin
     };
     let mut record =
         Record::new(Event::RequestDenied).by(&session.principal, &session.peer.label()).decided("deny", &rule);
-    record.error = Some(format!("{method} was refused"));
+    record = record.error(&format!("{method} was refused"));
     write(gateway, record);
 }
 
@@ -74,8 +74,7 @@ pub(super) fn denial(gateway: &Gateway, session: &Session, method: &str, denial:
     if let Some(request) = &denial.request {
         record = record.asking(request);
     }
-    record.error = Some(format!("{method}: {}", denial.reason));
-    write(gateway, record);
+    write(gateway, record.error(&format!("{method}: {}", denial.reason)));
 }
 
 /// A refusal stands whether or not it can be recorded; that it could not is logged.

@@ -59,6 +59,13 @@ pub(super) fn journal_fault(fault: &JournalFault) -> Answer {
         .retry())
 }
 
+/// The act was done, but its end could not be recorded.
+pub(super) fn unrecorded_end(fault: &JournalFault) -> Answer {
+    tracing::error!(error = %fault, "the end of an act could not be recorded");
+    Err(ErrorShape::new(ErrorCode::Unavailable, "the command ran, but its end could not be recorded")
+        .details(json!({"code": "JOURNAL_UNAVAILABLE", "hint": "look at the disk and the rights of the state folder"})))
+}
+
 /// A run without an outcome.
 pub(super) fn run_fault(fault: &RunFault) -> Answer {
     let code = match fault {

@@ -14,6 +14,9 @@ const SEGMENT_BYTES: u64 = 32 << 20;
 /// An entry longer than this is not one of ours.
 const MAX_LINE: u64 = 1 << 20;
 
+/// Bytes of entries in one listing.
+const MAX_LISTED: usize = 8 << 20;
+
 /// The open end of the journal.
 pub(super) struct Segments {
     folder: PathBuf,
@@ -46,7 +49,7 @@ impl Segments {
         let mut open = Segments { folder: folder.to_owned(), file, bytes, seq, hash };
         if let Some(aside) = torn {
             let mut record = Record::new(Event::JournalMended);
-            record.error = Some(format!("an unfinished last line was set aside in {}", aside.display()));
+            record = record.error(&format!("an unfinished last line was set aside in {}", aside.display()));
             let entry = open.next(crate::model::Clock::now(&crate::model::SystemClock), record);
             open.append(&entry)?;
         }
@@ -70,6 +73,13 @@ impl Segments {
             self.bytes = 0;
         }
         let line = format!("{}\n", entry.line());
+        if line.len() as u64 > MAX_LINE {
+            return Err(io::Error::other("a record is longer than a line of the journal may be"));
+        }
+        // A file that was removed takes writes and keeps nothing.
+        if std::os::unix::fs::MetadataExt::nlink(&self.file.metadata()?) == 0 {
+            return Err(io::Error::other("the journal's file was removed"));
+        }
         if let Err(e) = self.file.write_all(line.as_bytes()) {
             // A part that reached a full disk would tear the chain for the next entry.
             let _ = self.file.set_len(self.bytes);
@@ -154,6 +164,7 @@ fn end_of_previous(segments: &[PathBuf]) -> io::Result<(u64, String)> {
 pub(super) fn list_folder(folder: &Path, query: &JournalQuery) -> io::Result<Vec<Entry>> {
     let limit = query.limit.unwrap_or(100).min(10_000);
     let mut found: Vec<Entry> = Vec::new();
+    let mut bytes = 0;
     for segment in segments(folder)?.iter().rev() {
         let mut here = Vec::new();
         for line in BufReader::new(File::open(segment)?).lines() {
@@ -170,7 +181,17 @@ pub(super) fn list_folder(folder: &Path, query: &JournalQuery) -> io::Result<Vec
             break;
         }
     }
-    Ok(found.split_off(found.len().saturating_sub(limit)))
+    let mut latest = found.split_off(found.len().saturating_sub(limit));
+    // The latest that fit into one answer; `after` brings the others.
+    let fitting = latest
+        .iter()
+        .rev()
+        .take_while(|e| {
+            bytes += e.line().len();
+            bytes <= MAX_LISTED
+        })
+        .count();
+    Ok(latest.split_off(latest.len() - fitting))
 }
 
 /// Walks the whole chain and returns the number of entries.

@@ -119,11 +119,12 @@ impl Journal {
             }
         }
         segments.append(&entry).map_err(JournalFault::Write)?;
-        drop(segments);
         inner.unsynced.store(true, Ordering::Release);
+        // Still under the lock: followers see entries in their order.
         if let Some(follower) = inner.follower.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             follower(&entry);
         }
+        drop(segments);
         Ok(Receipt { seq: entry.seq })
     }
 

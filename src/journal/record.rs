@@ -80,6 +80,40 @@ pub(crate) struct Record {
     pub(crate) error: Option<String>,
 }
 
+/// Bytes of a command that stand in its record; a longer one is cut and stands for itself by its digest.
+const MAX_COMMAND: usize = 8 << 10;
+
+/// Characters of an error.
+const MAX_ERROR: usize = 1 << 10;
+
+/// The argv, or as much of it as a record holds with the length and SHA-256 of all of it (words, each ended by NUL).
+fn bounded(argv: &[String]) -> Vec<String> {
+    let length: usize = argv.iter().map(String::len).sum();
+    if length <= MAX_COMMAND && argv.len() <= 256 {
+        return argv.to_vec();
+    }
+    let whole: Vec<u8> = argv.iter().flat_map(|word| word.bytes().chain([0])).collect();
+    let mut left = MAX_COMMAND;
+    let mut kept = Vec::new();
+    for word in argv.iter().take(256) {
+        let part: String = word
+            .chars()
+            .scan(0, |used, c| {
+                *used += c.len_utf8();
+                (*used <= left).then_some(c)
+            })
+            .collect();
+        left -= part.len();
+        kept.push(part);
+        if left == 0 {
+            break;
+        }
+    }
+    let digest = crate::crypto::hex(&crate::crypto::sha256(&[&whole]));
+    kept.push(format!("[cut: {} words, {length} bytes, sha256 {digest}]", argv.len()));
+    kept
+}
+
 impl Record {
     pub(crate) fn new(event: Event) -> Self {
         Record { event: event.as_str().to_owned(), ..Default::default() }
@@ -97,8 +131,14 @@ impl Record {
     pub(crate) fn asking(mut self, request: &ExecRequest) -> Self {
         self.agent = Some(request.agent.to_string());
         self.session = request.session.as_ref().map(ToString::to_string);
-        self.command = Some(request.argv.clone());
+        self.command = Some(bounded(&request.argv));
         self.cwd = request.cwd.clone();
+        self
+    }
+
+    /// With what went wrong, cut to a bounded length.
+    pub(crate) fn error(mut self, text: &str) -> Self {
+        self.error = Some(text.chars().take(MAX_ERROR).collect());
         self
     }
 
@@ -113,5 +153,21 @@ impl Record {
     pub(crate) fn walls(mut self, enforcement: &Enforcement) -> Self {
         self.enforcement = Some(enforcement.to_string());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_of_any_length_makes_a_short_record_that_names_all_of_it() {
+        assert_eq!(bounded(&["a".into(), "b".into()]), ["a", "b"]);
+        for argv in [vec!["\u{1}".repeat(130_000)], vec!["é".repeat(60_000); 2], vec!["x".to_owned(); 4096]] {
+            let kept = bounded(&argv);
+            let json = serde_json::to_string(&kept).unwrap();
+            assert!(json.len() < 64 << 10, "{}", json.len());
+            assert!(kept.last().unwrap().starts_with(&format!("[cut: {} words", argv.len())));
+        }
     }
 }

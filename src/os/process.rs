@@ -5,6 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+/// A handle on this process.
+pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?)
+}
+
 /// Waits for a child to end and reaps it.
 pub(crate) fn wait_pidfd(pidfd: &OwnedFd) -> io::Result<()> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -33,13 +38,6 @@ pub(crate) fn wait_readable(fd: &impl AsFd, at_most: Option<Duration>) -> io::Re
         at_most.map(|d| rustix::event::Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
     let ready = rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref()))?;
     Ok(ready > 0)
-}
-
-/// Whether the reading end of this pipe is gone.
-pub(crate) fn is_orphaned(pipe: &impl AsFd) -> bool {
-    let mut fds = [PollFd::new(pipe, PollFlags::empty())];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0)
 }
 
 /// No core dump, no ptrace, no /proc/PID/mem for others of our uid (prctl(2), PR_SET_DUMPABLE).

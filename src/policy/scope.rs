@@ -41,7 +41,7 @@ pub(crate) struct MissingScope {
 pub(crate) fn required(action: &Action) -> Option<Scope> {
     match action {
         Action::Health => None,
-        Action::Status | Action::SystemPresence | Action::GatewayIdentity => Some(Scope::Read),
+        Action::Status | Action::SystemPresence | Action::GatewayIdentity | Action::ConfigGet => Some(Scope::Read),
         Action::ExecRun(_) | Action::ExecSignal { .. } => Some(Scope::Write),
         Action::JournalList(_) | Action::JournalVerify => Some(Scope::Admin),
         Action::TokenShow | Action::TokenRotate => Some(Scope::Admin),
@@ -116,6 +116,7 @@ mod tests {
             Action::Status,
             Action::SystemPresence,
             Action::GatewayIdentity,
+            Action::ConfigGet,
             Action::TokenShow,
             Action::JournalVerify,
             Action::JournalList(JournalQuery::default()),

@@ -110,6 +110,14 @@ impl Client {
         stdin: Stdin,
         profile: &SandboxProfile,
     ) -> Result<RunHandle, RunFault> {
+        let start = Order::Start(Box::new(Start::new(command, stdin, profile)));
+        // Refused here, alone: a frame that the runner does not take would end the connection and every run on it.
+        if !framing::fits(&start) {
+            return Err(RunFault::Refused {
+                what: "the command and its profile are too large to be ordered".into(),
+                hint: "put long data into a file of the workspace".into(),
+            });
+        }
         let mut line = self.line();
         let orders = line.orders.clone().ok_or(RunFault::RunnerGone)?;
         line.next += 1;
@@ -118,7 +126,6 @@ impl Client {
         let input_room = Arc::new(Semaphore::new(INPUT_WINDOW as usize));
         line.runs.insert(number, Run { events, input_room: Arc::clone(&input_room) });
         drop(line);
-        let start = Order::Start(Box::new(Start::new(command, stdin, profile)));
         let remote = Remote { number, orders, input_room };
         // A runner that went just now has failed this run already: its event waits in the inbox.
         let _ = remote.orders.send((number, start));
@@ -257,12 +264,13 @@ impl Remote {
         self.send(Order::Cancel);
     }
 
-    /// Sends input as fast as the command takes it; says whether the run was still there to take it.
+    /// Sends input, at most half of `INPUT_WINDOW`, as soon as the command has taken what came before; says whether the run was still there to take it.
     pub(crate) async fn input(&self, bytes: &[u8], eof: bool) -> bool {
-        for chunk in bytes.chunks(16 << 10) {
-            let Ok(room) = self.input_room.acquire_many(chunk.len() as u32).await else { return false };
-            room.forget();
-            self.send(Order::Input(chunk.to_vec()));
+        // All of it at once: the semaphore is fair, so inputs that wait go on in the order they came.
+        let Ok(room) = self.input_room.acquire_many(bytes.len() as u32).await else { return false };
+        room.forget();
+        if !bytes.is_empty() {
+            self.send(Order::Input(bytes.to_vec()));
         }
         if eof {
             self.send(Order::InputEnd);

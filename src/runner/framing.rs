@@ -7,6 +7,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// Kind byte and run number.
 const HEAD: usize = 9;
 
+/// Whether a message is small enough for the other side.
+pub(super) fn fits<M: Message>(message: &M) -> bool {
+    HEAD + message.parts().1.len() <= MAX_FRAME
+}
+
 /// Writes one frame.
 pub(super) async fn write<M: Message>(to: &mut (impl AsyncWrite + Unpin), run: u64, message: &M) -> io::Result<()> {
     let (kind, payload) = message.parts();

@@ -38,6 +38,10 @@ pub(super) async fn run(
         Err(fault) => Err(fault),
     };
     let _ = reports.send((number, Report::Finished(Box::new(Finished::new(&result))))).await;
+    drop(reports);
+    // After the answer, not beside the command: building walls takes locks of the kernel that it would wait for.
+    tokio::task::yield_now().await;
+    launcher.borrow_mut().refill();
 }
 
 struct Pump {
@@ -218,7 +222,7 @@ impl Pump {
 
     /// Waits for the kernel to have cleared the tree, then frees what it held.
     async fn end(self, launcher: &Rc<RefCell<Launcher>>) -> Result<Outcome, RunFault> {
-        os::process::ended(&self.launched.pidfd).await;
+        os::process::ended(self.launched.pidfd()).await;
         let verdict = self.launched.monitor.verdict();
         let finished = launcher.borrow_mut().finish(self.launched);
         let ending = match (self.reason, verdict) {

@@ -43,7 +43,8 @@ pub(crate) fn serve_inherited(protected: Protected) -> Result<(), RunnerFault> {
     let launcher = Launcher::new(protected).map(|l| Rc::new(RefCell::new(l)));
     on_one_thread(async {
         // Ctrl-C reaches the whole terminal group; the gateway decides when we end.
-        let _ignored = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+        let _interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+        let _terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
         let stream = UnixStream::from_std(stream).map_err(RunnerFault::Inherited)?;
         serve(stream, launcher).await;
         Ok(())

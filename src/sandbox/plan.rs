@@ -69,6 +69,7 @@ pub(crate) struct Plan {
     pub(crate) command: Command,
     /// Complete environment.
     pub(crate) env: BTreeMap<String, String>,
+    /// What the profile adds to what every sandbox shows.
     pub(crate) binds: Vec<Bind>,
     pub(crate) network: Network,
     pub(crate) limits: Limits,
@@ -112,6 +113,13 @@ pub(crate) const MASKED_PROC: &[&str] = &[
     "acpi",
     "asound",
     "bus",
+    "cmdline",
+    "consoles",
+    "diskstats",
+    "partitions",
+    "pressure",
+    "softirqs",
+    "zoneinfo",
     "config.gz",
     "driver",
     "fs",
@@ -141,7 +149,7 @@ pub(crate) fn plan(profile: &SandboxProfile, command: Command, protected: &Prote
     let env = environment::compose(&command.env);
     Ok(Plan {
         env,
-        binds: binds(profile, protected)?,
+        binds: named(profile, protected)?,
         network: profile.network,
         limits: profile.limits.clone(),
         command,
@@ -153,24 +161,29 @@ pub(crate) fn plan(profile: &SandboxProfile, command: Command, protected: &Prote
 /// # Errors
 /// Where the profile names a place that may not be shown.
 pub(crate) fn view(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
-    binds(profile, protected)
+    let mut binds = system();
+    binds.extend(named(profile, protected)?);
+    Ok(binds)
 }
 
-fn binds(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
-    let system = |path: String, required, shown| Bind {
+/// What every sandbox shows of the host, in order.
+pub(crate) fn system() -> Vec<Bind> {
+    let shown = |path: String, required, shown| Bind {
         source: path.clone().into(),
         target: path.into(),
         shown,
         required,
         named: false,
     };
-    let mut binds = vec![system("/usr".into(), true, Shown::ReadOnly)];
-    binds.extend(ETC.iter().map(|name| system(format!("/etc/{name}"), false, Shown::ReadOnly)));
-    if profile.network == Network::Host {
-        // Names are resolved as on the host; with no network there is nothing to resolve with.
-        binds.push(system("/etc/resolv.conf".into(), false, Shown::ReadOnly));
-    }
-    binds.extend(DEVICES.iter().map(|name| system(format!("/dev/{name}"), true, Shown::Device)));
+    let mut binds = vec![shown("/usr".into(), true, Shown::ReadOnly)];
+    binds.extend(ETC.iter().map(|name| shown(format!("/etc/{name}"), false, Shown::ReadOnly)));
+    binds.extend(DEVICES.iter().map(|name| shown(format!("/dev/{name}"), true, Shown::Device)));
+    binds
+}
+
+/// What the profile adds to that.
+fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
+    let mut binds = Vec::new();
     let extra = profile.read_only.iter().map(|p| (p, Shown::ReadOnly));
     for (path, shown) in extra.chain(profile.read_write.iter().map(|p| (p, Shown::Writable))) {
         boundary::check(path, protected)?;
@@ -180,7 +193,30 @@ fn binds(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, R
         boundary::check(path, protected)?;
         binds.push(Bind { source: path.clone(), target: WORKSPACE.into(), shown, required: true, named: true });
     }
+    check_nesting(&binds)?;
+    // A part is mounted after, so on top of, the whole it lies in: read-only inside writable stays read-only.
+    binds.sort_by_key(|bind| bind.target.components().count());
     Ok(binds)
+}
+
+/// A read-only folder is nothing if the same folder is writable at another place.
+fn check_nesting(binds: &[Bind]) -> Result<(), RunFault> {
+    for (inner, outer) in binds.iter().flat_map(|a| binds.iter().map(move |b| (a, b))) {
+        let Ok(rest) = inner.source.strip_prefix(&outer.source) else { continue };
+        let covered = inner.target == outer.target.join(rest) && inner.target != outer.target;
+        if inner.shown == Shown::ReadOnly && outer.shown == Shown::Writable && !covered {
+            return Err(RunFault::Refused {
+                what: format!(
+                    "{} is to be read-only, but lies in {}, which is writable as {}",
+                    inner.source.display(),
+                    outer.source.display(),
+                    outer.target.display()
+                ),
+                hint: "make the outer folder read-only as well, or show parts of it".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn workspace_shown(access: WorkspaceAccess) -> Option<Shown> {
@@ -243,13 +279,35 @@ mod tests {
             &Protected::default(),
         )
         .unwrap();
-        for bind in &plan.binds {
+        assert!(plan.binds.is_empty());
+        for bind in &system() {
             for hidden in
                 ["/home", "/root", "/var", "/run", "/sys", "/boot", "/opt", "/srv", "/etc/shadow", "/etc/passwd"]
             {
                 assert!(!bind.target.starts_with(hidden), "{bind:?}");
             }
         }
+    }
+
+    #[test]
+    fn read_only_inside_writable_is_mounted_on_top_or_refused() {
+        let profile = |workspace: &str, ro: &str, rw: &str| SandboxProfile {
+            workspace: Some(workspace.into()),
+            read_only: vec![ro.into()],
+            read_write: vec![rw.into()],
+            ..Default::default()
+        };
+        let targets = |p: &SandboxProfile| {
+            named(p, &Protected::default())
+                .map(|b| b.iter().map(|b| b.target.display().to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            targets(&profile("/srv/w", "/srv/t/secret", "/srv/t")).unwrap(),
+            ["/workspace", "/srv/t", "/srv/t/secret"]
+        );
+        assert!(targets(&profile("/srv/w", "/srv/w/.git", "/srv/t")).is_err());
+        assert!(targets(&profile("/srv/w", "/srv/t", "/srv/t")).is_err());
+        assert!(targets(&profile("/srv/w", "/srv/tt", "/srv/t")).is_ok());
     }
 
     #[test]

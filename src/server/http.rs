@@ -134,25 +134,26 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Headers by which a proxy says that it speaks for somebody else.
+/// Headers by which a proxy says that it speaks for somebody else, besides every `x-forwarded-…`.
 const FORWARDING: &[&str] = &[
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-forwarded-server",
-    "x-forwarded-user",
-    "x-real-ip",
     "via",
-    "cf-connecting-ip",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-originating-ip",
+    "x-remote-ip",
+    "client-ip",
     "true-client-ip",
-    "tailscale-user-login",
-    "tailscale-user-name",
+    "cf-connecting-ip",
+    "fastly-client-ip",
 ];
 
 fn is_forwarded(headers: &HeaderMap) -> bool {
-    FORWARDING.iter().any(|name| headers.contains_key(*name))
+    let says =
+        |name: &str| name.starts_with("x-forwarded") || name.starts_with("tailscale-") || FORWARDING.contains(&name);
+    headers.keys().any(|name| says(name.as_str()))
 }
 
 /// Whether the peer is a process of this host and nothing says that it speaks for another.
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_forwarding_header_marks_a_request() {
-        for name in ["forwarded", "x-forwarded-for", "x-real-ip", "via"] {
+        for name in ["forwarded", "x-forwarded-for", "x-forwarded-prefix", "x-real-ip", "via", "x-client-ip"] {
             assert!(is_forwarded(&headers(&[(name, "x")])), "{name}");
         }
         assert!(!is_forwarded(&headers(&[("host", "localhost"), ("user-agent", "x")])));

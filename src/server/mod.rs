@@ -13,7 +13,7 @@ use crate::gateway::Gateway;
 use crate::os;
 use crowd::Crowd;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,8 @@ impl Door {
     /// The address that bounds count against; everybody on the unix socket is known by uid and not counted.
     fn counted(&self) -> Option<IpAddr> {
         match self {
+            // All of 127.0.0.0/8 is this one host, whichever of its addresses a process picks.
+            Door::Tcp { theirs, .. } if theirs.ip().to_canonical().is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
             Door::Tcp { theirs, .. } => Some(theirs.ip().to_canonical()),
             Door::Unix { .. } => None,
         }

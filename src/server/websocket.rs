@@ -87,18 +87,15 @@ async fn write<S: Stream>(sink: &mut SplitSink<Socket<S>, Message>, mut outlet: 
         tokio::select! {
             outgoing = outlet.next() => {
                 let Some(outgoing) = outgoing else { return };
-                // A client that takes nothing for as long as it may leave a ping unanswered is gone.
-                match timeout(PING_EVERY, send(sink, outgoing, &mut outlet)).await {
-                    Ok(true) => {}
-                    Ok(false) | Err(_) => return,
+                if !send(sink, outgoing, &mut outlet).await {
+                    return;
                 }
             }
             _ = ping.tick() => {
                 if !alive.swap(false, Ordering::AcqRel) {
                     return;
                 }
-                let sent = timeout(PING_EVERY, sink.send(Message::Ping(Bytes::new()))).await;
-                if !matches!(sent, Ok(Ok(()))) {
+                if !in_time(sink.send(Message::Ping(Bytes::new()))).await {
                     return;
                 }
             }
@@ -113,21 +110,27 @@ async fn send<S: Stream>(sink: &mut SplitSink<Socket<S>, Message>, first: Outgoi
         match outgoing {
             Outgoing::Text(text) => {
                 let bytes = text.len();
-                let fed = sink.feed(Message::text(text)).await;
+                let fed = in_time(sink.feed(Message::text(text))).await;
                 outlet.written(bytes);
-                if fed.is_err() {
+                if !fed {
                     return false;
                 }
             }
             Outgoing::Close(close) => {
                 let frame = CloseFrame { code: close.code.into(), reason: close.reason.into() };
-                let _ = sink.send(Message::Close(Some(frame))).await;
+                in_time(sink.send(Message::Close(Some(frame)))).await;
                 return false;
             }
         }
         next = outlet.try_next();
     }
-    sink.flush().await.is_ok()
+    in_time(sink.flush()).await
+}
+
+/// Whether one write succeeded within the time that a ping may stay unanswered: a client that takes nothing for so
+/// long is gone, one that takes slowly is not.
+async fn in_time<E>(write: impl Future<Output = Result<(), E>>) -> bool {
+    matches!(timeout(PING_EVERY, write).await, Ok(Ok(())))
 }
 
 /// Reads texts into the corridor until the client is gone.

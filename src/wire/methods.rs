@@ -15,6 +15,7 @@ pub(crate) const METHODS: &[&str] = &[
     "status",
     "system-presence",
     "gateway.identity.get",
+    "config.get",
     "exec.run",
     "exec.input",
     "exec.cancel",
@@ -115,6 +116,9 @@ struct JournalListParams {
 const MAX_WORDS: usize = 4096;
 const MAX_COMMAND_BYTES: usize = 128 << 10;
 
+/// Most bytes of standard input in one `exec.input`.
+const MAX_INPUT: usize = 128 << 10;
+
 /// Turns a request into the action it asks for.
 ///
 /// # Errors
@@ -132,9 +136,13 @@ pub(crate) fn action(frame: &Frame) -> Result<Action, Invalid> {
         }),
         "system-presence" => read::<Nothing>(frame).map(|Nothing {}| Action::SystemPresence),
         "gateway.identity.get" => read::<Nothing>(frame).map(|Nothing {}| Action::GatewayIdentity),
+        "config.get" => read::<Nothing>(frame).map(|Nothing {}| Action::ConfigGet),
         "exec.run" => exec_run(read(frame)?).map(|r| Action::ExecRun(Box::new(r))).map_err(wrong),
         "exec.input" => {
             let params: ExecInputParams = read(frame)?;
+            if params.data.len() > MAX_INPUT * 4 / 3 + 4 {
+                return Err(wrong(format!("at data: at most {MAX_INPUT} bytes at once")));
+            }
             let data = bytes::decode(&params.data).ok_or_else(|| wrong("at data: not base64".into()))?;
             let run = run_id(&params.run_id).map_err(wrong)?;
             Ok(Action::ExecSignal { run, signal: RunSignal::Input { bytes: data, eof: params.eof } })
@@ -178,6 +186,9 @@ fn exec_run(params: ExecRunParams) -> Result<ExecRequest, String> {
     }
     if params.command.iter().chain(env.values()).any(|text| text.contains('\0')) {
         return Err("at command: a NUL byte cannot be passed on".into());
+    }
+    if params.cwd.as_ref().is_some_and(|cwd| cwd.len() > 4096 || cwd.contains('\0')) {
+        return Err("at cwd: at most 4096 bytes, none of them NUL".into());
     }
     if params.host.as_deref().is_some_and(|host| host != "sandbox") {
         return Err("at host: only \"sandbox\" is known to this gateway".into());

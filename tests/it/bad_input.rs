@@ -252,3 +252,73 @@ fn input_for_a_command_that_does_not_read_waits_and_stays_bounded() {
     let bad = ws.call("exec.input", json!({"runId": run, "data": "!"}));
     assert!(bad["error"]["message"].as_str().unwrap().contains("not base64"));
 }
+
+#[test]
+fn pieces_of_input_sent_without_waiting_arrive_in_order() {
+    let world = World::running(User::Ordinary);
+    let mut ws = world.connect();
+    use base64::Engine;
+    for _ in 0..5 {
+        let id = ws.ask("exec.run", json!({"command": ["cat"], "stdin": true}));
+        let run = ws.event("exec.started")["runId"].clone();
+        let expected: String = (0..150).map(|n| format!("{n:05}\n")).collect();
+        for line in expected.split_inclusive('\n') {
+            let data = base64::engine::general_purpose::STANDARD.encode(line);
+            ws.ask("exec.input", json!({"runId": run, "data": data}));
+        }
+        ws.ask("exec.input", json!({"runId": run, "eof": true}));
+        let mut output = Vec::new();
+        loop {
+            let frame = ws.read();
+            if frame["event"] == "exec.output" {
+                let data = frame["payload"]["data"].as_str().unwrap();
+                output.extend(base64::engine::general_purpose::STANDARD.decode(data).unwrap());
+            } else if frame["id"] == id.as_str() {
+                break;
+            }
+        }
+        assert_eq!(String::from_utf8(output).unwrap(), expected);
+    }
+}
+
+#[test]
+fn one_request_of_any_size_ends_nobody_elses_command() {
+    let world = World::running(User::Ordinary);
+    let (mut victim, mut hostile) = (world.connect(), world.connect());
+    let id = victim.ask("exec.run", json!({"command": ["sleep", "86412"]}));
+    let run = victim.event("exec.started")["runId"].clone();
+    for params in [
+        json!({"command": ["true"], "cwd": "a/".repeat(600_000)}),
+        json!({"command": ["true", "\u{1}".repeat(130_000)]}),
+        json!({"command": ["true"], "env": {"LANG": "x".repeat(130_000)}}),
+    ] {
+        hostile.call("exec.run", params);
+    }
+    assert_eq!(victim.call("exec.cancel", json!({"runId": run}))["ok"], true);
+    assert_eq!(victim.response(&id)["payload"]["ending"], "cancelled");
+    assert!(world.events("runner.restarted").is_empty());
+}
+
+#[test]
+fn the_longest_command_leaves_a_journal_that_can_be_opened_again() {
+    let mut world = World::running(User::Ordinary);
+    let mut ws = world.connect();
+    for _ in 0..30 {
+        ws.call("exec.run", json!({"command": ["true", "\u{1}".repeat(130_000)]}));
+    }
+    world.stop(nix::sys::signal::Signal::SIGKILL);
+    world.start_again();
+    world.run(&["journal", "verify"]).exits(0);
+    assert!(world.run(&["journal", "list", "--limit", "1000"]).exits(0).contains("sha256"));
+}
+
+#[test]
+fn strangers_who_guess_cannot_fill_the_journal() {
+    let world = World::running(User::Ordinary);
+    for _ in 0..200 {
+        let mut ws = world.socket();
+        ws.hello("guess", json!({}));
+    }
+    let recorded = world.events("auth.refused").len();
+    assert!((20..=60).contains(&recorded), "{recorded}");
+}

@@ -110,6 +110,15 @@ fn when_it_cannot_be_written_nothing_runs() {
 }
 
 #[test]
+fn a_journal_that_was_removed_is_noticed_before_the_next_act() {
+    let world = World::running(User::Ordinary);
+    world.exec(&["true"]).exits(0);
+    fs::remove_dir_all(world.state().join("journal")).unwrap();
+    world.exec(&["touch", "/workspace/unrecorded"]).fails(125, "the journal does not take records");
+    assert!(!world.workspace().join("unrecorded").exists());
+}
+
+#[test]
 fn tail_shows_what_was_and_then_what_comes() {
     let world = World::running(User::Ordinary);
     world.exec(&["echo", "first"]).exits(0);

@@ -156,3 +156,24 @@ fn the_gateway_is_not_dumpable_and_starts_no_command_itself() {
     ws.call("exec.cancel", json!({"runId": run}));
     ws.response(&id);
 }
+
+#[test]
+fn a_runner_killed_amid_many_launches_leaves_no_sandbox_alive() {
+    for (user, mark) in [(User::Root, "86413"), (User::Ordinary, "86414")] {
+        let world = World::running(user);
+        for round in 0..5 {
+            let mut ws = world.connect();
+            for _ in 0..40 {
+                ws.ask("exec.run", json!({"command": ["sleep", mark]}));
+            }
+            // At a different moment of the launching each time.
+            eventually("some run", || processes_with(mark).len() > round * 8);
+            kill(Pid::from_raw(world.runner_pid()), Signal::SIGKILL).unwrap();
+            eventually("no process of it is left", || {
+                processes_with(mark).is_empty()
+                    && processes_with(&world.dir.join("state").display().to_string()).len() <= 2
+            });
+            eventually("another runner is there", || world.status()["runner"]["connected"] == true);
+        }
+    }
+}

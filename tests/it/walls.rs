@@ -204,6 +204,8 @@ fn the_kernels_further_doors_are_shut_and_the_ordinary_ones_open() {
             "socket-vsock",
             "tiocsti",
             "tioclinux",
+            "io_setup",
+            "sctp",
         ] {
             let ran = world.attack(&[act]);
             assert_eq!((ran.code, ran.stdout.as_str()), (1, "EPERM\n"), "{act}");
@@ -486,16 +488,77 @@ fn a_hundred_runs_leave_nothing_behind() {
         let runner = world.runner_pid();
         let count = |what: &str| fs::read_dir(format!("/proc/{runner}/{what}")).unwrap().count();
         let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        // Between two runs the runner keeps one init that waits for the next command.
+        let children = || fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
+        let at_rest = || world.status()["runs"] == 0 && children().split_whitespace().count() == 1;
         world.exec(&["true"]).exits(0);
+        eventually("it rests", at_rest);
         let before = (count("fd"), mounts(), groups());
         let mut ws = world.connect();
         for _ in 0..100 {
             assert_eq!(ws.call("exec.run", json!({"command": ["true"]}))["ok"], true);
         }
+        eventually("it rests again", at_rest);
         assert_eq!((count("fd"), mounts(), groups()), before);
-        let children = fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
-        assert_eq!(children, "");
     }
+}
+
+#[test]
+fn a_read_only_part_of_a_writable_folder_stays_read_only() {
+    for user in USERS {
+        let world = World::new(user);
+        let outer = world.make_dir("outer").display().to_string();
+        let inner = world.make_dir("outer/inner").display().to_string();
+        world.write("outer/inner/file", b"kept");
+        let run = |arguments: &[&str]| world.run(&[&["sandbox", "run"], arguments].concat());
+        let tries =
+            format!("echo x > {outer}/new && cat {inner}/file && ! echo x > {inner}/file && ! touch {inner}/more");
+        assert_eq!(run(&["--rw", &outer, "--ro", &inner, "--", "sh", "-c", &tries]).exits(0), "kept");
+        assert_eq!(fs::read(world.dir.join("outer/inner/file")).unwrap(), b"kept");
+        // The same folder writable at another place would make it void, so that is refused.
+        run(&["--workspace", &outer, "--ro", &inner, "--", "true"]).fails(126, "is to be read-only, but lies in");
+    }
+}
+
+#[test]
+fn a_folder_below_tmp_is_shown_as_it_is() {
+    for user in USERS {
+        let world = World::new(user);
+        for root in ["/tmp", "/var/tmp"] {
+            let folder =
+                std::path::PathBuf::from(format!("{root}/vambrace-test-shown-{}-{user:?}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("file"), "here").unwrap();
+            if am_root() && user == User::Ordinary {
+                std::os::unix::fs::chown(&folder, Some(ORDINARY_UID), Some(ORDINARY_UID)).unwrap();
+            }
+            let shown = folder.display().to_string();
+            let line = format!("cat {shown}/file && echo more > {shown}/new");
+            let ran = world.run(&["sandbox", "run", "--rw", &shown, "--", "sh", "-c", &line]);
+            let made = folder.join("new").exists();
+            fs::remove_dir_all(&folder).unwrap();
+            assert_eq!(ran.exits(0), "here", "{root}");
+            assert!(made, "{root}");
+        }
+    }
+}
+
+#[test]
+fn no_file_with_a_set_id_bit_can_be_made_by_any_call() {
+    in_both_tiers(|world| {
+        for act in [["tmpfile-sgid", "/workspace"], ["creat-suid", "/workspace/c"], ["mknod-suid", "/workspace/m"]] {
+            assert_eq!(world.attack(&act).stdout, "EPERM\n", "{act:?}");
+        }
+        assert_eq!(world.attack(&["tmpfile", "/workspace"]).code, 0);
+    });
+}
+
+#[test]
+fn nothing_tells_of_the_launcher_or_its_control_group() {
+    in_both_tiers(|world| {
+        let seen = world.sh("cat /proc/1/cgroup /proc/self/cgroup /proc/1/cmdline /proc/1/comm").exits(0);
+        assert!(!seen.contains("vambrace"), "{seen}");
+    });
 }
 
 /// Control groups of ours anywhere, apart from those of tests that run beside this one.

@@ -122,8 +122,7 @@ fn ended(result: &Result<Outcome, RunFault>) -> Record {
         Err(fault) => {
             let mut record = Record::new(Event::ExecFailed);
             record.exit = Some(fault.exit_code());
-            record.error = Some(format!("{}: {fault}", fault.code()));
-            record
+            record.error(&format!("{}: {fault}", fault.code()))
         }
     }
 }

@@ -49,3 +49,12 @@ pub(super) fn identity(gateway: &Gateway) -> Value {
     let key = gateway.parts.identity.public();
     json!({"deviceId": crypto::hex(&crypto::sha256(&[&key])), "publicKey": crypto::base64url(&key)})
 }
+
+/// `config.get`: where the configuration is. Its content is the operator's, who has the file.
+pub(super) fn config(gateway: &Gateway) -> Value {
+    let path = &gateway.parts.facts.config_path;
+    json!({
+        "path": path, "exists": path.is_some(), "valid": true, "config": {}, "parsed": {}, "resolved": {},
+        "includedPaths": [], "issues": [], "warnings": [], "legacyIssues": [],
+    })
+}

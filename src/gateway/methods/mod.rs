@@ -51,6 +51,7 @@ async fn plain(gateway: &Gateway, session: &Session, action: Action) -> Answer {
         Action::Status => Ok(facts::status(gateway)),
         Action::SystemPresence => Ok(gateway.hub.presence()),
         Action::GatewayIdentity => Ok(facts::identity(gateway)),
+        Action::ConfigGet => Ok(facts::config(gateway)),
         Action::ExecSignal { run, signal } => exec::signal(gateway, session, &run, signal).await,
         Action::JournalList(query) => journal::list(gateway, session, query).await,
         Action::JournalVerify => journal::verify(gateway).await,

@@ -29,7 +29,7 @@ impl Controller {
 }
 
 /// The bounds of one group.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) milli_cpus: u32,
     pub(crate) memory_bytes: u64,
@@ -86,12 +86,34 @@ impl Cgroups {
                 }
                 made => made?,
             }
-            group.folders.push((place.version, folder.clone()));
+            group.folders.push((place.version, folder));
+        }
+        self.bound(&group, bounds)?;
+        Ok(group)
+    }
+
+    /// Changes the bounds of a group.
+    pub(crate) fn bound(&self, group: &Group, bounds: Bounds) -> io::Result<()> {
+        for (place, (_, folder)) in self.places.iter().zip(&group.folders) {
             for controller in &place.controllers {
-                bound(place.version, *controller, &folder, bounds)?;
+                bound(place.version, *controller, folder, bounds)?;
             }
         }
-        Ok(group)
+        Ok(())
+    }
+
+    /// Removes groups that launchers which are no more have left: `<prefix><pid>-<number>`.
+    pub(crate) fn sweep(&self, prefix: &str) {
+        for place in &self.places {
+            for item in fs::read_dir(&place.folder).into_iter().flatten().flatten() {
+                let name = item.file_name();
+                let pid = name.to_str().and_then(|n| n.strip_prefix(prefix)?.split('-').next()?.parse::<u32>().ok());
+                if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                    // One that still holds processes does not go, which is right.
+                    let _ = fs::remove_dir(item.path());
+                }
+            }
+        }
     }
 }
 
@@ -136,6 +158,8 @@ fn bound(version: Version, controller: Controller, folder: &Path, bounds: Bounds
     match (version, controller) {
         (Version::V1, Controller::Cpu) => write("cpu.cfs_quota_us", quota_us.max(1000).to_string()),
         (Version::V1, Controller::Memory) => {
+            // The limit with swap is never below the one without: it is lifted first, so that both can move.
+            let _ = write("memory.memsw.limit_in_bytes", "-1".into());
             write("memory.limit_in_bytes", bounds.memory_bytes.to_string())?;
             // Only where swap accounting is on; without it the limit above is all there is.
             match write("memory.memsw.limit_in_bytes", bounds.memory_bytes.to_string()) {

@@ -3,6 +3,7 @@
 pub(crate) mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod clone;
+pub(crate) mod handover;
 pub(crate) mod landlock;
 pub(crate) mod mounts;
 pub(crate) mod netns;

@@ -41,6 +41,24 @@ pub(crate) fn make_all_private() -> io::Result<()> {
     Ok(rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }
 
+/// Tells whether anything was mounted or unmounted in our mount namespace.
+#[derive(Debug)]
+pub(crate) struct Watch(std::fs::File);
+
+impl Watch {
+    /// Begins to watch.
+    pub(crate) fn begin() -> io::Result<Self> {
+        std::fs::File::open("/proc/self/mountinfo").map(Watch)
+    }
+
+    /// Whether something changed since the last time this was asked (poll on proc_pid_mountinfo(5), kernel 2.6.30).
+    pub(crate) fn has_changed(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.0, PollFlags::PRI)];
+        !matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+    }
+}
+
 /// Opens a path as a handle; no component of it may be a symbolic or magic link.
 ///
 /// # Errors

@@ -22,7 +22,8 @@ pub(crate) fn apply(limits: Rlimits) -> io::Result<()> {
     }
     set(Resource::RLIMIT_CPU, limits.cpu_seconds)?;
     // A core file would carry the command's memory into the workspace or to the host's core_pattern.
-    set(Resource::RLIMIT_CORE, 0)?;
+    // 1, not 0: only 1 also keeps the kernel from piping it to a program (core(5), do_coredump).
+    set(Resource::RLIMIT_CORE, 1)?;
     set(Resource::RLIMIT_NOFILE, 4096)?;
     set(Resource::RLIMIT_MEMLOCK, 64 << 10)?;
     set(Resource::RLIMIT_MSGQUEUE, 0)?;

@@ -282,10 +282,6 @@ const ALLOWED: &[Row] = &[
         ],
     ),
     (
-        "asynchronous I/O of the old kind, without a ring",
-        &[SYS_io_setup, SYS_io_destroy, SYS_io_submit, SYS_io_cancel, SYS_io_getevents],
-    ),
-    (
         "the rest of what libc needs",
         &[
             SYS_uname,
@@ -384,6 +380,7 @@ const REFUSED: &[Row] = &[
         "a second system-call engine that seccomp does not see",
         &[SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register],
     ),
+    ("contexts of asynchronous I/O are counted for the whole host", &[SYS_io_setup]),
     ("programs and probes in the kernel", &[SYS_bpf, SYS_perf_event_open, SYS_userfaultfd]),
     ("keyrings are not in a namespace", &[SYS_add_key, SYS_request_key, SYS_keyctl]),
     (
@@ -460,7 +457,13 @@ fn rules() -> BTreeMap<u32, Rule> {
         otherwise: Answer::Allow,
     };
 
-    let mut families = [AF_UNIX, AF_INET, AF_INET6].map(|family| vec![Argument::Is(0, family as u32)]).to_vec();
+    // TCP, UDP, ping: other protocols would have the kernel load a module for them.
+    let protocols = [0, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_ICMPV6];
+    let inet = [AF_INET, AF_INET6].into_iter().flat_map(|family| {
+        protocols.map(|protocol| vec![Argument::Is(0, family as u32), Argument::Is(2, protocol as u32)])
+    });
+    let mut families: Vec<_> = inet.collect();
+    families.push(vec![Argument::Is(0, AF_UNIX as u32)]);
     // getifaddrs and getaddrinfo ask for addresses over NETLINK_ROUTE; every other netlink family is refused.
     families.push(vec![Argument::Is(0, AF_NETLINK as u32), Argument::Is(2, NETLINK_ROUTE as u32)]);
     rules.insert(SYS_socket as u32, only(families));
@@ -480,6 +483,9 @@ pub(super) fn compile_filter() -> Filter {
     compile(&rules(), UNKNOWN)
 }
 
+/// Flags with which open(2) looks at its mode: O_CREAT, and the bit of O_TMPFILE that is not O_DIRECTORY.
+const CREATES: u32 = (O_CREAT | (O_TMPFILE & !O_DIRECTORY)) as u32;
+
 /// What can set a set-id bit, when, and which argument is the mode. Such a file in a workspace would be a door
 /// for whoever shares that folder on the host. openat2 is not allowed at all: its mode lies in memory.
 const SET_ID_MAKERS: &[(c_long, &[Argument], u8)] = &[
@@ -487,7 +493,7 @@ const SET_ID_MAKERS: &[(c_long, &[Argument], u8)] = &[
     (SYS_fchmodat, &[], 2),
     (SYS_fchmodat2, &[], 2),
     (SYS_mknodat, &[], 2),
-    (SYS_openat, &[Argument::Has(2, O_CREAT as u32)], 3),
+    (SYS_openat, &[Argument::Has(2, CREATES)], 3),
     #[cfg(target_arch = "x86_64")]
     (SYS_chmod, &[], 1),
     #[cfg(target_arch = "x86_64")]
@@ -495,7 +501,7 @@ const SET_ID_MAKERS: &[(c_long, &[Argument], u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (SYS_creat, &[], 1),
     #[cfg(target_arch = "x86_64")]
-    (SYS_open, &[Argument::Has(1, O_CREAT as u32)], 2),
+    (SYS_open, &[Argument::Has(1, CREATES)], 2),
 ];
 
 /// How many system calls are allowed, and why the others are refused: for `sandbox explain`.

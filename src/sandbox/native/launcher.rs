@@ -3,26 +3,29 @@
 //! Holds what is made once and serves many runs: the compiled filter, the control groups' place, the
 //! numbers of free uids. Must be used by a single-threaded process.
 
+use super::brief::Outgoing;
 use super::filter::compile_filter;
-use super::inside::{self, FIRST_FREE, Recipe};
+use super::inside::{self, Base, Shape};
 use super::monitor::Monitor;
+use super::tree::Owner;
 use crate::model::{Enforcement, LaunchFault, LimitKind, Limits, Means, Network, RunFault, SandboxProfile, Tier};
 use crate::os;
 use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
+use crate::os::linux::mounts::{self, Watch};
 use crate::os::linux::rlimits::Rlimits;
 use crate::os::linux::seccomp::Filter;
 use crate::os::linux::title::Title;
-use crate::os::linux::{capabilities, landlock, mounts, userns};
+use crate::os::linux::{capabilities, landlock, userns};
 use crate::sandbox::Protected;
 use crate::sandbox::environment;
 use crate::sandbox::plan::{self, Bind, Command, Plan};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 /// The uids that a root launcher gives to its sandboxes begin here: far above people, services and
 /// containers ("HOST UID unused", 0x70000000 to 0x7fffffff, in systemd's UIDS-GIDS).
@@ -33,6 +36,12 @@ const LAUNCHERS: u32 = 0x1000_0000 / MOST_SLOTS;
 
 /// How many sandboxes one launcher runs at a time.
 const MOST_SLOTS: u32 = 1024;
+
+/// Names of our control groups: this, the launcher's pid, the slot.
+const GROUP_PREFIX: &str = "vambrace-";
+
+/// A child that has waited longer sees the host's files as they were and is not used.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// How many id maps are kept for the next run.
 const MOST_MAPPINGS: usize = 256;
@@ -56,19 +65,42 @@ pub(crate) struct Launcher {
     cgroups: Cgroups,
     protected: Protected,
     taken: BTreeSet<u32>,
+    /// What every sandbox shows of the host.
+    system: Vec<Bind>,
+    /// This process, for its children to see whether it still lives.
+    own: OwnedFd,
+    /// A child for the next command, and what the last one was like.
+    spare: Option<Spare>,
+    last: Option<(Shape, Bounds)>,
+    mounts: Watch,
     /// Namespaces for id-mapped mounts, by owner on disk and owner inside; one serves any number of mounts.
     mappings: HashMap<(u32, u32, u32), OwnedFd>,
 }
 
+/// A child of the launcher: the init of a sandbox. Dropping it kills and reaps it.
+struct Inmate {
+    pidfd: OwnedFd,
+    group: Option<Group>,
+    slot: u32,
+}
+
+/// An init that has built what it can and waits for its brief. It serves one command, or none.
+struct Spare {
+    inmate: Inmate,
+    status: OwnedFd,
+    channel: OwnedFd,
+    shape: Shape,
+    bounds: Bounds,
+    made: Instant,
+}
+
 /// A sandbox that has been started. Dropping it kills and reaps it.
 pub(crate) struct Launched {
-    pub(crate) pidfd: OwnedFd,
     /// The reading end of the status pipe; feed it to `monitor`.
     pub(crate) status: OwnedFd,
     pub(crate) monitor: Monitor,
     pub(crate) started: Instant,
-    group: Option<Group>,
-    slot: u32,
+    inmate: Inmate,
     wished: Wished,
 }
 
@@ -96,22 +128,29 @@ impl Launcher {
         if tier == Tier::Root {
             capabilities::shed_unneeded().map_err(|e| fault("shed capabilities", e.to_string()))?;
         }
+        let cgroups = Cgroups::discover();
+        cgroups.sweep(GROUP_PREFIX);
         Ok(Launcher {
             tier,
             landlock_abi,
             filter: compile_filter(),
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
-            cgroups: Cgroups::discover(),
+            cgroups,
             protected,
             taken: BTreeSet::new(),
             mappings: HashMap::new(),
+            system: plan::system(),
+            own: os::process::own_pidfd().map_err(|e| fault("open this process", e.to_string()))?,
+            spare: None,
+            last: None,
+            mounts: Watch::begin().map_err(|e| fault("watch the mounts", e.to_string()))?,
         })
     }
 
     /// Builds the walls and starts the command in them.
     ///
     /// # Errors
-    /// What can be refused before the fork; later failures come through the status pipe.
+    /// What can be refused before the child is told; later failures come through the status pipe.
     pub(crate) fn launch(
         &mut self,
         profile: &SandboxProfile,
@@ -120,103 +159,131 @@ impl Launcher {
     ) -> Result<Launched, RunFault> {
         let started = Instant::now();
         let plan = plan::plan(profile, command, &self.protected)?;
-        let slot = self.take_slot()?;
-        let launched = self.launch_in(slot, &plan, stdio, started);
-        if launched.is_err() {
+        let words = Words::of(&plan)?;
+        let shape = Shape { network: plan.network, scratch_bytes: plan.limits.scratch_bytes };
+        let bounds = bounds(&plan.limits);
+        let spare = match self.take_spare(&shape) {
+            Some(spare) => spare,
+            None => self.make_spare(shape, bounds)?,
+        };
+        let slot = spare.inmate.slot;
+        let briefed = self.brief(spare, &plan, &words, bounds, stdio, started);
+        if briefed.is_err() {
             self.taken.remove(&slot);
         }
-        launched
+        briefed
     }
 
-    fn launch_in(&mut self, slot: u32, plan: &Plan, stdio: Stdio<'_>, started: Instant) -> Result<Launched, RunFault> {
-        let wall = |step: &'static str| {
-            move |e: io::Error| RunFault::WallMissing(LaunchFault { step: step.into(), cause: e.to_string() })
-        };
+    /// Prepares a child for the next command of the last one's shape, so that it need not wait for its walls.
+    pub(crate) fn refill(&mut self) {
+        let Some((shape, bounds)) = self.last.clone() else { return };
+        if self.spare.is_none() {
+            self.spare = self.make_spare(shape, bounds).ok();
+        }
+    }
+
+    /// The waiting child, if it is of this shape and sees the host as it is now.
+    fn take_spare(&mut self, shape: &Shape) -> Option<Spare> {
+        let changed = self.mounts.has_changed();
+        let spare = self.spare.take()?;
+        if spare.shape == *shape && !changed && spare.made.elapsed() < LONGEST_WAIT {
+            return Some(spare);
+        }
+        self.taken.remove(&spare.inmate.slot);
+        None
+    }
+
+    /// Forks a child that builds what it can and waits.
+    fn make_spare(&mut self, shape: Shape, bounds: Bounds) -> Result<Spare, RunFault> {
+        let slot = self.take_slot()?;
+        let made = self.fork_child(slot, shape, bounds);
+        if made.is_err() {
+            self.taken.remove(&slot);
+        }
+        made
+    }
+
+    fn fork_child(&self, slot: u32, shape: Shape, bounds: Bounds) -> Result<Spare, RunFault> {
+        let (status, status_out) = io::pipe().map_err(wall("make a pipe"))?;
+        let (channel, theirs) = UnixStream::pair().map_err(wall("make a channel"))?;
+        let owner = self.owner(slot);
+        let flags = inside::namespaces(self.tier, shape.network);
+        match clone::fork(flags, None).map_err(wall("make the namespaces"))? {
+            Fork::Child => inside::live(
+                Base {
+                    owner,
+                    shape,
+                    system: &self.system,
+                    landlock_abi: self.landlock_abi,
+                    filter: &self.filter,
+                    title: self.title,
+                },
+                &self.own,
+                theirs.into(),
+                status_out.into(),
+            ),
+            Fork::Parent { pid, pidfd } => {
+                drop((theirs, status_out));
+                let mut inmate = Inmate { pidfd, group: None, slot };
+                // While the child builds. It starts nothing before its brief, and that comes after this.
+                inmate.group = self.group(slot, bounds).map_err(wall("make a control group"))?;
+                if let Some(group) = &inmate.group {
+                    group.admit(pid).map_err(wall("move the sandbox into its control group"))?;
+                }
+                let (status, channel) = (status.into(), channel.into());
+                Ok(Spare { inmate, status, channel, shape, bounds, made: Instant::now() })
+            }
+        }
+    }
+
+    fn owner(&self, slot: u32) -> Owner {
         let own = FIRST_SANDBOX_UID + (std::process::id() % LAUNCHERS) * MOST_SLOTS + slot;
         let (uid, gid) = match self.tier {
             Tier::Root => (own, own),
             Tier::UserNamespace => (os::process::uid(), os::process::gid()),
         };
-        self.prepare_mappings(plan, uid)?;
-        let limits = self.means();
-
-        let (status, status_out) = io::pipe().map_err(wall("make a pipe"))?;
-        let (gate_in, gate) = io::pipe().map_err(wall("make a pipe"))?;
-        let recipe = self.recipe(plan, uid, gid, stdio, limits)?;
-        let flags = inside::namespaces(self.tier, plan.network);
-        match clone::fork(flags, None).map_err(wall("make the namespaces"))? {
-            Fork::Child => {
-                // Our copies of the launcher's ends would keep both pipes from ever ending.
-                drop((status, gate));
-                inside::live(recipe, File::from(OwnedFd::from(gate_in)), File::from(OwnedFd::from(status_out)))
-            }
-            Fork::Parent { pid, pidfd } => {
-                drop((gate_in, status_out));
-                let mut launched = Launched {
-                    pidfd,
-                    status: status.into(),
-                    monitor: Monitor::new(&plan.command.argv[0]),
-                    started,
-                    group: None,
-                    slot,
-                    wished: Wished {
-                        tier: self.tier,
-                        host_uid: uid,
-                        network: plan.network,
-                        landlock_abi: self.landlock_abi,
-                        limits,
-                    },
-                };
-                // While the child builds its walls; it starts nothing before our word.
-                launched.group = self.group(slot, &plan.limits).map_err(wall("make a control group"))?;
-                if let Some(group) = &launched.group {
-                    group.admit(pid).map_err(wall("move the sandbox into its control group"))?;
-                }
-                // A child that died already reports so itself.
-                let _ = (&gate).write_all(&[1]);
-                Ok(launched)
-            }
-        }
+        Owner { tier: self.tier, uid, gid }
     }
 
-    fn recipe<'a>(
-        &'a self,
-        plan: &'a Plan,
-        uid: u32,
-        gid: u32,
-        stdio: Stdio<'a>,
-        limits: [(LimitKind, Means); 3],
-    ) -> Result<Recipe<'a>, RunFault> {
-        let c_string = |text: &str| {
-            CString::new(text).map_err(|_| RunFault::Refused {
-                what: "an argument or variable holds a NUL byte".into(),
-                hint: "the kernel cannot pass one on".into(),
-            })
-        };
+    /// Tells a waiting child what it is for.
+    fn brief(
+        &mut self,
+        spare: Spare,
+        plan: &Plan,
+        words: &Words,
+        bounds: Bounds,
+        stdio: Stdio<'_>,
+        started: Instant,
+    ) -> Result<Launched, RunFault> {
+        let Spare { inmate, status, channel, shape, bounds: bounded, .. } = spare;
+        if let Some(group) = inmate.group.as_ref().filter(|_| bounds != bounded) {
+            self.cgroups.bound(group, bounds).map_err(wall("bound the control group"))?;
+        }
+        let uid = self.owner(inmate.slot).uid;
+        self.prepare_mappings(plan, uid)?;
+        let limits = self.means();
         let memory_in_cgroup = limits.contains(&(LimitKind::Memory, Means::Cgroup));
-        Ok(Recipe {
-            tier: self.tier,
-            uid,
-            gid,
-            binds: &plan.binds,
-            mappings: plan.binds.iter().map(|bind| self.mapping_of(bind, uid)).collect(),
-            network: plan.network,
-            scratch_bytes: plan.limits.scratch_bytes,
+        let named = plan.binds.iter().filter(|bind| bind.named);
+        let brief = Outgoing {
+            named: named.map(|bind| (bind, self.mapping_of(bind, uid))).collect(),
+            cwd: &plan.command.cwd,
+            candidates: &words.candidates,
+            argv: &words.argv,
+            env: &words.env,
             rlimits: Rlimits {
                 pids: plan.limits.pids.saturating_add(1),
                 data_bytes: (!memory_in_cgroup).then_some(plan.limits.memory_bytes),
                 // Every CPU busy until well past the deadline is more than a run can use.
                 cpu_seconds: (plan.limits.timeout.as_secs() + 5).saturating_mul(256),
             },
-            landlock_abi: self.landlock_abi,
-            filter: &self.filter,
-            title: self.title,
-            cwd: &plan.command.cwd,
-            candidates: candidates(&plan.command.argv[0]).iter().map(|p| c_string(p)).collect::<Result<_, _>>()?,
-            argv: plan.command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?,
-            env: plan.env.iter().map(|(k, v)| c_string(&format!("{k}={v}"))).collect::<Result<_, _>>()?,
             stdio: [stdio.stdin, stdio.stdout, stdio.stderr],
-        })
+        };
+        // A child that is gone has said why on its status pipe, and that is the better message.
+        let _ = brief.send(&channel);
+        self.last = Some((shape, bounds));
+        let wished =
+            Wished { tier: self.tier, host_uid: uid, network: plan.network, landlock_abi: self.landlock_abi, limits };
+        Ok(Launched { status, monitor: Monitor::new(&plan.command.argv[0]), started, inmate, wished })
     }
 
     fn take_slot(&mut self) -> Result<u32, RunFault> {
@@ -225,12 +292,11 @@ impl Launcher {
         Ok(free)
     }
 
-    fn group(&self, slot: u32, limits: &Limits) -> io::Result<Option<Group>> {
+    fn group(&self, slot: u32, bounds: Bounds) -> io::Result<Option<Group>> {
         if self.cgroups.controllers().is_empty() {
             return Ok(None);
         }
-        let bounds = Bounds { milli_cpus: limits.milli_cpus, memory_bytes: limits.memory_bytes, pids: limits.pids };
-        self.cgroups.create(&format!("vambrace-{}-{slot}", std::process::id()), bounds).map(Some)
+        self.cgroups.create(&format!("{GROUP_PREFIX}{}-{slot}", std::process::id()), bounds).map(Some)
     }
 
     fn means(&self) -> [(LimitKind, Means); 3] {
@@ -260,7 +326,7 @@ impl Launcher {
                 self.mappings.clear();
             }
             let fault = |e: io::Error| LaunchFault { step: "make an id map".into(), cause: e.to_string() };
-            let made = userns::mapping((disk_uid, disk_gid), (uid, uid)).and_then(out_of_the_way);
+            let made = userns::mapping((disk_uid, disk_gid), (uid, uid));
             self.mappings.insert(key, made.map_err(|e| RunFault::WallMissing(fault(e)))?);
         }
         Ok(())
@@ -276,14 +342,44 @@ impl Launcher {
 
     /// Reaps an ended sandbox, frees what it held and says what was enforced.
     pub(crate) fn finish(&mut self, launched: Launched) -> Finished {
-        os::process::kill_pidfd(&launched.pidfd);
-        let _ = os::process::wait_pidfd(&launched.pidfd);
+        launched.inmate.end();
         let elapsed = launched.started.elapsed();
-        let out_of_memory = launched.group.as_ref().is_some_and(Group::ran_out_of_memory);
-        self.taken.remove(&launched.slot);
+        let out_of_memory = launched.inmate.group.as_ref().is_some_and(Group::ran_out_of_memory);
+        self.taken.remove(&launched.inmate.slot);
         let enforcement = launched.enforcement();
         Finished { out_of_memory, enforcement, elapsed }
     }
+}
+
+/// The words of a command as the kernel takes them.
+struct Words {
+    candidates: Vec<CString>,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Words {
+    fn of(plan: &Plan) -> Result<Self, RunFault> {
+        let c_string = |text: &str| {
+            CString::new(text).map_err(|_| RunFault::Refused {
+                what: "an argument or variable holds a NUL byte".into(),
+                hint: "the kernel cannot pass one on".into(),
+            })
+        };
+        Ok(Words {
+            candidates: candidates(&plan.command.argv[0]).iter().map(|p| c_string(p)).collect::<Result<_, _>>()?,
+            argv: plan.command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?,
+            env: plan.env.iter().map(|(k, v)| c_string(&format!("{k}={v}"))).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn bounds(limits: &Limits) -> Bounds {
+    Bounds { milli_cpus: limits.milli_cpus, memory_bytes: limits.memory_bytes, pids: limits.pids }
+}
+
+fn wall(step: &'static str) -> impl Fn(io::Error) -> RunFault {
+    move |e| RunFault::WallMissing(LaunchFault { step: step.into(), cause: e.to_string() })
 }
 
 /// What is left of a sandbox after `finish`.
@@ -295,18 +391,30 @@ pub(crate) struct Finished {
     pub(crate) elapsed: std::time::Duration,
 }
 
-impl Drop for Launched {
-    fn drop(&mut self) {
-        // A launch that failed half-way, too: no child is left to itself, and its group can go only after it.
+impl Inmate {
+    /// Ends the init, and with it everything in its pid namespace, and reaps it.
+    fn end(&self) {
         os::process::kill_pidfd(&self.pidfd);
         let _ = os::process::wait_pidfd(&self.pidfd);
+    }
+}
+
+impl Drop for Inmate {
+    fn drop(&mut self) {
+        // A launch that failed half-way, too: no child is left to itself, and its group can go only after it.
+        self.end();
     }
 }
 
 impl Launched {
     /// Ends the command and its whole tree at once.
     pub(crate) fn kill(&self) {
-        os::process::kill_pidfd(&self.pidfd);
+        os::process::kill_pidfd(&self.inmate.pidfd);
+    }
+
+    /// Becomes readable when the init has ended.
+    pub(crate) fn pidfd(&self) -> &OwnedFd {
+        &self.inmate.pidfd
     }
 
     /// What the child read back from the kernel, with what the launcher chose; `None` before the walls stand.
@@ -336,12 +444,6 @@ impl Launched {
 fn owner_on_disk(bind: &Bind) -> Option<(u32, u32)> {
     let handle = mounts::open_without_links(&bind.source).ok()?;
     os::fs::owner(&handle).ok().map(|(uid, gid, _)| (uid, gid))
-}
-
-/// Moves a descriptor above the numbers that the child uses for itself.
-fn out_of_the_way(fd: OwnedFd) -> io::Result<OwnedFd> {
-    let lifted = clone::lift_fd(&fd, FIRST_FREE)?;
-    Ok(clone::adopt_fd(lifted))
 }
 
 /// Where to look for a command, as execvp(3) does with our own PATH.

@@ -1,13 +1,17 @@
 //! Walls of the Linux kernel: namespaces, mounts, Landlock, seccomp, capabilities, limits.
 //!
-//! `launcher` prepares and forks, `inside` is the recipe the child follows, `monitor` reads what the
-//! child reports, `filter` holds the system-call tables, `probe` asks the kernel what it can do.
+//! `launcher` forks children and keeps one in reserve, `inside` is the recipe a child follows, with its
+//! `step`s by name and its `tree`; `brief` is what the child is told, `monitor` reads what it reports.
+//! `filter` holds the system-call table, `probe` asks the kernel what it can do.
 
+mod brief;
 mod filter;
 mod inside;
 mod launcher;
 mod monitor;
 mod probe;
+mod step;
+mod tree;
 
 pub(crate) use filter::allowed_system_calls;
 pub(crate) use launcher::{Launched, Launcher, Stdio};

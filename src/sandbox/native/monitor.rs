@@ -3,7 +3,7 @@
 //! The pipe carries fixed records, each written in one piece: a step that failed, the walls as read
 //! back from the kernel, an exec that failed, the command's end. Silence means the child was killed.
 
-use super::inside::Step;
+use super::step::Step;
 use crate::model::{Ending, LaunchFault, RunFault};
 use std::io;
 

@@ -1,0 +1,182 @@
+//! The launcher's brief to a child that waits: the command, what its profile names, its descriptors.
+//!
+//! Both sides are one program, forked from each other, so the form is plain: length-prefixed fields in a
+//! fixed order, and the descriptors beside the first bytes.
+
+use crate::os::linux::handover;
+use crate::os::linux::rlimits::Rlimits;
+use crate::sandbox::plan::{Bind, Shown};
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What the child is told.
+#[derive(Debug)]
+pub(super) struct Brief {
+    /// What the profile names, each with the namespace whose map shows its owner as us, if one is needed.
+    pub(super) named: Vec<(Bind, Option<OwnedFd>)>,
+    pub(super) cwd: PathBuf,
+    pub(super) candidates: Vec<CString>,
+    pub(super) argv: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    pub(super) rlimits: Rlimits,
+    /// What the command gets as 0, 1 and 2.
+    pub(super) stdio: Vec<OwnedFd>,
+}
+
+/// The same before it is sent: everything is borrowed.
+pub(super) struct Outgoing<'a> {
+    pub(super) named: Vec<(&'a Bind, Option<BorrowedFd<'a>>)>,
+    pub(super) cwd: &'a Path,
+    pub(super) candidates: &'a [CString],
+    pub(super) argv: &'a [CString],
+    pub(super) env: &'a [CString],
+    pub(super) rlimits: Rlimits,
+    pub(super) stdio: [BorrowedFd<'a>; 3],
+}
+
+impl Outgoing<'_> {
+    /// Sends it. A child that is gone has said why on its status pipe.
+    pub(super) fn send(&self, channel: &OwnedFd) -> io::Result<()> {
+        let mut fields = Vec::with_capacity(4096);
+        put(&mut fields, self.cwd.as_os_str().as_bytes());
+        put_number(&mut fields, self.rlimits.pids.into());
+        put_number(&mut fields, self.rlimits.data_bytes.unwrap_or(u64::MAX));
+        put_number(&mut fields, self.rlimits.cpu_seconds);
+        put_number(&mut fields, self.named.len() as u64);
+        let mut descriptors = self.stdio.to_vec();
+        for (bind, mapping) in &self.named {
+            put(&mut fields, bind.source.as_os_str().as_bytes());
+            put(&mut fields, bind.target.as_os_str().as_bytes());
+            put_number(&mut fields, u64::from(bind.shown == Shown::Writable) | u64::from(mapping.is_some()) << 1);
+            descriptors.extend(mapping);
+        }
+        for list in [self.candidates, self.argv, self.env] {
+            put_number(&mut fields, list.len() as u64);
+            list.iter().for_each(|text| put(&mut fields, text.as_bytes()));
+        }
+        let length = (fields.len() as u64).to_le_bytes();
+        handover::send(channel, &length, &descriptors)?;
+        // The child reads this at once, so writing waits for nothing but that.
+        File::from(channel.try_clone()?).write_all(&fields)
+    }
+}
+
+impl Brief {
+    /// Waits for the brief; `None` where the launcher let go of the channel instead.
+    pub(super) fn receive(mut channel: File) -> io::Result<Option<Brief>> {
+        let mut length = [0; 8];
+        let Some(descriptors) = handover::receive(&channel, &mut length)? else { return Ok(None) };
+        let mut fields = vec![0; usize::try_from(u64::from_le_bytes(length)).map_err(io::Error::other)?];
+        channel.read_exact(&mut fields)?;
+        let mut fields = Fields(&fields);
+        let mut descriptors = descriptors.into_iter();
+        let stdio: Vec<OwnedFd> = descriptors.by_ref().take(3).collect();
+        let cwd = fields.path()?;
+        let rlimits = Rlimits {
+            pids: u32::try_from(fields.number()?).map_err(io::Error::other)?,
+            data_bytes: Some(fields.number()?).filter(|n| *n != u64::MAX),
+            cpu_seconds: fields.number()?,
+        };
+        let mut named = Vec::new();
+        for _ in 0..fields.number()? {
+            let (source, target, flags) = (fields.path()?, fields.path()?, fields.number()?);
+            let shown = if flags & 1 != 0 { Shown::Writable } else { Shown::ReadOnly };
+            let mapping = if flags & 2 != 0 { descriptors.next() } else { None };
+            named.push((Bind { source, target, shown, required: true, named: true }, mapping));
+        }
+        let (candidates, argv, env) = (fields.list()?, fields.list()?, fields.list()?);
+        if stdio.len() != 3 {
+            return Err(io::Error::other("the brief came without its descriptors"));
+        }
+        Ok(Some(Brief { named, cwd, candidates, argv, env, rlimits, stdio }))
+    }
+}
+
+fn put(fields: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(fields, bytes.len() as u64);
+    fields.extend_from_slice(bytes);
+}
+
+fn put_number(fields: &mut Vec<u8>, number: u64) {
+    fields.extend(number.to_le_bytes());
+}
+
+/// What is left of the fields.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, length: usize) -> io::Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| io::Error::other("the brief is cut off"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> io::Result<u64> {
+        Ok(u64::from_le_bytes(self.take(8)?.try_into().map_err(io::Error::other)?))
+    }
+
+    fn bytes(&mut self) -> io::Result<&'a [u8]> {
+        let length = usize::try_from(self.number()?).map_err(io::Error::other)?;
+        self.take(length)
+    }
+
+    fn path(&mut self) -> io::Result<PathBuf> {
+        Ok(PathBuf::from(OsStr::from_bytes(self.bytes()?)))
+    }
+
+    fn list(&mut self) -> io::Result<Vec<CString>> {
+        let count = self.number()?;
+        (0..count).map(|_| CString::new(self.bytes()?).map_err(io::Error::other)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_brief_arrives_as_it_was_sent_with_its_descriptors() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let words = |list: &[&str]| list.iter().map(|w| CString::new(*w).unwrap()).collect::<Vec<_>>();
+        let bind =
+            Bind { source: "/a".into(), target: "/b".into(), shown: Shown::Writable, required: true, named: true };
+        let (candidates, argv, env) = (words(&["/bin/x"]), words(&["x", "", "y\n"]), words(&["A=b"]));
+        Outgoing {
+            named: vec![(&bind, Some(null.as_fd())), (&bind, None)],
+            cwd: Path::new("c"),
+            candidates: &candidates,
+            argv: &argv,
+            env: &env,
+            rlimits: Rlimits { pids: 3, data_bytes: None, cpu_seconds: 9 },
+            stdio: [null.as_fd(); 3],
+        }
+        .send(&ours.into())
+        .unwrap();
+
+        let brief = Brief::receive(OwnedFd::from(theirs).into()).unwrap().unwrap();
+
+        assert_eq!(
+            (brief.cwd.as_path(), brief.candidates, brief.argv, brief.env),
+            (Path::new("c"), candidates, argv, env)
+        );
+        assert_eq!((brief.rlimits.pids, brief.rlimits.data_bytes, brief.stdio.len()), (3, None, 3));
+        assert_eq!(
+            brief.named.iter().map(|(b, m)| (b.clone(), m.is_some())).collect::<Vec<_>>(),
+            [(bind.clone(), true), (bind, false)]
+        );
+    }
+
+    #[test]
+    fn a_channel_that_is_let_go_is_no_brief() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(ours);
+        assert!(Brief::receive(OwnedFd::from(theirs).into()).unwrap().is_none());
+    }
+}
