@@ -47,7 +47,7 @@ pub(crate) enum LocalTrust {
     /// The unix socket admits operators; loopback TCP always needs a credential.
     #[default]
     Socket,
-    /// The unix socket admits root alone.
+    /// The unix socket admits root alone, and a local connection with the token gains no scopes.
     Off,
 }
 
@@ -162,7 +162,9 @@ impl Gatekeeper {
             return Ok(ScopeSet::operator());
         }
         let Peer::Tcp { local_uid, has_origin, .. } = peer else { return Ok(ScopeSet::EMPTY) };
-        let operators_own = local_uid.is_some_and(|uid| self.operators.contains(&uid)) && !has_origin;
+        let operators_own = self.local_trust != LocalTrust::Off
+            && local_uid.is_some_and(|uid| self.operators.contains(&uid))
+            && !has_origin;
         match device {
             Some(_) if operators_own => Ok(ScopeSet::operator()),
             Some(device) => Err(Refusal::PairingRequired { device: device.clone() }),
@@ -291,6 +293,9 @@ mod tests {
         let off = keeper(LocalTrust::Off);
         assert!(off.admit(ConnId(1), &Peer::Unix { uid: OPERATOR }, "", &no_token, 0).is_err());
         assert!(off.admit(ConnId(1), &Peer::Unix { uid: 0 }, "", &no_token, 0).is_ok());
+        let by_token =
+            off.admit(ConnId(1), &tcp(Some(OPERATOR), false), "", &params(CLI, &["operator.admin"], RIGHT), 0);
+        assert_eq!(by_token.unwrap().principal.scopes, ScopeSet::EMPTY);
     }
 
     #[test]

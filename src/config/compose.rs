@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) local_trust: LocalTrust,
     /// Root, ourselves and those named.
     pub(crate) operators: Vec<u32>,
+    /// Whether there are others than root and ourselves among them.
+    pub(crate) has_named_operators: bool,
     pub(crate) runner_socket: Option<PathBuf>,
     pub(crate) journald: JournaldUse,
     pub(crate) profiles: Profiles,
@@ -85,6 +87,7 @@ pub(crate) fn compose(
             Some(LocalTrustFile::Off) => LocalTrust::Off,
         },
         operators: reader.operators(&file.gateway.auth.operators)?,
+        has_named_operators: !file.gateway.auth.operators.is_empty(),
         runner_socket: file.runner.socket.clone(),
         journald: match file.journal.journald {
             None | Some(JournaldFile::Auto) => JournaldUse::Auto,

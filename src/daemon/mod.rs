@@ -80,7 +80,7 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot listen for signals"))?;
     let store = Arc::new(Store::open(&places.state)?);
     let runner = Client::supply(supply(&settings, places)?);
-    os::fs::private_dir(&places.runtime).map_err(system("cannot make the folder for sockets"))?;
+    make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
     let doors = Doors::open(settings.address, &places.socket()).await?;
     let address = doors.address().map_err(system("cannot read the bound address"))?;
     let gateway = open_gateway(
@@ -115,6 +115,21 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     let _ = timeout(GRACE, idle(&gateway.0)).await;
     gateway.0.write_farewell();
     gateway.1.sync().map_err(system("cannot sync the journal"))
+}
+
+/// The folder of the sockets: ours alone, or passable where operators are named, who are judged at the socket.
+fn make_runtime_folder(settings: &Settings, places: &Places) -> io::Result<()> {
+    if !settings.has_named_operators {
+        return os::fs::private_dir(&places.runtime);
+    }
+    if places.runtime.starts_with(&places.state) {
+        tracing::warn!(
+            socket = %places.socket().display(),
+            "operators are named, but the socket lies in the private state folder where they cannot reach it; \
+             set RUNTIME_DIRECTORY or XDG_RUNTIME_DIR"
+        );
+    }
+    os::fs::passable_dir(&places.runtime)
 }
 
 fn open_gateway(

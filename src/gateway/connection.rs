@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const MAX_PENDING: usize = 256;
 const MAX_PENDING_BYTES: usize = 8 << 20;
 
+/// Others that a greeting shows; `system-presence` shows more. A greeting must not grow with the crowd.
+const GREETED_PRESENCE: usize = 16;
+
 /// Texts that are no request after which a connection is not worth keeping.
 const MAX_INVALID: u32 = 10;
 
@@ -144,7 +147,7 @@ impl Connection {
         let gateway = &self.gateway;
         gateway.hub.join(Arc::clone(&session), self.outbox.clone());
         let principal = &session.principal;
-        let hello = HelloOk::payload(HelloParts {
+        let parts = HelloParts {
             conn_id: session.conn.to_string(),
             boot_id: gateway.boot_id.clone(),
             role: principal.role,
@@ -152,14 +155,14 @@ impl Connection {
             method: principal.credential.as_str(),
             // Who may not read presence is not shown it in the greeting either.
             presence: if principal.scopes.covers(crate::model::Scope::Read) {
-                gateway.hub.presence()
+                gateway.hub.presence(GREETED_PRESENCE)
             } else {
                 json!([])
             },
             health: json!({"ok": true}),
             uptime_ms: gateway.uptime_ms(),
-        });
-        self.outbox.send(wire::response(&frame.id, &Ok(hello)));
+        };
+        self.outbox.send(HelloOk::response(&frame.id, &parts));
         tracing::debug!(conn_id = %session.conn, principal = %principal.label(), "connected");
         self.session = Some(session);
     }

@@ -71,9 +71,9 @@ impl Hub {
         }
     }
 
-    /// The presence list, protocol section 2.4.
-    pub(super) fn presence(&self) -> Value {
-        let entries = self.members().values().map(|m| entry(&m.session)).collect::<Vec<_>>();
+    /// The presence list, protocol section 2.4: at most this many, the latest first.
+    pub(super) fn presence(&self, most: usize) -> Value {
+        let entries = self.members().values().rev().take(most).map(|m| entry(&m.session)).collect::<Vec<_>>();
         Value::Array(entries)
     }
 

@@ -4,6 +4,7 @@ use super::chain::{Broken, Entry, GENESIS};
 use super::record::{Event, Record};
 use crate::model::{JournalQuery, UnixMillis};
 use crate::os::fs as private;
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -160,38 +161,49 @@ fn end_of_previous(segments: &[PathBuf]) -> io::Result<(u64, String)> {
     Ok((entry.seq, entry.hash))
 }
 
-/// The latest entries a query wants, oldest first.
+/// The entries a query wants, oldest first: those right after `after`, or without it the latest.
 pub(super) fn list_folder(folder: &Path, query: &JournalQuery) -> io::Result<Vec<Entry>> {
     let limit = query.limit.unwrap_or(100).min(10_000);
-    let mut found: Vec<Entry> = Vec::new();
-    let mut bytes = 0;
-    for segment in segments(folder)?.iter().rev() {
+    let wanted = |entry: &Entry| {
+        query.after.is_none_or(|after| entry.seq > after)
+            && query.event.as_ref().is_none_or(|event| *event == entry.record.event)
+    };
+    let mut segments = segments(folder)?;
+    if query.after.is_none() {
+        segments.reverse();
+    }
+    let mut found: VecDeque<Entry> = VecDeque::new();
+    for segment in segments {
         let mut here = Vec::new();
         for line in BufReader::new(File::open(segment)?).lines() {
-            let Ok(entry) = Entry::read(&line?) else { continue };
-            let wanted = query.after.is_none_or(|after| entry.seq > after)
-                && query.event.as_ref().is_none_or(|event| *event == entry.record.event);
-            if wanted {
-                here.push(entry);
-            }
+            here.extend(Entry::read(&line?).ok().filter(wanted));
         }
-        here.extend(found);
-        found = here;
+        // Forwards from the oldest, or backwards from the latest, until there are enough.
+        if query.after.is_some() {
+            found.extend(here);
+        } else {
+            here.into_iter().rev().for_each(|entry| found.push_front(entry));
+        }
         if found.len() >= limit {
             break;
         }
     }
-    let mut latest = found.split_off(found.len().saturating_sub(limit));
-    // The latest that fit into one answer; `after` brings the others.
-    let fitting = latest
-        .iter()
-        .rev()
-        .take_while(|e| {
-            bytes += e.line().len();
-            bytes <= MAX_LISTED
-        })
-        .count();
-    Ok(latest.split_off(latest.len() - fitting))
+    let mut bytes = 0;
+    let mut fits = |entry: &Entry| {
+        bytes += entry.line().len();
+        bytes <= MAX_LISTED
+    };
+    if query.after.is_some() {
+        found.truncate(limit);
+        let fitting = found.iter().take_while(|e| fits(e)).count();
+        found.truncate(fitting);
+    } else {
+        let surplus = found.len().saturating_sub(limit);
+        found.drain(..surplus);
+        let fitting = found.iter().rev().take_while(|e| fits(e)).count();
+        found.drain(..found.len() - fitting);
+    }
+    Ok(found.into())
 }
 
 /// Walks the whole chain and returns the number of entries.
@@ -240,7 +252,10 @@ mod tests {
         write(&folder, 3);
         assert_eq!(verify_folder(&folder), Ok(5));
         let query = JournalQuery { after: Some(3), ..Default::default() };
-        assert_eq!(list_folder(&folder, &query).unwrap().iter().map(|e| e.seq).collect::<Vec<_>>(), [4, 5]);
+        let seqs = |query| list_folder(&folder, &query).unwrap().iter().map(|e| e.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(query), [4, 5]);
+        assert_eq!(seqs(JournalQuery { after: Some(1), limit: Some(2), ..Default::default() }), [2, 3]);
+        assert_eq!(seqs(JournalQuery { limit: Some(2), ..Default::default() }), [4, 5]);
         fs::remove_dir_all(folder).unwrap();
     }
 

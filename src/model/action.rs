@@ -16,7 +16,7 @@ pub(crate) enum RunSignal {
 pub(crate) struct JournalQuery {
     /// Only entries after this sequence number.
     pub(crate) after: Option<u64>,
-    /// At most this many, the latest ones.
+    /// At most this many: the first ones after `after`, or without it the latest.
     pub(crate) limit: Option<usize>,
     /// Only this event, e.g. `exec.finished`.
     pub(crate) event: Option<String>,

@@ -31,6 +31,12 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a folder that others may pass through but not list: mode 0711.
+pub(crate) fn passable_dir(path: &Path) -> io::Result<()> {
+    private_dir(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o711))
+}
+
 /// Reads a private file; `None` where there is none.
 ///
 /// # Errors

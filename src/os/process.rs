@@ -45,6 +45,11 @@ pub(crate) fn make_undumpable() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
+/// The reverse, for a moment: files of an undumpable process in /proc belong to root, its own id maps among them.
+pub(crate) fn make_dumpable() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?)
+}
+
 /// The effective uid of this process.
 pub(crate) fn uid() -> u32 {
     rustix::process::geteuid().as_raw()

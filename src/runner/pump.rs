@@ -152,7 +152,7 @@ impl Pump {
                     if n == 0 { self.stderr = None } else { self.send(number, Report::Stderr, &err[..n], reports).await }
                 }
                 taken = write(&mut self.stdin, &self.input) => self.taken(number, taken, reports).await,
-                order = orders.recv() => self.obey(order),
+                order = orders.recv() => self.obey(number, order, reports).await,
                 () = sleep_until(self.deadline), if self.reason.is_none() => self.kill(Ending::TimedOut),
             }
         }
@@ -177,9 +177,10 @@ impl Pump {
 
     async fn taken(&mut self, number: u64, taken: Option<usize>, reports: &Reports) {
         let Some(taken) = taken else {
-            // The command has closed its input: what is left has no reader.
+            // The command has closed its input: what is left has no reader, and its sender need not wait.
             self.stdin = None;
-            self.input.clear();
+            let left = std::mem::take(&mut self.input).len();
+            let _ = reports.send((number, Report::InputTaken(left as u32))).await;
             return;
         };
         self.input.drain(..taken);
@@ -193,7 +194,7 @@ impl Pump {
         }
     }
 
-    fn obey(&mut self, order: Option<Order>) {
+    async fn obey(&mut self, number: u64, order: Option<Order>, reports: &Reports) {
         match order {
             None | Some(Order::Cancel) => self.kill(Ending::Cancelled),
             Some(Order::Input(bytes)) if self.stdin.is_some() => self.input.extend(bytes),
@@ -202,7 +203,10 @@ impl Pump {
                 self.close_input_when_done();
             }
             Some(Order::Credit(bytes)) => self.credit = self.credit.saturating_add(bytes).min(WINDOW),
-            Some(Order::Input(_) | Order::Start(_)) => {}
+            Some(Order::Input(bytes)) => {
+                let _ = reports.send((number, Report::InputTaken(bytes.len() as u32))).await;
+            }
+            Some(Order::Start(_)) => {}
         }
     }
 

@@ -40,6 +40,7 @@ pub(crate) fn serve_inherited(protected: Protected) -> Result<(), RunnerFault> {
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(RunnerFault::Inherited)?;
     let stream = StdStream::from(socket);
     stream.set_nonblocking(true).map_err(RunnerFault::Inherited)?;
+    os::process::make_undumpable().map_err(RunnerFault::Runtime)?;
     let launcher = Launcher::new(protected).map(|l| Rc::new(RefCell::new(l)));
     on_one_thread(async {
         // Ctrl-C reaches the whole terminal group; the gateway decides when we end.
@@ -58,6 +59,7 @@ pub(crate) fn serve_socket(
     protected: Protected,
     ready: impl FnOnce(),
 ) -> Result<(), RunnerFault> {
+    os::process::make_undumpable().map_err(RunnerFault::Runtime)?;
     let launcher = Launcher::new(protected).map(|l| Rc::new(RefCell::new(l)));
     on_one_thread(async {
         let fault = |cause| RunnerFault::Listen { path: path.to_owned(), cause };

@@ -2,8 +2,10 @@
 
 use crate::model::{DeviceId, Role, Scope, ScopeSet};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// Parameters of `connect`, protocol section 2.1. Unknown properties are errors.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -131,7 +133,7 @@ impl ConnectParams {
     ///
     /// # Errors
     /// `at <path>: <why>`, for the client to read.
-    pub(crate) fn read(params: Option<&serde_json::value::RawValue>) -> Result<Self, String> {
+    pub(crate) fn read(params: Option<&RawValue>) -> Result<Self, String> {
         let raw = params.ok_or_else(|| "at params: missing".to_owned())?;
         let params: ConnectParams =
             serde_json::from_str(raw.get()).map_err(|e| super::frame::strip_position(&e.to_string()))?;
@@ -224,28 +226,94 @@ pub(crate) struct HelloParts {
 pub(crate) struct HelloOk;
 
 impl HelloOk {
-    /// The payload, protocol section 2.4.
-    pub(crate) fn payload(parts: HelloParts) -> Value {
-        let scopes: Vec<&str> = parts.scopes.iter().map(Scope::as_str).collect();
-        json!({
-            "type": "hello-ok",
-            "protocol": super::PROTOCOL,
-            "server": {"version": env!("CARGO_PKG_VERSION"), "connId": parts.conn_id, "bootId": parts.boot_id},
-            "features": {"methods": super::METHODS, "events": super::EVENTS, "capabilities": []},
-            "snapshot": {
-                "presence": parts.presence,
-                "health": parts.health,
-                "stateVersion": {"presence": 0, "health": 0},
-                "uptimeMs": parts.uptime_ms,
+    /// The whole response to `connect` as text, protocol section 2.4.
+    pub(crate) fn response(id: &str, parts: &HelloParts) -> String {
+        // What is the same for everybody is rendered once.
+        static FEATURES: LazyLock<Box<RawValue>> = LazyLock::new(|| {
+            let features = json!({"methods": super::METHODS, "events": super::EVENTS, "capabilities": []});
+            serde_json::value::to_raw_value(&features).unwrap_or_default()
+        });
+        let payload = Payload {
+            r#type: "hello-ok",
+            protocol: super::PROTOCOL,
+            server: Server { version: env!("CARGO_PKG_VERSION"), conn_id: &parts.conn_id, boot_id: &parts.boot_id },
+            features: &FEATURES,
+            snapshot: Snapshot {
+                presence: &parts.presence,
+                health: &parts.health,
+                state_version: StateVersion { presence: 0, health: 0 },
+                uptime_ms: parts.uptime_ms,
             },
-            "auth": {"role": parts.role.as_str(), "scopes": scopes, "method": parts.method},
-            "policy": {
-                "maxPayload": super::MAX_FRAME,
-                "maxBufferedBytes": super::MAX_BUFFERED,
-                "tickIntervalMs": super::TICK_MS,
+            auth: Auth {
+                role: parts.role.as_str(),
+                scopes: parts.scopes.iter().map(Scope::as_str).collect(),
+                method: parts.method,
             },
-        })
+            policy: Policy {
+                max_payload: super::MAX_FRAME,
+                max_buffered_bytes: super::MAX_BUFFERED,
+                tick_interval_ms: super::TICK_MS,
+            },
+        };
+        serde_json::to_string(&Response { r#type: "res", id, ok: true, payload }).unwrap_or_default()
     }
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    r#type: &'static str,
+    id: &'a str,
+    ok: bool,
+    payload: Payload<'a>,
+}
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    r#type: &'static str,
+    protocol: u32,
+    server: Server<'a>,
+    features: &'a RawValue,
+    snapshot: Snapshot<'a>,
+    auth: Auth,
+    policy: Policy,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Server<'a> {
+    version: &'static str,
+    conn_id: &'a str,
+    boot_id: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Snapshot<'a> {
+    presence: &'a Value,
+    health: &'a Value,
+    state_version: StateVersion,
+    uptime_ms: u64,
+}
+
+#[derive(Serialize)]
+struct StateVersion {
+    presence: u64,
+    health: u64,
+}
+
+#[derive(Serialize)]
+struct Auth {
+    role: &'static str,
+    scopes: Vec<&'static str>,
+    method: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Policy {
+    max_payload: usize,
+    max_buffered_bytes: usize,
+    tick_interval_ms: u64,
 }
 
 /// Reads a map and refuses a key that comes twice; serde_json alone would keep the last.

@@ -27,7 +27,7 @@ pub(crate) const METHODS: &[&str] = &[
 
 /// Every event a client may be sent.
 pub(crate) const EVENTS: &[&str] =
-    &["connect.challenge", "tick", "presence", "shutdown", "exec.started", "exec.output", "journal.entry"];
+    &["connect.challenge", "tick", "shutdown", "exec.started", "exec.output", "journal.entry"];
 
 /// Why a request is no action.
 #[derive(Debug, Clone, PartialEq, Eq)]

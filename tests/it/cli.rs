@@ -133,3 +133,35 @@ fn output_into_a_closed_pipe_ends_quietly() {
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("y\n", ""));
     eventually("the command is gone", || world.status()["runs"] == 0);
 }
+
+#[test]
+fn a_named_operator_reaches_the_socket_of_a_service_and_a_stranger_is_asked_for_a_token() {
+    use std::io::Read;
+    use std::os::unix::process::CommandExt;
+    let world = World::new(User::Ordinary).config("[gateway.auth]\noperators = [61236]\n");
+    assert!(am_root(), "this test plays three users: run `make test` as root");
+    let as_uid = |uid: u32, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program());
+        command.env_clear().env("HOME", "/nonexistent").current_dir("/");
+        command.env("STATE_DIRECTORY", world.state()).env("RUNTIME_DIRECTORY", world.dir.join("service"));
+        command.uid(uid).gid(uid).args(arguments);
+        command
+    };
+    world.make_dir("service");
+    let config = world.dir.join("vambrace.toml").display().to_string();
+    let mut gateway = as_uid(ORDINARY_UID, &["--config", &config, "gateway", "--port", "0"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("it answers", || finish(&mut as_uid(ORDINARY_UID, &["health"])).code == 0);
+
+    let operator = finish(&mut as_uid(61_236, &["token", "show"]));
+    let stranger = finish(&mut as_uid(61_237, &["token", "show"]));
+
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(gateway.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    gateway.wait().unwrap();
+    let mut log = String::new();
+    gateway.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(operator.exits(0).trim().len(), 43, "{log}");
+    stranger.fails(1, "token missing");
+}

@@ -49,7 +49,7 @@ async fn plain(gateway: &Gateway, session: &Session, action: Action) -> Answer {
     match action {
         Action::Health => Ok(facts::health(gateway)),
         Action::Status => Ok(facts::status(gateway)),
-        Action::SystemPresence => Ok(gateway.hub.presence()),
+        Action::SystemPresence => Ok(gateway.hub.presence(1000)),
         Action::GatewayIdentity => Ok(facts::identity(gateway)),
         Action::ConfigGet => Ok(facts::config(gateway)),
         Action::ExecSignal { run, signal } => exec::signal(gateway, session, &run, signal).await,

@@ -57,3 +57,16 @@ fn narrow_bounds(kept: &[Capability]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Whether all five sets of this process are empty, by the kernel's word.
+pub(crate) fn are_all_empty() -> io::Result<bool> {
+    let fault = |e: caps::errors::CapsError| io::Error::other(e.to_string());
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        if !caps::read(None, set).map_err(fault)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    // Asked one by one (prctl(2)); one that the kernel does not know is not in a set.
+    let present = |capability, set| caps::has_cap(None, set, capability).unwrap_or(false);
+    Ok(!caps::all().into_iter().any(|c| present(c, CapSet::Bounding) || present(c, CapSet::Ambient)))
+}

@@ -11,15 +11,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// SCM_MAX_FD: the kernel takes no more in one message.
 const MOST: usize = 253;
 
-/// Sends these bytes in one piece with these descriptors beside them.
-pub(crate) fn send(socket: &impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends these bytes, or as many of them as the socket takes, with these descriptors beside the first; says how many.
+pub(crate) fn send(socket: &impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     if !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other(format!("more than {MOST} descriptors at once")));
     }
-    let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut beside, SendFlags::NOSIGNAL)?;
-    if sent == bytes.len() { Ok(()) } else { Err(io::Error::other("a message was sent in part")) }
+    Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut beside, SendFlags::NOSIGNAL)?)
 }
 
 /// Receives exactly these many bytes and the descriptors beside them; `None` where the other end is closed.

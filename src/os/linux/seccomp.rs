@@ -155,6 +155,13 @@ pub(crate) fn install(filter: &Filter) -> io::Result<()> {
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Whether a filter is installed on this process, by the kernel's word (prctl(2), PR_GET_SECCOMP).
+pub(crate) fn is_filtered() -> io::Result<bool> {
+    // SAFETY: a question without pointers; its answer is a mode.
+    let mode = unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) };
+    if mode == -1 { Err(io::Error::last_os_error()) } else { Ok(mode == libc::SECCOMP_MODE_FILTER as libc::c_int) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

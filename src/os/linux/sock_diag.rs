@@ -6,7 +6,8 @@
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
@@ -17,8 +18,22 @@ const UID_AT: usize = HEADER + 4 + 48 + 4 + 4 + 4; // inet_diag_msg: 4 bytes, in
 ///
 /// `None` where the kernel knows no such socket (it is gone, or lies in another network namespace).
 pub(crate) fn owner_of_peer(theirs: SocketAddr, ours: SocketAddr) -> io::Result<Option<u32>> {
-    let netlink =
-        socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    // One socket for all questions: making one is most of what a question costs.
+    static LINE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+    let mut line = LINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let netlink = match line.take() {
+        Some(netlink) => netlink,
+        None => {
+            socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?
+        }
+    };
+    let owner = ask(&netlink, theirs, ours)?;
+    // Kept only after a whole answer: what is left unread would be taken for the next one.
+    *line = Some(netlink);
+    Ok(owner)
+}
+
+fn ask(netlink: &OwnedFd, theirs: SocketAddr, ours: SocketAddr) -> io::Result<Option<u32>> {
     send(netlink.as_raw_fd(), &request(theirs, ours), MsgFlags::empty())?;
     let mut answer = [0u8; 1024];
     let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;

@@ -42,6 +42,7 @@ impl Outgoing<'_> {
     /// Sends it. A child that is gone has said why on its status pipe.
     pub(super) fn send(&self, channel: &OwnedFd) -> io::Result<()> {
         let mut fields = Vec::with_capacity(4096);
+        fields.extend([0; LENGTH]);
         put(&mut fields, self.cwd.as_os_str().as_bytes());
         put_number(&mut fields, self.rlimits.pids.into());
         put_number(&mut fields, self.rlimits.data_bytes.unwrap_or(u64::MAX));
@@ -58,17 +59,21 @@ impl Outgoing<'_> {
             put_number(&mut fields, list.len() as u64);
             list.iter().for_each(|text| put(&mut fields, text.as_bytes()));
         }
-        let length = (fields.len() as u64).to_le_bytes();
-        handover::send(channel, &length, &descriptors)?;
-        // The child reads this at once, so writing waits for nothing but that.
-        File::from(channel.try_clone()?).write_all(&fields)
+        let length = (fields.len() - LENGTH) as u64;
+        fields[..LENGTH].copy_from_slice(&length.to_le_bytes());
+        // In one piece as far as the socket takes it: the child wakes once. It reads at once, so the rest follows soon.
+        let sent = handover::send(channel, &fields, &descriptors)?;
+        File::from(channel.try_clone()?).write_all(&fields[sent..])
     }
 }
+
+/// Bytes of the length before the fields.
+const LENGTH: usize = 8;
 
 impl Brief {
     /// Waits for the brief; `None` where the launcher let go of the channel instead.
     pub(super) fn receive(mut channel: File) -> io::Result<Option<Brief>> {
-        let mut length = [0; 8];
+        let mut length = [0; LENGTH];
         let Some(descriptors) = handover::receive(&channel, &mut length)? else { return Ok(None) };
         let mut fields = vec![0; usize::try_from(u64::from_le_bytes(length)).map_err(io::Error::other)?];
         channel.read_exact(&mut fields)?;

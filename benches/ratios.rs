@@ -1,0 +1,388 @@
+//! Speed and size, as ratios and figures measured in one run: `make bench` prints them.
+//!
+//! Every ratio compares two things done in turn by the same client on the same machine in the same minute;
+//! absolute times are printed beside them for orientation only. Nothing here is asserted.
+
+#![allow(clippy::disallowed_methods, reason = "the bans are for the program; a benchmark starts what it compares")]
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tungstenite::{Message, WebSocket};
+
+const ORDINARY_UID: u32 = 61_235;
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some("echo") {
+        return echo_server();
+    }
+    let world = World::new();
+    println!("# Vambrace, measured in one run on {} CPUs", std::thread::available_parallelism().map_or(0, usize::from));
+    size(&world);
+    walls(&world);
+    let gateway = start(&world);
+    memory(&world, &gateway);
+    exec(&gateway);
+    wire(&gateway);
+}
+
+/// A scratch folder with a copy of the program that every user can execute.
+struct World {
+    dir: PathBuf,
+    program: PathBuf,
+    is_root: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("vambrace-bench-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = dir.join("vambrace");
+        fs::copy(env!("CARGO_BIN_EXE_vambrace"), &program).unwrap();
+        let is_root = nix::unistd::geteuid().is_root();
+        World { dir, program, is_root }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+struct Gateway {
+    child: Child,
+    runner: u32,
+    port: u16,
+    token: String,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn ms(from: Instant) -> f64 {
+    from.elapsed().as_secs_f64() * 1e3
+}
+
+fn row(what: &str, value: String, target: &str) {
+    println!("{what:<66} {value:>22}   {target}");
+}
+
+fn size(world: &World) {
+    let bytes = fs::metadata(&world.program).unwrap().len();
+    row("binary, stripped", format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)), "target: at most 16 MiB");
+}
+
+/// The walls against bubblewrap's, in alternating batches so that both see the same machine.
+fn walls(world: &World) {
+    for uid in [world.is_root.then_some(0), world.is_root.then_some(ORDINARY_UID)]
+        .into_iter()
+        .flatten()
+        .map(Some)
+        .chain((!world.is_root).then_some(None))
+    {
+        let who = match uid {
+            Some(0) => "as root",
+            _ => "as an ordinary user",
+        };
+        let (mut fresh, mut reserve, mut bubblewrap) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..5 {
+            fresh.extend(measured(world, uid, &[]));
+            reserve.extend(measured(world, uid, &["--reserve"]));
+            for _ in 0..60 {
+                let start = Instant::now();
+                let done = as_user(Command::new("bwrap"), uid)
+                    .args(["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "/bin/true"])
+                    .status()
+                    .expect("bubblewrap is not installed: apt-get install bubblewrap");
+                assert!(done.success());
+                bubblewrap.push(ms(start));
+            }
+        }
+        let (fresh, reserve, bubblewrap) = (median(fresh), median(reserve), median(bubblewrap));
+        row(
+            &format!("walls around /bin/true {who}, p50, from nothing / bubblewrap"),
+            format!("{fresh:.2} / {bubblewrap:.2} = {:.2}", fresh / bubblewrap),
+            "target: at most 0.4",
+        );
+        row(
+            &format!("walls around /bin/true {who}, p50, from the reserve / bubblewrap"),
+            format!("{reserve:.2} / {bubblewrap:.2} = {:.2}", reserve / bubblewrap),
+            "",
+        );
+    }
+}
+
+fn as_user(mut command: Command, uid: Option<u32>) -> Command {
+    if let Some(uid) = uid.filter(|uid| *uid != 0) {
+        command.uid(uid).gid(uid);
+    }
+    command
+}
+
+/// Times of 60 runs in milliseconds, measured inside the launcher from the order to the end of the whole tree.
+fn measured(world: &World, uid: Option<u32>, flags: &[&str]) -> Vec<f64> {
+    let output = as_user(Command::new(&world.program), uid)
+        .env("HOME", "/nonexistent")
+        .args(["sandbox", "run", "--measure", "60"])
+        .args(flags)
+        .args(["--", "/bin/true"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let times: Vec<f64> = serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    times.iter().map(|ns| ns / 1e6).collect()
+}
+
+/// Starts a gateway nine times; the last one stays.
+fn start(world: &World) -> Gateway {
+    let mut times = Vec::new();
+    let mut last = None;
+    for n in 0..9 {
+        drop(last.take());
+        let state = world.dir.join(format!("state{n}"));
+        // The first start makes keys and folders; what is measured is the second of each pair.
+        drop(launch(world, &state));
+        let (gateway, time) = launch(world, &state);
+        times.push(time);
+        last = Some(gateway);
+    }
+    row("start of the gateway to the first hello-ok, p50", format!("{:.1} ms", median(times)), "target: at most 50 ms");
+    last.unwrap()
+}
+
+fn launch(world: &World, state: &Path) -> (Gateway, f64) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let token_file = state.join("gateway-token");
+    let begun = Instant::now();
+    let child = Command::new(&world.program)
+        .args(["gateway", "--port", &port.to_string(), "--state-dir"])
+        .arg(state)
+        .env("VAMBRACE_LOG", "error")
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut ws, token) = loop {
+        if let (Ok(stream), Ok(token)) = (TcpStream::connect(("127.0.0.1", port)), fs::read_to_string(&token_file)) {
+            break (upgrade(stream, port), token);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    };
+    hello(&mut ws, &token);
+    let time = ms(begun);
+    let mut runner = 0;
+    while runner == 0 {
+        runner = call(&mut ws, "status", json!({}))["payload"]["runner"]["pid"].as_u64().unwrap_or(0) as u32;
+    }
+    (Gateway { child, runner, port, token }, time)
+}
+
+fn resident(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    text.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0
+}
+
+fn memory(_world: &World, gateway: &Gateway) {
+    let mib = f64::from(1 << 20);
+    let mut first = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
+    hello(&mut first, &gateway.token);
+    run_true(&mut first);
+    let (alone, runner) = (resident(gateway.child.id()), resident(gateway.runner));
+    row(
+        "resident memory at rest: gateway + runner",
+        format!("{:.1} + {:.1} = {:.1} MiB", alone / mib, runner / mib, (alone + runner) / mib),
+        "target: at most 30 MiB",
+    );
+    let idle: Vec<_> = (0..1000)
+        .map(|_| {
+            let mut ws = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
+            hello(&mut ws, &gateway.token);
+            ws
+        })
+        .collect();
+    let each = (resident(gateway.child.id()) - alone) / idle.len() as f64 / 1024.0;
+    row("resident memory for each of 1000 idle connections", format!("{each:.1} KiB"), "target: at most 40 KiB");
+}
+
+/// What the gateway adds to a run: the answer's round trip less the runner's own time.
+fn exec(gateway: &Gateway) {
+    let mut ws = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
+    hello(&mut ws, &gateway.token);
+    let (mut whole, mut inside) = (Vec::new(), Vec::new());
+    for _ in 0..300 {
+        let start = Instant::now();
+        let elapsed = run_true(&mut ws);
+        whole.push(ms(start));
+        inside.push(elapsed);
+    }
+    let (whole, inside) = (median(whole), median(inside));
+    row(
+        "exec of /bin/true through the gateway, p50: whole - walls",
+        format!("{whole:.2} - {inside:.2} = {:.2} ms", whole - inside),
+        "target: at most 1 ms",
+    );
+}
+
+fn run_true(ws: &mut Ws) -> f64 {
+    let answer = call(ws, "exec.run", json!({"command": ["/bin/true"]}));
+    assert_eq!(answer["ok"], true, "{answer}");
+    answer["payload"]["elapsedUs"].as_f64().unwrap() / 1e3
+}
+
+/// Handshakes and `health` against a bare echo server with frames of the same size.
+fn wire(gateway: &Gateway) {
+    let mut ws = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
+    let challenge = text(&mut ws).len();
+    let request = connect_request(&gateway.token);
+    ws.send(Message::text(request.as_str())).unwrap();
+    let greeting = text(&mut ws).len();
+    let health = json!({"type": "req", "id": "1", "method": "health", "params": {}}).to_string();
+    ws.send(Message::text(health.as_str())).unwrap();
+    let answer = text(&mut ws).len();
+
+    let mut echo = Command::new(std::env::current_exe().unwrap())
+        .args(["echo", &challenge.to_string(), &greeting.to_string(), &answer.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(echo.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let echo_port: u16 = line.trim().parse().unwrap();
+
+    let handshake = |port: u16| {
+        let mut ws = upgrade(TcpStream::connect(("127.0.0.1", port)).unwrap(), port);
+        text(&mut ws);
+        ws.send(Message::text(request.as_str())).unwrap();
+        text(&mut ws);
+        ws
+    };
+    let (mut ours, mut bare) = (0.0, 0.0);
+    let rate = |port: u16, count: u32| {
+        let start = Instant::now();
+        for _ in 0..count {
+            drop(handshake(port));
+        }
+        f64::from(count) / start.elapsed().as_secs_f64()
+    };
+    let trips = |port: u16, count: u32| {
+        let mut ws = handshake(port);
+        let start = Instant::now();
+        for _ in 0..count {
+            ws.send(Message::text(health.as_str())).unwrap();
+            text(&mut ws);
+        }
+        f64::from(count) / start.elapsed().as_secs_f64()
+    };
+    for _ in 0..5 {
+        ours += rate(gateway.port, 300) / 5.0;
+        bare += rate(echo_port, 300) / 5.0;
+    }
+    row(
+        "handshakes with the token, per second / bare echo server",
+        format!("{ours:.0} / {bare:.0} = {:.2}", ours / bare),
+        "target: at least 0.5",
+    );
+    let (mut ours, mut bare) = (0.0, 0.0);
+    for _ in 0..5 {
+        ours += trips(gateway.port, 2000) / 5.0;
+        bare += trips(echo_port, 2000) / 5.0;
+    }
+    row(
+        "health round trips, per second / bare echo server",
+        format!("{ours:.0} / {bare:.0} = {:.2}", ours / bare),
+        "target: at least 0.5",
+    );
+    drop(echo.stdin.take());
+    let _ = echo.wait();
+}
+
+type Ws = WebSocket<TcpStream>;
+
+fn upgrade(stream: TcpStream, port: u16) -> Ws {
+    stream.set_nodelay(true).unwrap();
+    tungstenite::client(format!("ws://127.0.0.1:{port}/"), stream).unwrap().0
+}
+
+fn text(ws: &mut Ws) -> String {
+    loop {
+        if let Message::Text(text) = ws.read().unwrap() {
+            return text.to_string();
+        }
+    }
+}
+
+fn connect_request(token: &str) -> String {
+    json!({"type": "req", "id": "c", "method": "connect", "params": {
+        "minProtocol": 4, "maxProtocol": 4,
+        "client": {"id": "cli", "mode": "cli", "version": "1", "platform": "linux"},
+        "role": "operator", "scopes": ["operator.admin"], "auth": {"token": token},
+    }})
+    .to_string()
+}
+
+fn hello(ws: &mut Ws, token: &str) {
+    text(ws);
+    ws.send(Message::text(connect_request(token))).unwrap();
+    let answer: Value = serde_json::from_str(&text(ws)).unwrap();
+    assert_eq!(answer["ok"], true, "{answer}");
+}
+
+fn call(ws: &mut Ws, method: &str, params: Value) -> Value {
+    ws.send(Message::text(json!({"type": "req", "id": "q", "method": method, "params": params}).to_string())).unwrap();
+    loop {
+        let frame: Value = serde_json::from_str(&text(ws)).unwrap();
+        if frame["id"] == "q" {
+            return frame;
+        }
+    }
+}
+
+/// A bare tokio-tungstenite server: sends a frame at once, one of another size for the first it gets, then answers
+/// each with a third size. Ends with its standard input.
+fn echo_server() {
+    let sizes: Vec<usize> = std::env::args().skip(2).map(|s| s.parse().unwrap()).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("{}", listener.local_addr().unwrap().port());
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            let _ = stream.set_nodelay(true);
+            let sizes = sizes.clone();
+            tokio::spawn(async move {
+                let Ok(mut ws) = tokio_tungstenite::accept_async(stream).await else { return };
+                let mut sizes = sizes.into_iter();
+                let (first, second, rest) = (sizes.next().unwrap(), sizes.next().unwrap(), sizes.next().unwrap());
+                let _ = ws.send(Message::text("x".repeat(first))).await;
+                let mut answer = second;
+                while let Some(Ok(message)) = ws.next().await {
+                    if !message.is_text() {
+                        break;
+                    }
+                    let _ = ws.send(Message::text("x".repeat(answer))).await;
+                    answer = rest;
+                }
+            });
+        }
+    });
+    let _ = std::io::stdin().read(&mut [0]);
+}
