@@ -5,7 +5,7 @@ CARGO ?= cargo
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vambrace-tools
 DENY_VERSION := 0.20.2
 
-.PHONY: run test lint bench test-compat needs fmt clean
+.PHONY: run test test-walls-off test-compat lint bench needs fmt clean
 
 run:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev"
@@ -15,6 +15,9 @@ test:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps iproute2 systemd"
 	$(CARGO) test --locked
 	@rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*
+
+test-walls-off:
+	tests/walls-off.sh
 
 lint:
 	$(CARGO) fmt --check

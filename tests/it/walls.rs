@@ -554,6 +554,18 @@ fn no_file_with_a_set_id_bit_can_be_made_by_any_call() {
 }
 
 #[test]
+fn the_init_cannot_be_looked_into() {
+    in_both_tiers(|world| {
+        for file in ["environ", "maps", "mem", "cwd", "exe"] {
+            let look = |pid: &str| world.sh(&format!("head -c 1 /proc/{pid}/{file} || readlink /proc/{pid}/{file}"));
+            assert_ne!(look("1").code, 0, "{file}");
+            assert_eq!(look("self").code, i32::from(file == "mem"), "{file}");
+        }
+        assert_ne!(world.sh("ls /proc/1/fd").code, 0);
+    });
+}
+
+#[test]
 fn nothing_tells_of_the_launcher_or_its_control_group() {
     in_both_tiers(|world| {
         let seen = world.sh("cat /proc/1/cgroup /proc/self/cgroup /proc/1/cmdline /proc/1/comm").exits(0);

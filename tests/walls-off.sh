@@ -1,0 +1,57 @@
+#!/bin/bash
+# Switches off one wall after the other in a copy of the tree and sees its test turn red: a test that stays green
+# without its wall tests nothing. Takes some minutes, so it is a target of its own: `make test-walls-off`. Needs root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+git ls-files -z | xargs -0 tar c | tar x -C "$copy"
+cp -r src tests "$copy/"
+cd "$copy"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$OLDPWD/target}/walls-off
+red=0 green=0
+
+# NAME FILE SED-EXPRESSION TEST
+off() {
+  local name=$1 file=$2 expression=$3 test=$4
+  cp "$file" "$copy/.kept"
+  sed -i -E "$expression" "$file"
+  if cmp -s "$file" "$copy/.kept"; then echo "not ok $name: the wall was not found in $file"; green=$((green + 1)); return; fi
+  if ! cargo test --locked --test it --no-run >"$copy/.log" 2>&1; then
+    echo "not ok $name: the copy does not build"; tail -5 "$copy/.log"; green=$((green + 1))
+  elif timeout 300 cargo test --locked --test it -- "$test" >"$copy/.log" 2>&1; then
+    echo "not ok $name: $test stays green without it"; green=$((green + 1))
+  else
+    echo "ok $name: $test turns red"; red=$((red + 1))
+  fi
+  cp "$copy/.kept" "$file"
+}
+
+inside=src/sandbox/native/inside.rs tree=src/sandbox/native/tree.rs
+off "landlock" $inside 's|^ *at\(Step::Landlock, .*||' abstract_sockets_of_the_host
+off "seccomp" $inside 's|^ *at\(Step::Seccomp, .*||; s|if !filtered|if false|; s|else if !filtered|else if false|' the_kernels_further_doors
+off "network namespace" $inside 's/flags \|= CloneFlags::CLONE_NEWNET;/let _ = \&mut flags;/' the_network_is_its_own
+off "pid namespace" $inside 's/ \| CloneFlags::CLONE_NEWPID//; s/std::process::id\(\) != 1/false/' no_process_of_the_host
+off "cgroup namespace" $inside 's|^ *at\(Step::Cgroup, .*||' nothing_tells_of_the_launcher
+off "capabilities" $inside 's|^ *at\(Step::DropAll, .*||; s|^ *at\(Step::CloseDoors, .*|Ok(())|; s|!no_capabilities \{|false {|' no_privilege_is_left
+off "blank title" $inside 's|^ *os::linux::title::blank.*||' nothing_tells_of_the_launcher
+off "death with the launcher" $inside 's|^ *at\(Step::DieWithRunner, .*||' killing_the_runner_fails
+off "undumpable init" $inside 's|^ *at\(Step::Undumpable, .*||; s|os::process::make_dumpable\(\)|Ok(())|' the_init_cannot_be_looked_into
+off "resource limits" $inside 's|^ *at\(Step::Limits, rlimits.*||' a_fork_bomb_is_bounded
+off "read-only system" $tree 's/^const SYSTEM: (.*)read_only: true/const SYSTEM: \1read_only: false/; s/Grant::ReadExecute/Grant::ReadWriteExecute/' a_read_only_workspace_is
+off "sealed root" $tree 's|^ *at\(Step::SealRoot, .*||' the_system_is_read_only
+off "noexec scratch" $tree 's/^const SCRATCH: (.*)no_exec: true/const SCRATCH: \1no_exec: false/' scratch_folders_are_private
+off "masks of proc" $tree 's|^ *mask\(root\)\?;||' devices_are_six
+off "order of nested binds" src/sandbox/plan.rs 's|^ *binds.sort_by_key.*|binds.reverse();|' a_read_only_part_of_a_writable
+off "links refused" src/os/linux/mounts.rs 's/ResolveFlags::NO_SYMLINKS \| ResolveFlags::NO_MAGICLINKS/ResolveFlags::empty()/' a_workspace_that_is_a_link
+off "boundary" src/sandbox/plan.rs 's|^ *boundary::check\(.*||' a_workspace_that_is_a_link
+off "working folder beneath" src/os/fs.rs 's/ResolveFlags::BENEATH \| ResolveFlags::NO_MAGICLINKS/ResolveFlags::empty()/' the_working_folder_is_inside
+off "set-id by O_TMPFILE" src/sandbox/native/filter.rs 's/^const CREATES: .*/const CREATES: u32 = O_CREAT as u32;/' no_file_with_a_set_id_bit
+off "x32 guard" src/os/linux/seccomp.rs 's/^const X32_BIT: u32 = .*/const X32_BIT: u32 = 0xffff_ffff;/' the_kernels_further_doors
+off "id map" src/sandbox/native/launcher.rs 's/\(bind, self.mapping_of\(bind, uid\)\)/(bind, None)/' what_a_command_writes_belongs
+off "output bound" src/runner/pump.rs 's|^ *self.kill\(Ending::OutputLimit\);||' output_is_bounded
+off "deadline" src/runner/pump.rs 's/self.kill\(Ending::TimedOut\)/{}/' every_way_to_end
+off "refused environment" src/policy/judge.rs 's/if let Some\(why\) = \(policy.refused_env\)/if let (Some(why), false) = ((policy.refused_env)/; s/\(name, \&profile.env_allow\) \{/(name, \&profile.env_allow), true) {/' a_variable_that_changes
+
+echo "$red passed, $green failed"
+[ "$green" = 0 ]
