@@ -76,7 +76,9 @@ fn the_system_is_read_only_and_cannot_be_emptied_by_truncate() {
         ] {
             let ran = world.attack(&["write", path]);
             assert_eq!(ran.code, 1, "{path}: {ran:?}");
-            assert!(["EROFS\n", "EACCES\n", "EPERM\n"].contains(&ran.stdout.as_str()), "{path}: {ran:?}");
+            // A new file is refused by the mount itself; Landlock, behind it, would say EACCES.
+            let by_the_mount = ran.stdout == "EROFS\n";
+            assert!(by_the_mount || (!path.ends_with("/x") && ran.stdout == "EACCES\n"), "{path}: {ran:?}");
         }
         for path in ["/usr/bin/env", "/etc/ld.so.cache", "/etc/passwd"] {
             assert_eq!(world.attack(&["truncate", path]).code, 1, "{path}");
