@@ -21,7 +21,8 @@ off() {
   if cmp -s "$file" "$copy/.kept"; then echo "not ok $name: the wall was not found in $file"; green=$((green + 1)); return; fi
   if ! cargo test --locked --test it --no-run >"$copy/.log" 2>&1; then
     echo "not ok $name: the copy does not build"; tail -5 "$copy/.log"; green=$((green + 1))
-  elif timeout 300 cargo test --locked --test it -- "$test" >"$copy/.log" 2>&1; then
+  # In a pid namespace of its own: without its wall a sandbox may survive, and must not do so on this host.
+  elif timeout 300 unshare --pid --fork --kill-child --mount-proc cargo test --locked --test it -- "$test" >"$copy/.log" 2>&1; then
     echo "not ok $name: $test stays green without it"; green=$((green + 1))
   else
     echo "ok $name: $test turns red"; red=$((red + 1))

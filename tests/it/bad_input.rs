@@ -107,7 +107,7 @@ fn frames_that_are_no_requests_are_answered_and_then_end_the_connection() {
 fn requests_beyond_256_at_once_are_told_to_come_back() {
     let world = World::running(User::Ordinary);
     let mut ws = world.connect();
-    let runs: Vec<String> = (0..256).map(|_| ws.ask("exec.run", json!({"command": ["sleep", "86404"]}))).collect();
+    let runs: Vec<String> = (0..256).map(|_| ws.ask("exec.run", json!({"command": ["sleep", mark(86404)]}))).collect();
     let extra = ws.call("health", json!({}));
     assert_eq!(
         (&extra["error"]["code"], &extra["error"]["retryable"]),
@@ -116,7 +116,7 @@ fn requests_beyond_256_at_once_are_told_to_come_back() {
     );
     drop(runs);
     drop(ws);
-    eventually("all of them are gone", || processes_with("86404").is_empty());
+    eventually("all of them are gone", || processes_with(mark(86404)).is_empty());
     eventually("their places are free", || world.status()["runs"] == 0);
     assert_eq!(world.exec(&["true"]).code, 0);
 }
@@ -237,7 +237,7 @@ fn requests_without_reading_the_answers_are_not_taken_any_more() {
 fn input_for_a_command_that_does_not_read_waits_and_stays_bounded() {
     let world = World::running(User::Ordinary);
     let mut ws = world.connect();
-    let id = ws.ask("exec.run", json!({"command": ["sleep", "86405"], "stdin": true}));
+    let id = ws.ask("exec.run", json!({"command": ["sleep", mark(86405)], "stdin": true}));
     let run = ws.event("exec.started")["runId"].clone();
     let before = resident(world.runner_pid());
     use base64::Engine;
@@ -285,7 +285,7 @@ fn pieces_of_input_sent_without_waiting_arrive_in_order() {
 fn one_request_of_any_size_ends_nobody_elses_command() {
     let world = World::running(User::Ordinary);
     let (mut victim, mut hostile) = (world.connect(), world.connect());
-    let id = victim.ask("exec.run", json!({"command": ["sleep", "86412"]}));
+    let id = victim.ask("exec.run", json!({"command": ["sleep", mark(86412)]}));
     let run = victim.event("exec.started")["runId"].clone();
     for params in [
         json!({"command": ["true"], "cwd": "a/".repeat(600_000)}),

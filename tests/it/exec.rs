@@ -191,18 +191,18 @@ fn json_tells_everything_in_one_object() {
 fn a_run_is_cancelled_by_its_word_and_by_its_client_going_away() {
     let world = World::running(User::Ordinary);
     let mut ws = world.connect();
-    let id = ws.ask("exec.run", json!({"command": ["sleep", "86401"]}));
+    let id = ws.ask("exec.run", json!({"command": ["sleep", mark(86401)]}));
     let run = ws.event("exec.started")["runId"].clone();
-    eventually("the command runs", || !processes_with("86401").is_empty());
+    eventually("the command runs", || !processes_with(mark(86401)).is_empty());
     assert_eq!(ws.call("exec.cancel", json!({"runId": run}))["ok"], true);
     let response = ws.response(&id);
     assert_eq!(response["payload"]["ending"], "cancelled", "{response}");
 
-    ws.ask("exec.run", json!({"command": ["sleep", "86402"]}));
+    ws.ask("exec.run", json!({"command": ["sleep", mark(86402)]}));
     ws.event("exec.started");
-    eventually("the command runs", || !processes_with("86402").is_empty());
+    eventually("the command runs", || !processes_with(mark(86402)).is_empty());
     drop(ws);
-    eventually("the command is gone", || processes_with("86402").is_empty());
+    eventually("the command is gone", || processes_with(mark(86402)).is_empty());
     eventually("both ends are recorded", || world.events("exec.finished").len() == 2);
     assert!(world.events("exec.finished").iter().all(|e| e["ending"] == "cancelled"));
 }

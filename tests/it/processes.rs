@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 #[test]
 fn killing_the_runner_fails_its_commands_at_once_and_another_takes_its_place() {
-    for (user, mark) in [(User::Root, "86406"), (User::Ordinary, "86407")] {
+    for (user, mark) in [(User::Root, mark(86406)), (User::Ordinary, mark(86407))] {
         let world = World::running(user);
         let first = world.runner_pid();
         let mut ws = world.connect();
@@ -37,7 +37,7 @@ fn killing_the_runner_fails_its_commands_at_once_and_another_takes_its_place() {
 
 #[test]
 fn killing_the_gateway_leaves_no_process_of_a_sandbox_alive() {
-    for (user, mark) in [(User::Root, "86408"), (User::Ordinary, "86409")] {
+    for (user, mark) in [(User::Root, mark(86408)), (User::Ordinary, mark(86409))] {
         let mut world = World::running(user);
         let runner = world.runner_pid();
         let mut ws = world.connect();
@@ -58,13 +58,13 @@ fn killing_the_gateway_leaves_no_process_of_a_sandbox_alive() {
 fn a_stop_ends_running_commands_and_records_it() {
     let mut world = World::running(User::Ordinary);
     let mut ws = world.connect();
-    ws.ask("exec.run", json!({"command": ["sleep", "86410"]}));
+    ws.ask("exec.run", json!({"command": ["sleep", mark(86410)]}));
     ws.event("exec.started");
-    eventually("it runs", || !processes_with("86410").is_empty());
+    eventually("it runs", || !processes_with(mark(86410)).is_empty());
 
     world.stop(Signal::SIGTERM);
 
-    assert!(processes_with("86410").is_empty());
+    assert!(processes_with(mark(86410)).is_empty());
     let journal = world.state().join("journal").display().to_string();
     let text = world.run(&["journal", "list", "--dir", &journal, "--json"]).exits(0);
     let events: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -141,9 +141,9 @@ fn what_is_no_order_ends_the_connection_and_not_the_runner() {
 fn the_gateway_is_not_dumpable_and_starts_no_command_itself() {
     let world = World::running(User::Ordinary);
     let mut ws = world.connect();
-    let id = ws.ask("exec.run", json!({"command": ["sleep", "86411"]}));
+    let id = ws.ask("exec.run", json!({"command": ["sleep", mark(86411)]}));
     let run = ws.event("exec.started")["runId"].clone();
-    eventually("it runs", || !processes_with("86411").is_empty());
+    eventually("it runs", || !processes_with(mark(86411)).is_empty());
     let gateway = world.gateway_pid();
     let children = std::fs::read_to_string(format!("/proc/{gateway}/task/{gateway}/children")).unwrap_or_default();
     let runner = world.runner_pid();
@@ -159,7 +159,7 @@ fn the_gateway_is_not_dumpable_and_starts_no_command_itself() {
 
 #[test]
 fn a_runner_killed_amid_many_launches_leaves_no_sandbox_alive() {
-    for (user, mark) in [(User::Root, "86413"), (User::Ordinary, "86414")] {
+    for (user, mark) in [(User::Root, mark(86413)), (User::Ordinary, mark(86414))] {
         let world = World::running(user);
         for round in 0..5 {
             let mut ws = world.connect();

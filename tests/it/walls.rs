@@ -359,7 +359,7 @@ fn a_read_only_workspace_is_read_only_and_a_further_folder_is_shown_as_asked() {
 #[test]
 fn what_a_command_leaves_behind_dies_with_it() {
     in_both_tiers(|world| {
-        let mark = format!("8640{}", world.port());
+        let mark = format!("86400.{}", world.port());
         world
             .sh(&format!("setsid sleep {mark} & (sleep {mark} &) ; nohup sleep {mark} >/dev/null 2>&1 & exit 0"))
             .exits(0);
@@ -390,11 +390,11 @@ fn a_fork_bomb_is_bounded_and_the_next_command_runs() {
             "--",
             "sh",
             "-c",
-            "for i in $(seq 50); do sleep 86403 & done; echo started; kill $(jobs -p); wait",
+            &format!("for i in $(seq 50); do sleep {} & done; echo started; kill $(jobs -p); wait", mark(86403)),
         ]);
         assert!(ran.stderr.to_lowercase().contains("fork"), "{ran:?}");
         world.run(&["exec", "--timeout", "500ms", "--", "sh", "-c", ":(){ :|:& };: ; sleep 100"]);
-        assert_eq!(processes_with("86403"), Vec::<i32>::new());
+        assert_eq!(processes_with(mark(86403)), Vec::<i32>::new());
         assert_eq!(world.exec(&["echo", "alive"]).exits(0), "alive\n");
     }
 }

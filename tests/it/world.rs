@@ -506,6 +506,14 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Seconds for a `sleep` that no other test and no other run of the tests sleeps: its mark in the process list.
+pub fn mark(seconds: u32) -> &'static str {
+    static MARKS: std::sync::Mutex<std::collections::BTreeMap<u32, &'static str>> =
+        std::sync::Mutex::new(std::collections::BTreeMap::new());
+    let mut marks = MARKS.lock().unwrap();
+    marks.entry(seconds).or_insert_with(|| format!("{seconds}.{}", std::process::id()).leak())
+}
+
 /// Pids whose command line holds this word.
 pub fn processes_with(word: &str) -> Vec<i32> {
     let me = std::process::id() as i32;
