@@ -12,7 +12,7 @@ run:
 	@docs/demo.sh
 
 test:
-	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps iproute2 systemd"
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps systemd"
 	$(CARGO) test --locked
 	@rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*
 

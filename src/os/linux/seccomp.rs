@@ -111,12 +111,17 @@ fn search(line: &[(u32, Rule)], program: &mut Vec<libc::sock_filter>) {
         return;
     };
     let (low, high) = line.split_at(line.len() / 2);
-    // A conditional jump reaches 255 instructions, an unconditional one any number.
-    program.push(op(AT_LEAST, 0, 1, high[0].0));
-    let jump = program.len();
-    program.push(op(GO, 0, 0, 0));
-    search(low, program);
-    program[jump].k = (program.len() - jump - 1) as u32;
+    let mut below = Vec::new();
+    search(low, &mut below);
+    // A conditional jump reaches 255 instructions; further it needs an unconditional one to help.
+    match u8::try_from(below.len()) {
+        Ok(over) => program.push(op(AT_LEAST, over, 0, high[0].0)),
+        Err(_) => {
+            program.push(op(AT_LEAST, 0, 1, high[0].0));
+            program.push(op(GO, 0, 0, below.len() as u32));
+        }
+    }
+    program.append(&mut below);
     search(high, program);
 }
 

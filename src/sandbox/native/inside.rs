@@ -66,6 +66,8 @@ fn serve(base: &Base<'_>, launcher: &File, channel: File, status: &File) -> Resu
         at(Step::UserMap, os::process::make_dumpable())?;
         at(Step::UserMap, userns::map_self(base.owner.uid, base.owner.gid))?;
     }
+    // The command inherits it all: what the launcher ignores, or blocks, is not the command's affair.
+    clone::reset_signals();
     // When the host itself runs short, a command goes before anything else. Raising it needs no right (proc(5)).
     at(Step::Limits, fs::write("/proc/self/oom_score_adj", "900"))?;
     let tree = Tree::base(&base.owner, base.system, base.shape.scratch_bytes)?;
@@ -239,7 +241,6 @@ fn read_back() -> Steps<Evidence> {
 fn start(brief: &Brief, status: &File) -> Result<std::convert::Infallible, Failure> {
     let command = clone::spawn_borrowing(|| {
         let _ = rustix::process::setsid();
-        clone::reset_signals();
         let error = clone::exec_first(&brief.candidates, &brief.argv, &brief.env);
         let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
         let _ = { status }.write_all(&Report::ExecFailed { errno }.encode());
