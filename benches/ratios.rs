@@ -126,7 +126,7 @@ fn walls(world: &World) {
         row(
             &format!("walls around /bin/true {who}, p50, from the reserve / bubblewrap"),
             format!("{reserve:.2} / {bubblewrap:.2} = {:.2}", reserve / bubblewrap),
-            "",
+            "target: at most 0.4",
         );
     }
 }
