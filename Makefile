@@ -13,8 +13,7 @@ run:
 
 test:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps systemd"
-	$(CARGO) test --locked
-	@rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*
+	@$(CARGO) test --locked; tested=$$?; rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*; exit $$tested
 
 test-walls-off:
 	tests/walls-off.sh

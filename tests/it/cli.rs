@@ -149,19 +149,16 @@ fn a_named_operator_reaches_the_socket_of_a_service_and_a_stranger_is_asked_for_
     };
     world.make_dir("service");
     let config = world.dir.join("vambrace.toml").display().to_string();
-    let mut gateway = as_uid(ORDINARY_UID, &["--config", &config, "gateway", "--port", "0"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = as_uid(ORDINARY_UID, &["--config", &config, "gateway", "--port", "0"]);
+    let mut gateway = Spawned(command.stderr(std::process::Stdio::piped()).spawn().unwrap());
     eventually("it answers", || finish(&mut as_uid(ORDINARY_UID, &["health"])).code == 0);
 
     let operator = finish(&mut as_uid(61_236, &["token", "show"]));
     let stranger = finish(&mut as_uid(61_237, &["token", "show"]));
 
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(gateway.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
-    gateway.wait().unwrap();
+    gateway.stop(nix::sys::signal::Signal::SIGTERM);
     let mut log = String::new();
-    gateway.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    gateway.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert_eq!(operator.exits(0).trim().len(), 43, "{log}");
     stranger.fails(1, "token missing");
 }

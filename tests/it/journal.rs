@@ -122,15 +122,14 @@ fn a_journal_that_was_removed_is_noticed_before_the_next_act() {
 fn tail_shows_what_was_and_then_what_comes() {
     let world = World::running(User::Ordinary);
     world.exec(&["echo", "first"]).exits(0);
-    let mut tail =
-        world.command(&["journal", "tail", "--event", "exec.permitted"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let tail = world.command(&["journal", "tail", "--event", "exec.permitted"]).stdout(Stdio::piped()).spawn();
+    let mut tail = Spawned(tail.unwrap());
+    let mut lines = BufReader::new(tail.0.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().contains("first"));
     world.exec(&["echo", "second\u{1b}[2J\nforged  line"]).exits(0);
     let second = lines.next().unwrap().unwrap();
     assert!(second.contains("second") && !second.contains('\u{1b}'), "{second:?}");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(tail.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
-    tail.wait().unwrap();
+    tail.stop(nix::sys::signal::Signal::SIGINT);
 }
 
 #[test]

@@ -79,13 +79,14 @@ fn a_runner_that_is_its_own_service_takes_orders_from_the_gateways_uid_alone() {
     let mut world = World::new(User::Ordinary).config("[runner]\nsocket = \"@/run/runner.sock\"\n");
     let socket = world.dir.join("run/runner.sock");
     let path = socket.display().to_string();
-    let mut runner = world.command(&["runner", "--socket", &path]).stdin(Stdio::null()).spawn().unwrap();
+    let runner = world.command(&["runner", "--socket", &path]).stdin(Stdio::null()).spawn().unwrap();
+    let mut runner = Spawned(runner);
     eventually("it listens", || socket.exists());
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
 
     world.start_again();
     assert_eq!(world.exec(&["echo", "through a service"]).exits(0), "through a service\n");
-    assert_eq!(world.runner_pid(), runner.id() as i32);
+    assert_eq!(world.runner_pid(), runner.0.id() as i32);
 
     if am_root() {
         // Root can reach the socket, but it is not the gateway.
@@ -96,8 +97,7 @@ fn a_runner_that_is_its_own_service_takes_orders_from_the_gateways_uid_alone() {
         assert_eq!(said, b"", "the runner introduced itself to a stranger");
     }
     world.stop(Signal::SIGTERM);
-    kill(Pid::from_raw(runner.id() as i32), Signal::SIGTERM).unwrap();
-    assert!(runner.wait().unwrap().success());
+    assert!(runner.stop(Signal::SIGTERM).success());
     assert!(!socket.exists());
 }
 
@@ -113,8 +113,8 @@ fn what_is_no_order_ends_the_connection_and_not_the_runner() {
     fn check(world: &World, relative: &str) {
         use std::io::Write;
         let socket = world.dir.join(relative);
-        let mut runner =
-            world.command(&["runner", "--socket", socket.to_str().unwrap()]).stdin(Stdio::null()).spawn().unwrap();
+        let runner = world.command(&["runner", "--socket", socket.to_str().unwrap()]).stdin(Stdio::null()).spawn();
+        let mut runner = Spawned(runner.unwrap());
         eventually("it listens", || UnixStream::connect(&socket).is_ok());
         let garbage: [&[u8]; 5] = [
             b"\xff\xff\xff\xff",
@@ -132,8 +132,7 @@ fn what_is_no_order_ends_the_connection_and_not_the_runner() {
             assert!(said.is_empty() || said[2..5] == [0, 0, 1], "it may greet, and ends: {said:?}");
         }
         assert!(UnixStream::connect(&socket).is_ok());
-        kill(Pid::from_raw(runner.id() as i32), Signal::SIGTERM).unwrap();
-        assert!(runner.wait().unwrap().success());
+        assert!(runner.stop(Signal::SIGTERM).success());
     }
 }
 

@@ -79,6 +79,24 @@ pub struct World {
     port: u16,
 }
 
+/// A process that ends with the test, however the test ends.
+pub struct Spawned(pub Child);
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Spawned {
+    /// Sends it a signal and waits for its end.
+    pub fn stop(&mut self, signal: nix::sys::signal::Signal) -> std::process::ExitStatus {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), signal).unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
 /// What a command left.
 #[derive(Debug)]
 pub struct Ran {
