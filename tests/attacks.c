@@ -177,6 +177,8 @@ int main(int argc, char **argv) {
   if (IS("creat-suid")) return done(creat(arg, 04755));
   if (IS("mknod-suid")) return done(mknod(arg, S_IFREG | 04755, 0));
   if (IS("io_setup")) { long c = 0; return done(syscall(SYS_io_setup, 1, &c)); }
+  if (IS("huge-mmap")) return done(mmap(NULL, 2 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED ? -1 : 0);
+  if (IS("huge-memfd")) return done(memfd_create("x", MFD_HUGETLB));
   if (IS("sctp")) return done(socket(AF_INET, SOCK_STREAM, 132));
   if (IS("mknod-device")) return done(mknod(arg, S_IFCHR | 0666, 0x103));
   if (IS("mknod-fifo")) return done(mknod(arg, S_IFIFO | 0666, 0));

@@ -142,7 +142,12 @@ impl Gateway {
 
     /// Writes the last record. Runs that were cancelled have written theirs by then.
     pub(crate) fn write_farewell(&self) {
-        if let Err(error) = self.parts.journal.append(Record::new(Event::GatewayStopped)) {
+        let mut record = Record::new(Event::GatewayStopped);
+        let unrecorded = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).counted;
+        if unrecorded > 0 {
+            record = record.error(&format!("{unrecorded} refused connections were not recorded"));
+        }
+        if let Err(error) = self.parts.journal.append(record) {
             tracing::error!(%error, "cannot record the stop");
         }
     }

@@ -114,6 +114,7 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
     let unable = launcher.as_ref().err().map(ToString::to_string);
     let hello = Hello { version: VERSION, pid: std::process::id(), unable };
     let writer = tokio::task::spawn_local(write_all(to, hello, queue));
+    let keeper = tokio::task::spawn_local(keep_tidy(launcher.clone()));
     let mut runs: HashMap<u64, mpsc::UnboundedSender<Order>> = HashMap::new();
     let mut pumps = JoinSet::new();
     loop {
@@ -149,7 +150,19 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
     drop(runs);
     drop(reports);
     while pumps.join_next().await.is_some() {}
+    keeper.abort();
     writer.abort();
+}
+
+/// How often the child in reserve is looked at.
+const TIDY_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
+
+async fn keep_tidy(launcher: Result<Rc<RefCell<Launcher>>, LaunchFault>) {
+    let Ok(launcher) = launcher else { return };
+    loop {
+        tokio::time::sleep(TIDY_EVERY).await;
+        launcher.borrow_mut().tidy();
+    }
 }
 
 async fn write_all(mut to: OwnedWriteHalf, hello: Hello, mut queue: mpsc::Receiver<(u64, Report)>) {

@@ -193,26 +193,33 @@ fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, R
         boundary::check(path, protected)?;
         binds.push(Bind { source: path.clone(), target: WORKSPACE.into(), shown, required: true, named: true });
     }
-    check_nesting(&binds)?;
-    // A part is mounted after, so on top of, the whole it lies in: read-only inside writable stays read-only.
-    binds.sort_by_key(|bind| bind.target.components().count());
+    check_overlap(&binds)?;
     Ok(binds)
 }
 
-/// A read-only folder is nothing if the same folder is writable at another place.
-fn check_nesting(binds: &[Bind]) -> Result<(), RunFault> {
-    for (inner, outer) in binds.iter().flat_map(|a| binds.iter().map(move |b| (a, b))) {
-        let Ok(rest) = inner.source.strip_prefix(&outer.source) else { continue };
-        let covered = inner.target == outer.target.join(rest) && inner.target != outer.target;
-        if inner.shown == Shown::ReadOnly && outer.shown == Shown::Writable && !covered {
+/// Refuses folders of a profile that hold each other, on the host or inside.
+///
+/// A read-only part of a writable folder would be void: the folders between them can be renamed away. And its mount
+/// point would be looked up through a folder that another run of the agent may be changing at that moment, by a
+/// process that is still root. Every mount point therefore lies in a tree of our own.
+fn check_overlap(binds: &[Bind]) -> Result<(), RunFault> {
+    let overlap = |a: &Path, b: &Path| a.starts_with(b) || b.starts_with(a);
+    for (at, one) in binds.iter().enumerate() {
+        for other in &binds[at + 1..] {
+            if overlap(&one.source, &other.source) || overlap(&one.target, &other.target) {
+                return Err(RunFault::Refused {
+                    what: format!("{} and {} lie in each other", one.source.display(), other.source.display()),
+                    hint: "show folders that stand beside each other: a part of a shown folder cannot be shown \
+                           otherwise than the whole"
+                        .into(),
+                });
+            }
+        }
+        // The places that are ours inside the walls.
+        if one.target != Path::new(WORKSPACE) && overlap(&one.target, Path::new(WORKSPACE)) {
             return Err(RunFault::Refused {
-                what: format!(
-                    "{} is to be read-only, but lies in {}, which is writable as {}",
-                    inner.source.display(),
-                    outer.source.display(),
-                    outer.target.display()
-                ),
-                hint: "make the outer folder read-only as well, or show parts of it".into(),
+                what: format!("{} would cover the workspace", one.source.display()),
+                hint: "choose a folder at another path".into(),
             });
         }
     }
@@ -290,24 +297,23 @@ mod tests {
     }
 
     #[test]
-    fn read_only_inside_writable_is_mounted_on_top_or_refused() {
-        let profile = |workspace: &str, ro: &str, rw: &str| SandboxProfile {
-            workspace: Some(workspace.into()),
-            read_only: vec![ro.into()],
-            read_write: vec![rw.into()],
-            ..Default::default()
+    fn folders_of_a_profile_do_not_hold_each_other() {
+        let allowed = |workspace: &str, ro: &str, rw: &str| {
+            let profile = SandboxProfile {
+                workspace: Some(workspace.into()),
+                read_only: vec![ro.into()],
+                read_write: vec![rw.into()],
+                ..Default::default()
+            };
+            named(&profile, &Protected::default()).is_ok()
         };
-        let targets = |p: &SandboxProfile| {
-            named(p, &Protected::default())
-                .map(|b| b.iter().map(|b| b.target.display().to_string()).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            targets(&profile("/srv/w", "/srv/t/secret", "/srv/t")).unwrap(),
-            ["/workspace", "/srv/t", "/srv/t/secret"]
-        );
-        assert!(targets(&profile("/srv/w", "/srv/w/.git", "/srv/t")).is_err());
-        assert!(targets(&profile("/srv/w", "/srv/t", "/srv/t")).is_err());
-        assert!(targets(&profile("/srv/w", "/srv/tt", "/srv/t")).is_ok());
+        assert!(allowed("/srv/w", "/srv/tt", "/srv/t"));
+        assert!(!allowed("/srv/w", "/srv/t/secret", "/srv/t"));
+        assert!(!allowed("/srv/w", "/srv/t", "/srv/t/part"));
+        assert!(!allowed("/srv/w", "/srv/t", "/srv/t"));
+        assert!(!allowed("/srv/w", "/srv/w/.git", "/srv/t"));
+        assert!(!allowed("/srv/w", "/workspace/data", "/srv/t"));
+        assert!(!allowed("/srv/w", "/srv/x", "/workspace"));
     }
 
     #[test]

@@ -176,3 +176,20 @@ fn a_runner_killed_amid_many_launches_leaves_no_sandbox_alive() {
         }
     }
 }
+
+#[test]
+fn an_init_in_reserve_that_died_costs_the_next_command_nothing_and_none_waits_for_long() {
+    for user in USERS {
+        let world = World::running(user);
+        let runner = world.runner_pid();
+        let reserve = || {
+            let children = std::fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
+            children.split_whitespace().map(|pid| pid.parse::<i32>().unwrap()).collect::<Vec<_>>()
+        };
+        world.exec(&["true"]).exits(0);
+        eventually("one waits", || reserve().len() == 1);
+        kill(Pid::from_raw(reserve()[0]), Signal::SIGKILL).unwrap();
+        assert_eq!(world.exec(&["echo", "unharmed"]).exits(0), "unharmed\n");
+        eventually("it is let go of", || reserve().is_empty());
+    }
+}

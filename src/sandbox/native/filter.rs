@@ -471,6 +471,12 @@ fn rules() -> BTreeMap<u32, Rule> {
     rules.insert(SYS_personality as u32, only(PERSONALITIES.iter().map(|p| vec![Argument::Is(0, *p)]).collect()));
     rules.insert(SYS_clone as u32, except(vec![vec![Argument::Has(0, NAMESPACE_FLAGS as u32)]]));
     rules.insert(SYS_ioctl as u32, except(REFUSED_IOCTLS.iter().map(|r| vec![Argument::Is(1, *r)]).collect()));
+    // Huge pages are outside the bound on memory, and few on a host.
+    for (number, flags_at, huge) in
+        [(SYS_mmap, 3, MAP_HUGETLB as u32), (SYS_memfd_create, 1, MFD_HUGETLB), (SYS_shmget, 2, SHM_HUGETLB as u32)]
+    {
+        rules.insert(number as u32, except(vec![vec![Argument::Has(flags_at, huge)]]));
+    }
     for (number, condition, mode_at) in SET_ID_MAKERS {
         let row = condition.iter().copied().chain([Argument::Has(*mode_at, S_ISUID | S_ISGID)]).collect();
         rules.insert(*number as u32, except(vec![row]));

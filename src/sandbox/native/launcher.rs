@@ -184,13 +184,26 @@ impl Launcher {
 
     /// The waiting child, if it is of this shape and sees the host as it is now.
     fn take_spare(&mut self, shape: &Shape) -> Option<Spare> {
-        let changed = self.mounts.has_changed();
+        self.tidy();
         let spare = self.spare.take()?;
-        if spare.shape == *shape && !changed && spare.made.elapsed() < LONGEST_WAIT {
+        if spare.shape == *shape {
             return Some(spare);
         }
         self.taken.remove(&spare.inmate.slot);
         None
+    }
+
+    /// Lets go of a waiting child that is too old, has died, or holds mounts that the host has changed since.
+    ///
+    /// Called every few seconds too, so that no file system stays busy for it after the host has unmounted it.
+    pub(crate) fn tidy(&mut self) {
+        let changed = self.mounts.has_changed();
+        let Some(spare) = &self.spare else { return };
+        let dead = os::process::wait_readable(&spare.inmate.pidfd, Some(Duration::ZERO)).unwrap_or(true);
+        if changed || dead || spare.made.elapsed() >= LONGEST_WAIT {
+            self.taken.remove(&spare.inmate.slot);
+            self.spare = None;
+        }
     }
 
     /// Forks a child that builds what it can and waits.

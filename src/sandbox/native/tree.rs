@@ -123,7 +123,8 @@ fn attach(root: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path) -> io::Resu
         if let Some(folder) = relative.parent() {
             fs::create_dir_all(folder)?;
         }
-        File::create(relative)?;
+        // Never through something that is there: it would be somebody's file.
+        File::create_new(relative)?;
     }
     mounts::attach(tree, root, relative)
 }
