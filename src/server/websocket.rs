@@ -54,8 +54,10 @@ pub(super) async fn serve<S: Stream>(upgraded: Upgraded, peer: Peer, gateway: Ar
     let alive = AtomicBool::new(true);
     // Both halves in one task: the first to end ends the other.
     tokio::select! {
-        () = write(&mut sink, outlet, &alive) => {}
+        // Reading first: what it answers is then written in the same turn, without another wake.
+        biased;
         () = read(&mut stream, connection, &allowance, place, &alive) => {}
+        () = write(&mut sink, outlet, &alive) => {}
     }
     allowance.lift();
     if let Ok(socket) = sink.reunite(stream) {
