@@ -79,7 +79,7 @@ pub(crate) struct Enforcement {
     pub(crate) host_uid: u32,
     /// The Landlock ABI whose every right is handled.
     pub(crate) landlock_abi: u8,
-    /// `Seccomp:` of /proc/self/status was 2 and this many filters were installed.
+    /// The kernel said that this process is filtered; so many filters were installed.
     pub(crate) seccomp_filters: u8,
     pub(crate) no_new_privs: bool,
     /// Effective, permitted, inheritable, bounding and ambient sets were all empty.

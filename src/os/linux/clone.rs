@@ -23,11 +23,11 @@ fn assert_single_threaded() -> io::Result<()> {
     Err(io::Error::other(format!("the launcher has {threads} threads; it forks only while it has one")))
 }
 
-/// Forks with these new namespaces and, where given, straight into this cgroup v2 folder (kernel 5.7).
+/// Forks with these new namespaces.
 ///
 /// # Errors
 /// EPERM where the namespaces need a privilege, ENOSPC or EUSERS where their number is limited.
-pub(crate) fn fork(namespaces: CloneFlags, into_cgroup: Option<RawFd>) -> io::Result<Fork> {
+pub(crate) fn fork(namespaces: CloneFlags) -> io::Result<Fork> {
     assert_single_threaded()?;
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain data for which all zeroes is valid.
@@ -35,10 +35,6 @@ pub(crate) fn fork(namespaces: CloneFlags, into_cgroup: Option<RawFd>) -> io::Re
     args.flags = namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    if let Some(fd) = into_cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = fd as u64;
-    }
     // SAFETY: no CLONE_VM and no stack, so this is fork(2): the child has its own copy of this memory and
     // returns here. The process has one thread (checked above), so no lock is held by another.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
@@ -70,9 +66,6 @@ pub(crate) fn spawn_borrowing<F: FnMut()>(mut child: F) -> io::Result<i32> {
     };
     if pid == -1 { Err(io::Error::last_os_error()) } else { Ok(pid) }
 }
-
-/// `CLONE_INTO_CGROUP` of linux/sched.h; too wide for nix's flags.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Closes every descriptor from `first` upwards (kernel 5.9).
 pub(crate) fn close_from(first: RawFd) -> io::Result<()> {

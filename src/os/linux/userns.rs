@@ -21,7 +21,7 @@ pub(crate) fn map_self(uid: u32, gid: u32) -> io::Result<()> {
 /// Made by a child that lives for the moment of it; root only.
 pub(crate) fn mapping(disk: (u32, u32), seen: (u32, u32)) -> io::Result<OwnedFd> {
     let (mut waiting, done) = io::pipe()?;
-    match fork(CloneFlags::CLONE_NEWUSER, None)? {
+    match fork(CloneFlags::CLONE_NEWUSER)? {
         Fork::Child => {
             drop(done);
             let _ = waiting.read(&mut [0]);

@@ -221,7 +221,7 @@ impl Launcher {
         let (channel, theirs) = UnixStream::pair().map_err(wall("make a channel"))?;
         let owner = self.owner(slot);
         let flags = inside::namespaces(self.tier, shape.network);
-        match clone::fork(flags, None).map_err(wall("make the namespaces"))? {
+        match clone::fork(flags).map_err(wall("make the namespaces"))? {
             Fork::Child => inside::live(
                 Base {
                     owner,

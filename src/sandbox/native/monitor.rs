@@ -26,7 +26,7 @@ pub(super) enum Report {
     Signaled(u8),
 }
 
-/// What /proc/self/status and the recipe say once all walls stand.
+/// What the kernel says of the child once all walls stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Evidence {
     pub(super) seccomp_filters: u8,

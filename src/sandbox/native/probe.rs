@@ -64,7 +64,7 @@ fn namespace(wall: &'static str, flags: CloneFlags) -> Probe {
 }
 
 fn try_fork(flags: CloneFlags) -> io::Result<()> {
-    match clone::fork(flags, None)? {
+    match clone::fork(flags)? {
         Fork::Child => clone::exit_now(0),
         Fork::Parent { pidfd, .. } => os::process::wait_pidfd(&pidfd),
     }
