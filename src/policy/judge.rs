@@ -90,7 +90,7 @@ fn walls(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, Stri
             return Err(deny(
                 "sandbox.env",
                 format!("the environment variable {name:?} {why}"),
-                "leave it out, or let an operator add its name to `env` of the sandbox settings",
+                "leave it out; a name that is merely not listed can be added to `env` of the sandbox settings",
             ));
         }
     }
