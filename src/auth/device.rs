@@ -8,15 +8,22 @@ use crate::wire::{ConnectParams, DeviceParams, signed_payload};
 /// How far a device's clock may be off; freshness itself rests on the nonce.
 const SKEW_MS: i64 = 120_000;
 
+/// A device that has proved itself on this connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proven {
+    pub(crate) id: DeviceId,
+    pub(crate) key: [u8; 32],
+}
+
 /// Verifies in the protocol's order: id, time, nonce, key, signature (v3, then v2).
 pub(super) fn verify(
     device: &DeviceParams,
     params: &ConnectParams,
     nonce: &str,
     now: UnixMillis,
-) -> Result<DeviceId, Refusal> {
-    let key = public_key(&device.public_key).ok_or(Refusal::DeviceKeyInvalid)?;
-    let id = DeviceId(crypto::hex(&crypto::sha256(&[&key])));
+) -> Result<Proven, Refusal> {
+    let raw = public_key(&device.public_key).ok_or(Refusal::DeviceKeyInvalid)?;
+    let id = DeviceId(crypto::hex(&crypto::sha256(&[&raw])));
     if id.0 != device.id {
         return Err(Refusal::DeviceIdMismatch);
     }
@@ -30,12 +37,12 @@ pub(super) fn verify(
     if device.nonce != nonce {
         return Err(Refusal::DeviceNonceMismatch);
     }
-    let key = PublicKey::parse(&key).ok_or(Refusal::DeviceKeyInvalid)?;
+    let key = PublicKey::parse(&raw).ok_or(Refusal::DeviceKeyInvalid)?;
     let signature = crypto::from_base64url(&device.signature).ok_or(Refusal::DeviceSignatureInvalid)?;
     let holds = [3, 2].into_iter().any(|version| {
         key.verify(signed_payload(version, params, &id, device.signed_at, nonce).as_bytes(), &signature)
     });
-    if holds { Ok(id) } else { Err(Refusal::DeviceSignatureInvalid) }
+    if holds { Ok(Proven { id, key: raw }) } else { Err(Refusal::DeviceSignatureInvalid) }
 }
 
 /// The raw 32 bytes, from base64url, base64 or PEM (SubjectPublicKeyInfo, RFC 8410).
@@ -79,7 +86,7 @@ mod tests {
     }
 
     fn check(params: &ConnectParams, nonce: &str) -> Result<DeviceId, Refusal> {
-        verify(params.device.as_ref().unwrap(), params, nonce, NOW)
+        verify(params.device.as_ref().unwrap(), params, nonce, NOW).map(|proven| proven.id)
     }
 
     #[test]

@@ -27,9 +27,13 @@ pub(super) struct PlaceArgs {
     /// State folder; its gateway has its sockets below it [env: VAMBRACE_STATE_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
-    /// Gateway to talk to, ws://HOST:PORT on loopback, with VAMBRACE_TOKEN; otherwise its unix socket [env: VAMBRACE_GATEWAY_URL]
+    /// Gateway to talk to instead of the one on its unix socket: wss://HOST[:PORT], or ws:// on loopback; with
+    /// VAMBRACE_TOKEN or VAMBRACE_PASSWORD, or as a paired device [env: VAMBRACE_GATEWAY_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub(super) url: Option<String>,
+    /// SHA-256 of the certificate that gateway must show; remembered once it did [env: VAMBRACE_GATEWAY_FINGERPRINT]
+    #[arg(long, global = true, value_name = "HEX")]
+    pub(super) fingerprint: Option<String>,
 }
 
 /// Whether facts are printed for machines.
@@ -58,6 +62,15 @@ pub(super) enum Command {
     /// Show or replace the gateway's token; on the gateway's own host only
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Set the gateway's password, from a prompt or standard input
+    #[command(subcommand)]
+    Password(PasswordCommand),
+    /// Say which devices may come in, and pair this command line with a gateway
+    #[command(subcommand)]
+    Devices(DevicesCommand),
+    /// Say what paired nodes may offer
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Read the journal and check its chain
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -81,7 +94,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct GatewayArgs {
-    /// Where to listen: `loopback` or a loopback address
+    /// Where to listen: `loopback`, `tailnet`, `lan` or an address; beyond loopback with TLS or a trusted proxy
     #[arg(long)]
     pub(super) bind: Option<String>,
     /// TCP port; 0 takes a free one
@@ -276,4 +289,188 @@ pub(super) enum ConfigCommand {
     Path,
     /// Print the JSON Schema of the file
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PasswordCommand {
+    /// Set it; the old one opens nothing any more, and its connections are closed
+    Set,
+}
+
+/// What a device comes in as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum RoleArg {
+    /// It asks: an operator's client, or an agent
+    Operator,
+    /// It is asked: a host that runs commands for the gateway
+    Node,
+}
+
+impl RoleArg {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            RoleArg::Operator => "operator",
+            RoleArg::Node => "node",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DevicesCommand {
+    /// Show requests that wait, and paired devices
+    List(Output),
+    /// Let a device in that waits, for what it asks or less
+    Approve(ApproveArgs),
+    /// Refuse a request; the device may ask again
+    Reject(RequestArgs),
+    /// Take a device's token away; it must be approved again
+    Revoke(RevokeArgs),
+    /// Give a device a new token; it may hold less from then on, never more
+    Rotate(RotateArgs),
+    /// Give a device a name
+    Rename(RenameArgs),
+    /// Forget a device and everything granted to it
+    Remove(DeviceArgs),
+    /// Make a setup code that pairs one device at once
+    Invite(InviteArgs),
+    /// Pair this command line with the gateway that made a setup code
+    Join(JoinArgs),
+    /// Show who this command line is to gateways
+    Identity(IdentityArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApproveArgs {
+    /// The request, or the beginning of it
+    pub(super) request: String,
+    /// Grant only this scope of those asked for; may be given again
+    #[arg(long, value_name = "SCOPE")]
+    pub(super) scope: Vec<String>,
+    /// It is this agent, and may run commands for itself and nothing else
+    #[arg(long, value_name = "AGENT", conflicts_with = "scope")]
+    pub(super) agent: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RequestArgs {
+    /// The request, or the beginning of it
+    pub(super) request: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeviceArgs {
+    /// The device, or the beginning of its id
+    pub(super) device: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RenameArgs {
+    /// The device, or the beginning of its id
+    pub(super) device: String,
+    /// Its new name
+    pub(super) name: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    /// The device, or the beginning of its id
+    pub(super) device: String,
+    /// The role it loses
+    #[arg(long, value_enum, default_value = "operator")]
+    pub(super) role: RoleArg,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RotateArgs {
+    /// The device, or the beginning of its id
+    pub(super) device: String,
+    /// The role whose token is replaced
+    #[arg(long, value_enum, default_value = "operator")]
+    pub(super) role: RoleArg,
+    /// Keep only this scope; may be given again
+    #[arg(long, value_name = "SCOPE")]
+    pub(super) scope: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InviteArgs {
+    /// What the device comes in as
+    #[arg(long, value_enum, default_value = "operator")]
+    pub(super) role: RoleArg,
+    /// Grant this scope; may be given again; without it operator.read
+    #[arg(long, value_name = "SCOPE", conflicts_with = "agent")]
+    pub(super) scope: Vec<String>,
+    /// It is this agent, and may run commands for itself and nothing else
+    #[arg(long, value_name = "AGENT")]
+    pub(super) agent: Option<String>,
+    /// How the device reaches the gateway; without it `gateway.public_url` or the address it listens on
+    #[arg(long, value_name = "URL")]
+    pub(super) public_url: Option<String>,
+    /// Print the code alone, without its picture
+    #[arg(long)]
+    pub(super) no_qr: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JoinArgs {
+    /// The setup code
+    pub(super) code: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IdentityArgs {
+    /// Also print the key that signs HTTP requests to the gateway of --url; it is a secret
+    #[arg(long)]
+    pub(super) signing_key: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// Show nodes and what is enabled
+    List(Output),
+    /// Show what nodes declare that is not enabled yet
+    Pending(Output),
+    /// Show everything about a node
+    Describe(NodeArgs),
+    /// Enable what a node declares
+    Approve(RequestArgs),
+    /// Refuse what a node declares
+    Reject(RequestArgs),
+    /// Give a node a name
+    Rename(RenameArgs),
+    /// Take a node's commands and its token away
+    Remove(NodeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// The node, or the beginning of its id
+    pub(super) node: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }

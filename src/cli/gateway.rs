@@ -2,8 +2,9 @@
 
 use super::args::{GatewayArgs, Output, PlaceArgs, RunnerArgs};
 use super::render::{self, Fault, table};
-use crate::client::{self, Target};
+use crate::client::{self, Keyring, Shown, Target};
 use crate::config::{self, Overrides, Places, Settings};
+use crate::crypto;
 use crate::daemon;
 use crate::model::Secret;
 use crate::os;
@@ -43,12 +44,33 @@ impl PlaceArgs {
     pub(super) fn target(&self) -> Result<Target, Fault> {
         let var = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
         if let Some(url) = self.url.clone().or_else(|| var("VAMBRACE_GATEWAY_URL")) {
-            return Ok(Target::url(&url, var("VAMBRACE_TOKEN").map(Secret::new))?);
+            let auth = Shown {
+                token: var("VAMBRACE_TOKEN").map(Secret::new),
+                password: var("VAMBRACE_PASSWORD").map(Secret::new),
+                setup_code: None,
+            };
+            return Ok(Target::url(&url, auth, self.pin()?, self.keyring())?);
         }
         let own = self.places().socket();
         let system = PathBuf::from("/run/vambrace/gateway.sock");
         let named = self.state_dir.is_some() || var("VAMBRACE_STATE_DIR").is_some();
         Ok(Target::Socket(if named || own.exists() || !system.exists() { own } else { system }))
+    }
+
+    /// Who we are to gateways beyond the unix socket.
+    pub(super) fn keyring(&self) -> Keyring {
+        Keyring::at(&self.places().state.join("client"))
+    }
+
+    fn pin(&self) -> Result<Option<[u8; 32]>, Fault> {
+        let var = std::env::var("VAMBRACE_GATEWAY_FINGERPRINT").ok().filter(|v| !v.is_empty());
+        let Some(text) = self.fingerprint.clone().or(var) else { return Ok(None) };
+        let bad = || {
+            Fault::new(format!("--fingerprint {text:?} is no SHA-256 of a certificate"))
+                .hint("`vambrace status` on the gateway's host shows it: sha256: and 64 hex digits")
+                .code(2)
+        };
+        crypto::parse_fingerprint(&text).map(Some).ok_or_else(bad)
     }
 
     /// Asks one thing of the gateway.
@@ -123,6 +145,9 @@ pub(super) fn status(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault
     let rows = [
         ("version", text(&status["runtimeVersion"])),
         ("listening", addresses.unwrap_or_default()),
+        ("authentication", text(&status["authMode"])),
+        ("certificate", status["tls"]["fingerprint"].as_str().map_or("no TLS".to_owned(), ToOwned::to_owned)),
+        ("devices", text(&status["devices"])),
         ("runner", runner),
         ("up", format!("{} s", status["uptimeMs"].as_u64().unwrap_or(0) / 1000)),
         ("running", text(&status["runs"])),
@@ -180,7 +205,7 @@ pub(super) fn config_show(place: &PlaceArgs, args: &Output) -> Result<ExitCode, 
     let value = json!({
         "file": file,
         "config": places.config, "state": places.state, "socket": places.socket(), "workspaces": places.workspaces,
-        "address": settings.address.to_string(), "operators": settings.operators,
+        "address": settings.doors.address.to_string(), "operators": settings.doors.operators,
     });
     if args.json {
         render::json(&value);

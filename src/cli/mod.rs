@@ -1,14 +1,16 @@
 //! The bell: arguments, rendering, exit codes. The only room that prints.
 
 mod args;
+mod devices;
 mod exec;
 mod gateway;
 mod journal;
 mod pages;
+mod password;
 mod render;
 mod sandbox;
 
-use args::{Cli, Command, ConfigCommand, TokenCommand};
+use args::{Cli, Command, ConfigCommand, PasswordCommand, TokenCommand};
 use clap::Parser;
 use render::{Fault, finish};
 use std::process::ExitCode;
@@ -35,6 +37,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Health(args) => gateway::health(&places, &args),
         Command::Token(TokenCommand::Show(args)) => gateway::token(&places, &args, "token.show"),
         Command::Token(TokenCommand::Rotate(args)) => gateway::token(&places, &args, "token.rotate"),
+        Command::Password(PasswordCommand::Set) => password::set(&places),
+        Command::Devices(command) => devices::run(&places, command),
+        Command::Node(command) => devices::node(&places, command),
         Command::Journal(command) => journal::run(&places, command),
         Command::Config(ConfigCommand::Check(args)) => gateway::config_check(&places, &args),
         Command::Config(ConfigCommand::Show(args)) => gateway::config_show(&places, &args),

@@ -42,8 +42,19 @@ impl From<ClientFault> for Fault {
     fn from(fault: ClientFault) -> Self {
         let hint = match &fault {
             ClientFault::Unreachable { .. } => Some("is it running? `vambrace gateway` starts one".to_owned()),
-            ClientFault::BadUrl(_) => {
-                Some("give ws://HOST:PORT with a loopback host; reach other hosts through ssh -L".into())
+            ClientFault::BadUrl(_) => Some("give wss://HOST[:PORT], or ws://HOST:PORT with a loopback host".into()),
+            ClientFault::OtherCertificate { .. } => Some(
+                "somebody may be in between. If the gateway's operator changed it, remove its entry from \
+                 client/gateways.json in the state folder and pin the new one with --fingerprint"
+                    .into(),
+            ),
+            ClientFault::Untrusted { .. } => {
+                Some("pin it with --fingerprint, as `vambrace status` on its host shows it".into())
+            }
+            ClientFault::Keyring(_) => Some("it lies in `client` of the state folder, and must be yours alone".into()),
+            ClientFault::Refused(refusal) if refusal.details["requestId"].is_string() => {
+                let request = refusal.details["requestId"].as_str().unwrap_or_default();
+                Some(format!("an operator of the gateway can let it in: vambrace devices approve {request}"))
             }
             ClientFault::Refused(refusal) => refusal_hint(refusal.name()).or(refusal.hint()).map(ToOwned::to_owned),
             ClientFault::Protocol(_) | ClientFault::Ended(_) => Some("the gateway's log tells why".into()),
@@ -58,6 +69,14 @@ fn refusal_hint(name: &str) -> Option<&'static str> {
         "AUTH_TOKEN_MISMATCH" => {
             Some("the token was rotated or belongs to another gateway: `vambrace token show` on its host")
         }
+        "AUTH_DEVICE_TOKEN_MISMATCH" => {
+            Some("the pairing was revoked or replaced: ask an operator for a new setup code")
+        }
+        "AUTH_PASSWORD_MISSING" => Some("set VAMBRACE_PASSWORD, or run this as an operator of the gateway's host"),
+        "AUTH_RATE_LIMITED" => {
+            Some("wait some minutes; operators on the gateway's host are never locked out of its socket")
+        }
+        "AUTH_BOOTSTRAP_TOKEN_INVALID" => Some("a setup code is good once and for ten minutes: ask for a new one"),
         "MISSING_SCOPE" => Some("run this as an operator on the gateway's own host"),
         _ => None,
     }

@@ -2,8 +2,14 @@
 //!
 //! One connection, one reader: responses are matched by id, events come in order.
 
-use crate::model::Secret;
-use crate::wire::{self, AuthParams, ClientInfo, ConnectParams, PROTOCOL};
+mod keyring;
+mod tls;
+
+pub(crate) use keyring::{Keyring, Known, device_id};
+
+use crate::crypto;
+use crate::model::{DeviceId, Secret};
+use crate::wire::{self, AuthParams, ClientInfo, ConnectParams, DeviceParams, PROTOCOL};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
@@ -21,11 +27,70 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 #[derive(Debug)]
 pub(crate) enum Target {
     Socket(PathBuf),
-    /// `ws://` on loopback, with a token.
-    Url {
-        authority: String,
-        token: Option<Secret<String>>,
-    },
+    Remote(Box<Remote>),
+}
+
+/// A gateway at an address, and what we show it.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    address: Address,
+    /// What a person gave us for it.
+    pub(crate) auth: Shown,
+    /// The certificate it must show, if a person said which.
+    pub(crate) pin: Option<[u8; 32]>,
+    pub(crate) keyring: Keyring,
+}
+
+/// Credentials from flags, variables or a setup code.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) token: Option<Secret<String>>,
+    pub(crate) password: Option<Secret<String>>,
+    pub(crate) setup_code: Option<Secret<String>>,
+}
+
+/// `ws://` on loopback, or `wss://` anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Address {
+    is_tls: bool,
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    fn parse(url: &str) -> Option<Self> {
+        let (is_tls, rest) = match (url.strip_prefix("wss://"), url.strip_prefix("ws://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return None,
+        };
+        let authority = rest.trim_end_matches('/');
+        if authority.contains(['/', '@', '?', '#', ' ']) {
+            return None;
+        }
+        let default = if is_tls { 443 } else { 80 };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !host.ends_with(':') && !port.ends_with(']') => (host, port.parse().ok()?),
+            _ => (authority, default),
+        };
+        let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let is_loopback = bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        // Without TLS a token would travel in the clear.
+        (!bare.is_empty() && (is_tls || is_loopback)).then_some(Address { is_tls, host: bare, port })
+    }
+
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The one spelling under which it is remembered.
+    fn name(&self) -> String {
+        format!("{}://{}", if self.is_tls { "wss" } else { "ws" }, self.authority())
+    }
 }
 
 /// Why the gateway did not do what was asked.
@@ -35,6 +100,12 @@ pub(crate) enum ClientFault {
     Unreachable { at: String, cause: io::Error },
     #[error("{0} is no address this command line connects to")]
     BadUrl(String),
+    #[error("{at} does not show the certificate that was expected of it")]
+    OtherCertificate { at: String },
+    #[error("{at} shows a certificate that this host does not trust: {cause}")]
+    Untrusted { at: String, cause: io::Error },
+    #[error("our own identity cannot be used: {0}")]
+    Keyring(io::Error),
     #[error("the gateway does not speak our protocol: {0}")]
     Protocol(String),
     /// The gateway's own words.
@@ -111,7 +182,16 @@ struct Any {
 /// # Errors
 /// Where there is no gateway, or it does not let us in.
 pub(crate) async fn connect(target: &Target, scopes: &[&str]) -> Result<(Voice, Ear), ClientFault> {
-    let (io, host, token) = open(target).await?;
+    greeted(target, scopes).await.map(|(voice, ear, _)| (voice, ear))
+}
+
+/// The same, with what the gateway greets us with.
+pub(crate) async fn greeted(target: &Target, scopes: &[&str]) -> Result<(Voice, Ear, Value), ClientFault> {
+    let known = match target {
+        Target::Socket(_) => Known::default(),
+        Target::Remote(remote) => remote.keyring.known(&remote.address.name()).map_err(ClientFault::Keyring)?,
+    };
+    let (io, host) = open(target, &known).await?;
     let ended = |e: tokio_tungstenite::tungstenite::Error| ClientFault::Protocol(e.to_string());
     let config =
         WebSocketConfig::default().max_message_size(Some(wire::MAX_FRAME)).max_frame_size(Some(wire::MAX_FRAME));
@@ -124,37 +204,61 @@ pub(crate) async fn connect(target: &Target, scopes: &[&str]) -> Result<(Voice, 
     let (sink, stream) = socket.split();
     let (mut voice, mut ear) = (Voice { sink, next: 0 }, Ear { stream });
     let greet = async {
-        match ear.next().await? {
-            Incoming::Event { name, .. } if name == "connect.challenge" => {}
+        let nonce = match ear.next().await? {
+            Incoming::Event { name, payload } if name == "connect.challenge" => {
+                payload["nonce"].as_str().unwrap_or_default().to_owned()
+            }
             _ => return Err(ClientFault::Protocol("it did not send a challenge".into())),
-        }
-        let params = serde_json::to_value(introduction(scopes, token)).unwrap_or_default();
-        let id = voice.ask("connect", Some(params)).await?;
+        };
+        let params = introduction(target, scopes, &known, &nonce)?;
+        let id = voice.ask("connect", Some(serde_json::to_value(params).unwrap_or_default())).await?;
         loop {
             if let Incoming::Response { id: answered, result } = ear.next().await?
                 && answered == id
             {
-                return result.map(|_| ()).map_err(ClientFault::Refused);
+                return result.map_err(ClientFault::Refused);
             }
         }
     };
-    tokio::time::timeout(GREETING, greet).await.map_err(|_| ClientFault::Protocol("it does not greet".into()))??;
-    Ok((voice, ear))
+    let greeting =
+        tokio::time::timeout(GREETING, greet).await.map_err(|_| ClientFault::Protocol("it does not greet".into()))?;
+    if let Target::Remote(remote) = target {
+        remote.learn(known, &greeting).map_err(ClientFault::Keyring)?;
+    }
+    Ok((voice, ear, greeting?))
 }
 
-async fn open(target: &Target) -> Result<(Box<dyn Io>, String, Option<String>), ClientFault> {
-    match target {
+async fn open(target: &Target, known: &Known) -> Result<(Box<dyn Io>, String), ClientFault> {
+    let remote = match target {
         Target::Socket(path) => {
             let stream = UnixStream::connect(path).await.map_err(|cause| unreachable(path, cause))?;
-            Ok((Box::new(stream), "localhost".into(), None))
+            return Ok((Box::new(stream), "localhost".into()));
         }
-        Target::Url { authority, token } => {
-            let stream = TcpStream::connect(authority)
-                .await
-                .map_err(|cause| ClientFault::Unreachable { at: authority.clone(), cause })?;
-            let _ = stream.set_nodelay(true);
-            Ok((Box::new(stream), authority.clone(), token.as_ref().map(|t| t.expose().clone())))
-        }
+        Target::Remote(remote) => remote,
+    };
+    let authority = remote.address.authority();
+    let at = remote.address.name();
+    let stream =
+        tokio::time::timeout(GREETING, TcpStream::connect((remote.address.host.as_str(), remote.address.port)))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+            .map_err(|cause| ClientFault::Unreachable { at: at.clone(), cause })?;
+    let _ = stream.set_nodelay(true);
+    if !remote.address.is_tls {
+        return Ok((Box::new(stream), authority));
+    }
+    let remembered = known.fingerprint.as_deref().and_then(crypto::parse_fingerprint);
+    // What a person says now, and what was seen before, must be the same: a changed certificate is told, not learnt.
+    let pin = match (remote.pin, remembered) {
+        (Some(said), Some(seen)) if said != seen => return Err(ClientFault::OtherCertificate { at }),
+        (said, seen) => said.or(seen),
+    };
+    let connecting = tokio::time::timeout(GREETING, tls::connect(stream, &remote.address.host, pin));
+    match connecting.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))) {
+        Ok(stream) => Ok((Box::new(stream), authority)),
+        Err(cause) if cause.kind() != io::ErrorKind::InvalidData => Err(ClientFault::Unreachable { at, cause }),
+        Err(_) if pin.is_some() => Err(ClientFault::OtherCertificate { at }),
+        Err(cause) => Err(ClientFault::Untrusted { at, cause }),
     }
 }
 
@@ -162,8 +266,8 @@ fn unreachable(path: &Path, cause: io::Error) -> ClientFault {
     ClientFault::Unreachable { at: path.display().to_string(), cause }
 }
 
-fn introduction(scopes: &[&str], token: Option<String>) -> ConnectParams {
-    ConnectParams {
+fn introduction(target: &Target, scopes: &[&str], known: &Known, nonce: &str) -> Result<ConnectParams, ClientFault> {
+    let mut params = ConnectParams {
         min_protocol: PROTOCOL,
         max_protocol: PROTOCOL,
         client: ClientInfo {
@@ -185,27 +289,90 @@ fn introduction(scopes: &[&str], token: Option<String>) -> ConnectParams {
         role: Some("operator".into()),
         scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
         device: None,
-        auth: token.map(|token| AuthParams { token: Some(token), ..Default::default() }),
+        auth: None,
         locale: None,
         user_agent: None,
         computer_use: None,
         worker_runs: None,
         model_catalog: None,
+    };
+    let Target::Remote(remote) = target else { return Ok(params) };
+    let text = |secret: &Option<Secret<String>>| secret.as_ref().map(|s| s.expose().clone());
+    let auth = AuthParams {
+        token: text(&remote.auth.token),
+        password: text(&remote.auth.password),
+        bootstrap_token: text(&remote.auth.setup_code),
+        device_token: known.device_token.clone().filter(|_| remote.auth.setup_code.is_none()),
+        ..Default::default()
+    };
+    // On loopback a secret is enough: the kernel says whose process we are. Anywhere else we are a device.
+    let has_secret = auth.token.is_some() || auth.password.is_some();
+    let is_device = remote.address.is_tls || !has_secret;
+    params.auth = Some(auth);
+    if is_device {
+        let key = remote.keyring.identity().map_err(ClientFault::Keyring)?;
+        // Without a pairing yet, what an operator's command line usually needs is asked for at once.
+        if known.device_token.is_none() {
+            for usual in ["operator.read", "operator.write"] {
+                if !params.scopes.iter().any(|s| s == usual) {
+                    params.scopes.push(usual.into());
+                }
+            }
+        }
+        sign(&mut params, &key, nonce);
+    }
+    Ok(params)
+}
+
+/// Adds the proof that we are the device with this key, on the connection of this nonce.
+fn sign(params: &mut ConnectParams, key: &crypto::KeyPair, nonce: &str) {
+    let id = device_id(key);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+    let payload = wire::signed_payload(3, params, &DeviceId(id.clone()), now, nonce);
+    params.device = Some(DeviceParams {
+        id,
+        public_key: crypto::base64url(&key.public()),
+        signature: crypto::base64url(&key.sign(payload.as_bytes())),
+        signed_at: now,
+        nonce: nonce.to_owned(),
+    });
+}
+
+impl Remote {
+    /// Remembers what a greeting told, and forgets a token that opens nothing any more.
+    fn learn(&self, mut known: Known, greeting: &Result<Value, ClientFault>) -> io::Result<()> {
+        let before = (known.fingerprint.clone(), known.device_token.clone());
+        match greeting {
+            Ok(hello) => {
+                if let Some(token) = hello["auth"]["deviceToken"].as_str() {
+                    known.device_token = Some(token.to_owned());
+                }
+            }
+            Err(ClientFault::Refused(refusal)) if refusal.name() == "AUTH_DEVICE_TOKEN_MISMATCH" => {
+                known.device_token = None;
+            }
+            Err(_) => {}
+        }
+        if let Some(pin) = self.pin {
+            known.fingerprint = Some(format!("sha256:{}", crypto::hex(&pin)));
+        }
+        if before != (known.fingerprint.clone(), known.device_token.clone()) {
+            self.keyring.keep(&self.address.name(), &known)?;
+        }
+        Ok(())
+    }
+
+    /// The address under which it is remembered.
+    pub(crate) fn name(&self) -> String {
+        self.address.name()
     }
 }
 
 impl Target {
-    /// Reads `ws://host:port`; only loopback, since the token would travel in the clear.
-    pub(crate) fn url(url: &str, token: Option<Secret<String>>) -> Result<Self, ClientFault> {
-        let bad = || ClientFault::BadUrl(url.to_owned());
-        let authority = url.strip_prefix("ws://").ok_or_else(bad)?.trim_end_matches('/');
-        let (host, port) = authority.rsplit_once(':').ok_or_else(bad)?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let loopback = bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if !loopback || port.parse::<u16>().is_err() {
-            return Err(bad());
-        }
-        Ok(Target::Url { authority: authority.to_owned(), token })
+    /// Reads `wss://host[:port]`, or `ws://host[:port]` on loopback: in the clear no secret leaves this host.
+    pub(crate) fn url(url: &str, auth: Shown, pin: Option<[u8; 32]>, keyring: Keyring) -> Result<Self, ClientFault> {
+        let address = Address::parse(url).ok_or_else(|| ClientFault::BadUrl(url.to_owned()))?;
+        Ok(Target::Remote(Box::new(Remote { address, auth, pin, keyring })))
     }
 }
 
@@ -284,14 +451,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_sent_over_loopback_alone() {
-        for good in ["ws://127.0.0.1:18789", "ws://localhost:1/", "ws://[::1]:18789"] {
-            assert!(Target::url(good, None).is_ok(), "{good}");
+    fn a_secret_leaves_this_host_in_tls_alone() {
+        let name = |url: &str| Address::parse(url).map(|a| a.name());
+        for (url, read) in [
+            ("ws://127.0.0.1:18789", "ws://127.0.0.1:18789"),
+            ("ws://localhost:1/", "ws://localhost:1"),
+            ("ws://[::1]:18789", "ws://[::1]:18789"),
+            ("wss://GW.example.org", "wss://gw.example.org:443"),
+            ("wss://10.0.0.1:18789/", "wss://10.0.0.1:18789"),
+            ("wss://[2001:db8::1]", "wss://[2001:db8::1]:443"),
+        ] {
+            assert_eq!(name(url).as_deref(), Some(read), "{url}");
         }
-        for bad in
-            ["ws://10.0.0.1:1", "wss://127.0.0.1:1", "http://127.0.0.1:1", "ws://127.0.0.1", "ws://evil.example:1", "x"]
-        {
-            assert!(Target::url(bad, None).is_err(), "{bad}");
+        for bad in [
+            "ws://10.0.0.1:1",
+            "http://127.0.0.1:1",
+            "wss://",
+            "wss://u:p@gw.example.org",
+            "wss://gw.example.org/?token=x",
+            "wss://gw.example.org:x",
+            "ws://evil.example:1",
+            "ws://127.0.0.1.evil.example:1",
+            "x",
+        ] {
+            assert_eq!(name(bad), None, "{bad}");
         }
     }
 }

@@ -1,18 +1,15 @@
 //! From places, file and flags to what the rooms take, and the word where each sandbox setting came from.
 
-use super::file::{
-    AccessFile, AgentFile, ConfigFault, File, JournaldFile, Layer, LocalTrustFile, NetworkFile, Operator,
-};
+use super::doors::{DoorReader, DoorSettings};
+use super::file::{AccessFile, AgentFile, ConfigFault, File, JournaldFile, Layer, NetworkFile};
 use super::places::Places;
 use super::units;
-use crate::auth::LocalTrust;
 use crate::journal::JournaldUse;
 use crate::model::{AgentId, Limits, Network, ProfileName, SandboxProfile, WorkspaceAccess};
 use crate::os;
 use crate::policy::Policy;
 use crate::sandbox::{Protected, refused_name};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The default port.
@@ -21,12 +18,7 @@ const PORT: u16 = 18789;
 /// Everything the composition root needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    pub(crate) address: SocketAddr,
-    pub(crate) local_trust: LocalTrust,
-    /// Root, ourselves and those named.
-    pub(crate) operators: Vec<u32>,
-    /// Whether there are others than root and ourselves among them.
-    pub(crate) has_named_operators: bool,
+    pub(crate) doors: DoorSettings,
     pub(crate) runner_socket: Option<PathBuf>,
     pub(crate) journald: JournaldUse,
     pub(crate) profiles: Profiles,
@@ -81,13 +73,7 @@ pub(crate) fn compose(
         named.insert(id, reader.layer(&key, layer, defaults.clone())?);
     }
     Ok(Settings {
-        address: reader.address(bind, port)?,
-        local_trust: match file.gateway.auth.local_trust {
-            None | Some(LocalTrustFile::Socket) => LocalTrust::Socket,
-            Some(LocalTrustFile::Off) => LocalTrust::Off,
-        },
-        operators: reader.operators(&file.gateway.auth.operators)?,
-        has_named_operators: !file.gateway.auth.operators.is_empty(),
+        doors: DoorReader { path: &places.config }.read(file, bind, port)?,
         runner_socket: file.runner.socket.clone(),
         journald: match file.journal.journald {
             None | Some(JournaldFile::Auto) => JournaldUse::Auto,
@@ -127,36 +113,6 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn fault(&self, key: &str, message: impl Into<String>) -> ConfigFault {
         ConfigFault::at_key(self.path, key, message, "`vambrace config schema` describes every key")
-    }
-
-    fn address(&self, bind: &str, port: u16) -> Result<SocketAddr, ConfigFault> {
-        let hint = "loopback is all that is offered without TLS; reach it from afar through ssh -L or a tailnet";
-        let refuse = |why: String| Err(ConfigFault::at_key(self.path, "gateway.bind", why, hint));
-        let ip = match bind {
-            "loopback" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            text => match text.parse::<IpAddr>() {
-                Ok(ip) => ip,
-                Err(_) => return refuse(format!("{text:?} is neither `loopback` nor an address")),
-            },
-        };
-        if !ip.is_loopback() {
-            return refuse(format!("{ip} is not a loopback address"));
-        }
-        Ok(SocketAddr::new(ip, port))
-    }
-
-    fn operators(&self, named: &[Operator]) -> Result<Vec<u32>, ConfigFault> {
-        let key = "gateway.auth.operators";
-        let mut uids = vec![0, os::process::uid()];
-        for operator in named {
-            uids.push(match operator {
-                Operator::Uid(uid) => *uid,
-                Operator::Name(name) => os::host::uid_of(name)
-                    .map_err(|e| self.fault(key, e.to_string()))?
-                    .ok_or_else(|| self.fault(key, format!("there is no user {name:?}")))?,
-            });
-        }
-        Ok(uids)
     }
 
     fn agent(&self, name: &str, agent: &AgentFile, defaults: &SandboxProfile) -> Result<SandboxProfile, ConfigFault> {
@@ -274,7 +230,7 @@ mod tests {
     #[test]
     fn with_no_file_everything_has_its_default() {
         let settings = settings("").unwrap();
-        assert_eq!(settings.address.to_string(), "127.0.0.1:18789");
+        assert_eq!(settings.doors.address.to_string(), "127.0.0.1:18789");
         assert_eq!(settings.profiles.defaults, SandboxProfile::default());
         assert_eq!(settings.profiles.workspaces, Path::new("/nonexistent/state-workspaces"));
     }
@@ -300,10 +256,69 @@ mod tests {
             ("[defaults.sandbox.limits]\nmemory='much'", "defaults.sandbox.limits.memory"),
             ("[defaults.sandbox.limits]\ncpus=0.0", "defaults.sandbox.limits.cpus"),
             ("[defaults.sandbox.limits]\ntimeout='0s'", "defaults.sandbox.limits.timeout"),
+            ("[gateway]\nbind='lan'", "gateway.bind"),
+            ("[gateway]\nbind='0'", "gateway.bind"),
+            ("[gateway]\nbind='example.org'", "gateway.bind"),
+            ("[gateway]\nbind='::ffff:0.0.0.0'", "gateway.bind"),
+            (
+                "[gateway]\nbind='192.0.2.1'\n[gateway.tls]\nenabled=true\n[gateway.auth]\nmode='none'",
+                "gateway.auth.mode",
+            ),
+            ("[gateway]\nhosts=['*']", "gateway.hosts"),
+            ("[gateway]\nhosts=['a:1']", "gateway.hosts"),
+            ("[gateway]\nallowed_origins=['*']", "gateway.allowed_origins"),
+            ("[gateway]\nallowed_origins=['https://x/']", "gateway.allowed_origins"),
+            ("[gateway]\npublic_url='https://x'", "gateway.public_url"),
+            ("[gateway]\npublic_url='wss://u@x'", "gateway.public_url"),
+            ("[gateway.tls]\ncertificate='/x'", "gateway.tls.enabled"),
+            ("[gateway.tls]\nenabled=true\ncertificate='/x'", "gateway.tls.key"),
+            ("[gateway.auth]\nmode='trusted-proxy'", "gateway.auth.trusted_proxy.proxies"),
+            ("[gateway.auth.trusted_proxy]\nproxies=['10.0.0.1']\nallow_users=['a']", "gateway.auth.trusted_proxy"),
+            (
+                "[gateway.auth]\nmode='trusted-proxy'\n[gateway.auth.trusted_proxy]\nproxies=['10.0.0.1']",
+                "gateway.auth.trusted_proxy.allow_users",
+            ),
+            (
+                "[gateway.auth]\nmode='trusted-proxy'\n[gateway.auth.trusted_proxy]\nproxies=['0.0.0.0/0']\nallow_users=['a']",
+                "gateway.auth.trusted_proxy.proxies",
+            ),
+            (
+                "[gateway.auth]\nmode='trusted-proxy'\n[gateway.auth.trusted_proxy]\nproxies=['127.0.0.1']\nallow_users=['a']",
+                "gateway.auth.trusted_proxy.proxies",
+            ),
+            (
+                "[gateway.auth]\nmode='trusted-proxy'\n[gateway.auth.trusted_proxy]\nusers=[0]\nallow_users=['a']",
+                "gateway.auth.trusted_proxy.users",
+            ),
+            (
+                "[gateway.auth]\nmode='trusted-proxy'\nlocal_trust='loopback'\n[gateway.auth.trusted_proxy]\nproxies=['10.0.0.1']\nallow_users=['a']",
+                "gateway.auth.local_trust",
+            ),
+            (
+                "[gateway.auth]\nmode='trusted-proxy'\n[gateway.auth.trusted_proxy]\nproxies=['10.0.0.1']\nallow_users=['a']\nuser_header='host'",
+                "gateway.auth.trusted_proxy.user_header",
+            ),
+            (
+                "[gateway.auth]\nmode='trusted-proxy'\n[gateway.auth.trusted_proxy]\nproxies=['10.0.0.1']\nallow_users=['a']\nclient_ca='/x'",
+                "gateway.auth.trusted_proxy.client_ca",
+            ),
+            ("[gateway.auth]\nmode='tailnet'", "gateway.auth.tailnet.allow_users"),
+            (
+                "[gateway.auth]\nmode='tailnet'\n[gateway.auth.tailnet]\nallow_users=['a']\nscopes=['operator.zzz']",
+                "gateway.auth.tailnet.scopes",
+            ),
             ("[gateway.auth]\noperators=['nobody-of-that-name']", "gateway.auth.operators"),
         ] {
             let fault = settings(text).unwrap_err();
             assert!(fault.message.starts_with(key), "{text}: {fault}");
         }
+    }
+
+    #[test]
+    fn a_wider_door_takes_tls_or_a_proxy() {
+        let wide = settings("[gateway]\nbind='lan'\n[gateway.tls]\nenabled=true").unwrap();
+        assert_eq!(wide.doors.address.to_string(), "[::]:18789");
+        let proxied = "[gateway]\nbind='192.0.2.1'\n[gateway.auth]\nmode='trusted-proxy'\n[gateway.auth.trusted_proxy]\nproxies=['192.0.2.7']\nallow_users=['*']";
+        assert!(settings(proxied).is_ok());
     }
 }

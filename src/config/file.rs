@@ -24,12 +24,35 @@ pub(crate) struct File {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GatewayFile {
-    /// `loopback`, or a loopback address.
+    /// `loopback`, `tailnet`, `lan`, or an address. Anything beyond loopback takes authentication, and TLS or a trusted
+    /// proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<u16>,
+    /// Names besides our addresses by which clients and proxies call us: what a Host header may carry.
+    pub(crate) hosts: Vec<String>,
+    /// Web pages that may connect, as `scheme://host[:port]`.
+    pub(crate) allowed_origins: Vec<String>,
+    /// How devices beyond this host reach us, e.g. `wss://gateway.example.org`; what setup codes carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) public_url: Option<String>,
     pub(crate) auth: AuthFile,
+    pub(crate) tls: TlsFile,
+}
+
+/// TLS on the TCP port.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TlsFile {
+    /// Without a certificate here, one of our own is made; `status` shows its fingerprint.
+    pub(crate) enabled: bool,
+    /// The certificate and its chain, PEM. Read again on SIGHUP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// Authentication.
@@ -42,19 +65,74 @@ pub(crate) struct AuthFile {
     pub(crate) local_trust: Option<LocalTrustFile>,
     /// Users besides root and our own who may use the unix socket: names or uids.
     pub(crate) operators: Vec<Operator>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trusted_proxy: Option<TrustedProxyFile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tailnet: Option<TailnetFile>,
 }
 
+/// What somebody beyond the unix socket must show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AuthMode {
+    /// The gateway's token.
     Token,
+    /// The gateway's password; `vambrace password set` sets it.
+    Password,
+    /// A user that a trusted proxy names.
+    TrustedProxy,
+    /// A user that the tailnet names.
+    Tailnet,
+    /// Nothing; on loopback alone.
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LocalTrustFile {
+    /// The unix socket admits operators; loopback TCP always needs a credential.
     Socket,
+    /// A direct loopback connection of an operator's uid other than root needs none either.
+    SameUser,
+    /// Nor does any direct loopback connection, whoever's it is.
+    Loopback,
+    /// The unix socket admits root alone.
     Off,
+}
+
+/// Proxies whose word about users is taken; with `mode = "trusted-proxy"`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TrustedProxyFile {
+    /// Addresses or networks they connect from. On this host an address is not enough: see `users` and `client_ca`.
+    pub(crate) proxies: Vec<String>,
+    /// Users of this host whose processes are proxies, by the kernel's word: names or uids.
+    pub(crate) users: Vec<Operator>,
+    /// PEM of the authority whose certificate a proxy must show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_ca: Option<PathBuf>,
+    /// The header that names the user; the proxy must set or remove it on every request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user_header: Option<String>,
+    /// Users that are let in; `["*"]` for everybody whom the proxy names.
+    pub(crate) allow_users: Vec<String>,
+    /// What they may hold; every operator scope unless said otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scopes: Option<Vec<String>>,
+}
+
+/// Users whom tailscaled names; with `mode = "tailnet"`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TailnetFile {
+    /// tailscaled's socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Logins that are let in; `["*"]` for everybody on the tailnet.
+    pub(crate) allow_users: Vec<String>,
+    /// What they may hold; every operator scope unless said otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scopes: Option<Vec<String>>,
 }
 
 /// A user by name or number.

@@ -4,11 +4,13 @@
 //! writes, `compose` makes of both what the rooms take.
 
 mod compose;
+mod doors;
 mod file;
 mod places;
 mod units;
 
 pub(crate) use compose::{Settings, compose};
+pub(crate) use doors::TlsSource;
 pub(crate) use file::{ConfigFault, File, Layer, read, schema};
 pub(crate) use places::{Overrides, Places};
 pub(crate) use units::duration;

@@ -1,8 +1,13 @@
 //! Digests, signatures, text encodings of bytes: pure functions, no keys kept, no I/O.
 
+mod certificate;
+
+pub(crate) use certificate::{fingerprint, parse_fingerprint, self_signed};
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -15,9 +20,28 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     digest.finalize().into()
 }
 
+/// HMAC-SHA256 (RFC 2104) of the parts, one after the other.
+pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+/// Whether two digests are the same, in constant time.
+pub(crate) fn same(a: &[u8; 32], b: &[u8]) -> bool {
+    b.len() == a.len() && bool::from(a[..].ct_eq(b))
+}
+
 /// Lowercase hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Base64 with padding (RFC 4648, section 4).
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
 }
 
 /// Base64url without padding (RFC 4648, section 5).
@@ -83,7 +107,6 @@ impl KeyPair {
     }
 
     /// Signs a message.
-    #[cfg(test)]
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
         use ed25519_dalek::Signer;
         self.0.sign(message).to_bytes()
@@ -110,6 +133,13 @@ mod tests {
             assert!(!right.matches(&SecretDigest::of(&key, wrong)), "{wrong:?}");
         }
         assert!(!right.matches(&SecretDigest::of(&[8; 32], "a secret")));
+    }
+
+    #[test]
+    fn hmac_is_the_one_of_rfc_4231() {
+        let tag = hmac_sha256(b"Jefe", &[b"what do ya want ", b"for nothing?"]);
+        assert_eq!(hex(&tag), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        assert!(same(&tag, &tag) && !same(&tag, &tag[..31]) && !same(&tag, &[0; 32]));
     }
 
     #[test]

@@ -3,21 +3,24 @@
 //! The only place where every room meets. Decides nothing about requests.
 
 mod log;
+mod tls;
 mod token;
 
 pub(crate) use log::start as start_log;
+pub(crate) use token::keep_password;
 
-use crate::auth::Gatekeeper;
+use crate::auth::{Gatekeeper, Mode, Registry, RegistryParts, Shared};
 use crate::config::{Places, Settings};
 use crate::crypto::KeyPair;
 use crate::gateway::{Facts, Gateway, Parts};
 use crate::journal::{Journal, JournalFault};
-use crate::model::SystemClock;
+use crate::model::{Secret, SystemClock};
 use crate::os;
 use crate::runner::{Client, Supply};
-use crate::server::{DoorFault, Doors};
+use crate::server::{DoorFault, Doors, Listen, Tls, Wider};
 use crate::store::{Name, Store, StoreFault};
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +38,10 @@ pub(crate) enum DaemonFault {
     Journal(#[from] JournalFault),
     #[error(transparent)]
     Door(#[from] DoorFault),
+    #[error("gateway.auth.mode is \"password\", but there is no password")]
+    NoPassword,
+    #[error("TLS cannot be offered: {0}")]
+    Tls(String),
     #[error("{what}: {cause}")]
     System { what: &'static str, cause: io::Error },
 }
@@ -48,6 +55,11 @@ impl DaemonFault {
                 "the state folder and all in it must belong to the user the gateway runs as"
             }
             DaemonFault::Door(DoorFault::Tcp { .. }) => "choose another --port, or stop what listens there",
+            DaemonFault::Door(DoorFault::NotSafe(_)) => {
+                "see gateway.bind, gateway.auth.mode and gateway.tls of the configuration"
+            }
+            DaemonFault::Tls(_) => "look at gateway.tls and gateway.auth.trusted_proxy of the configuration",
+            DaemonFault::NoPassword => "`vambrace password set` sets one; the gateway need not run for it",
             DaemonFault::Door(_) => "another gateway may be running; `vambrace status` asks it",
             DaemonFault::System { .. } => "the system said so; its log may tell more",
         }
@@ -78,34 +90,36 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     // Signals first: one that comes during the start must not be lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot listen for signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot listen for signals"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("cannot listen for signals"))?;
     let store = Arc::new(Store::open(&places.state)?);
+    let tls = tls::open(&settings, &store)?;
     let runner = Client::supply(supply(&settings, places)?);
     make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
-    let doors = Doors::open(settings.address, &places.socket()).await?;
+    let doors = Doors::open(listen(&settings, places, tls.clone())).await?;
     let address = doors.address().map_err(system("cannot read the bound address"))?;
-    let gateway = open_gateway(
-        &settings,
-        places,
-        store,
-        runner.clone(),
-        vec![address.to_string(), places.socket().display().to_string()],
-    )?;
+    let addresses = vec![address.to_string(), doors.socket().display().to_string()];
+    let gateway = open_gateway(&settings, places, Arc::clone(&store), runner.clone(), tls.clone(), addresses)?;
 
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(doors.serve(Arc::clone(&gateway.0), stopping));
     tokio::spawn(tick(Arc::clone(&gateway.0)));
     tokio::spawn(sync(gateway.1.clone()));
+    tokio::spawn(keep_seen(Arc::clone(&gateway.0)));
     tokio::spawn(watch_runner(Arc::clone(&gateway.0), runner.clone()));
     // Ready means that commands run; without a runner the gateway still answers, and says so.
     let mut state = runner.state();
     let _ = timeout(GRACE, state.wait_for(|s| s.connected)).await;
-    tracing::info!(%address, socket = %places.socket().display(), state = %places.state.display(), "listening");
+    let fingerprint = tls.as_ref().map(Tls::fingerprint);
+    tracing::info!(%address, fingerprint, socket = %places.socket().display(), state = %places.state.display(), "listening");
     let status = format!("listening on {address}");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&settings, tls.as_ref(), &store),
+        }
     }
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -113,13 +127,46 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     gateway.0.close();
     let _ = timeout(GRACE, serving).await;
     let _ = timeout(GRACE, idle(&gateway.0)).await;
+    gateway.0.keep_seen();
     gateway.0.write_farewell();
     gateway.1.sync().map_err(system("cannot sync the journal"))
 }
 
+/// Where to listen, as the settings say.
+fn listen(settings: &Settings, places: &Places, tls: Option<Tls>) -> Listen {
+    let doors = &settings.doors;
+    let mut hosts = doors.hosts.clone();
+    // The name in the public address is one of ours.
+    let public = doors.public_url.as_deref().and_then(|url| url.split("://").nth(1)).unwrap_or_default();
+    let authority = public.split('/').next().unwrap_or_default();
+    let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
+    hosts.extend((!name.is_empty()).then(|| name.trim_matches(['[', ']']).to_ascii_lowercase()));
+    Listen {
+        address: doors.address,
+        socket: places.socket(),
+        tls,
+        hosts,
+        origins: doors.origins.clone(),
+        wider: match &doors.mode {
+            Mode::None => Wider::Never,
+            Mode::TrustedProxy(rules) if !rules.networks.is_empty() => Wider::Proxies,
+            _ => Wider::Encrypted,
+        },
+    }
+}
+
+/// SIGHUP: the certificate is read again. What cannot be used changes nothing, and is said.
+fn reload(settings: &Settings, tls: Option<&Tls>, store: &Store) {
+    let Some(tls) = tls else { return };
+    match tls::reload(settings, tls, store) {
+        Ok(()) => tracing::info!(fingerprint = tls.fingerprint(), "the certificate was read again"),
+        Err(error) => tracing::error!(%error, "the certificate was not replaced"),
+    }
+}
+
 /// The folder of the sockets: ours alone, or passable where operators are named, who are judged at the socket.
 fn make_runtime_folder(settings: &Settings, places: &Places) -> io::Result<()> {
-    if !settings.has_named_operators {
+    if !settings.doors.has_named_operators {
         return os::fs::private_dir(&places.runtime);
     }
     if places.runtime.starts_with(&places.state) {
@@ -137,14 +184,32 @@ fn open_gateway(
     places: &Places,
     store: Arc<Store>,
     runner: Client,
+    tls: Option<Tls>,
     addresses: Vec<String>,
 ) -> Result<(Arc<Gateway>, Journal), DaemonFault> {
     let clock = Arc::new(SystemClock);
     let journal = Journal::open(&places.journal(), clock.clone(), settings.journald)?;
     let identity = identity(&store)?;
-    let token = StoredToken::open(store)?;
-    let gatekeeper =
-        Gatekeeper::new(os::host::random(), &token.load()?, settings.local_trust, settings.operators.clone());
+    let token = StoredToken::open(Arc::clone(&store))?;
+    let registry = Registry::open(
+        RegistryParts {
+            store: Arc::clone(&store),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            random: os::host::random,
+        },
+        Secret::new(tls::device_key(&store)?),
+    )?;
+    let doors = &settings.doors;
+    let key = os::host::random();
+    let secret = match &doors.mode {
+        Mode::Token => Some(Gatekeeper::token_digest(&key, &token.load()?)),
+        Mode::Password => Some(Shared::Password(token.password()?.ok_or(DaemonFault::NoPassword)?, None)),
+        _ => None,
+    };
+    let local = (doors.local_trust, doors.operators.clone());
+    let gatekeeper = Gatekeeper::new(key, doors.mode.clone(), secret, local, Arc::new(registry), clock.clone());
+    let fingerprint = tls.clone();
     let gateway = Gateway::open(Parts {
         clock,
         random: os::host::random,
@@ -156,14 +221,36 @@ fn open_gateway(
         runner,
         facts: Facts {
             host: os::host::name(),
-            addresses,
             state_dir: places.state.clone(),
             config_path: places.config.exists().then(|| places.config.clone()),
             pid: std::process::id(),
+            url: url_of(settings, tls.is_some(), addresses_port(&addresses)),
+            auth_mode: match &doors.mode {
+                Mode::Token => "token",
+                Mode::Password => "password",
+                Mode::TrustedProxy(_) => "trusted-proxy",
+                Mode::Tailnet(_) => "tailnet",
+                Mode::None => "none",
+            },
+            addresses,
         },
         resident_bytes: os::process::resident_bytes,
+        fingerprint: Box::new(move || fingerprint.as_ref().map(Tls::fingerprint)),
     })?;
     Ok((gateway, journal))
+}
+
+/// How others reach us: as told, or the address we are bound to where it is one.
+fn url_of(settings: &Settings, has_tls: bool, port: u16) -> Option<String> {
+    let doors = &settings.doors;
+    let ip = doors.address.ip();
+    let own = !ip.is_loopback() && !ip.is_unspecified();
+    let scheme = if has_tls { "wss" } else { "ws" };
+    doors.public_url.clone().or_else(|| own.then(|| format!("{scheme}://{}", SocketAddr::new(ip, port))))
+}
+
+fn addresses_port(addresses: &[String]) -> u16 {
+    addresses.first().and_then(|a| a.parse::<SocketAddr>().ok()).map_or(0, |a| a.port())
 }
 
 /// The gateway's own key pair, made at the first start.
@@ -201,6 +288,16 @@ async fn tick(gateway: Arc<Gateway>) {
     loop {
         every.tick().await;
         gateway.tick();
+    }
+}
+
+/// Writes down now and then when devices were last seen.
+async fn keep_seen(gateway: Arc<Gateway>) {
+    let mut every = interval(Duration::from_secs(60));
+    loop {
+        every.tick().await;
+        let gateway = Arc::clone(&gateway);
+        let _ = tokio::task::spawn_blocking(move || gateway.keep_seen()).await;
     }
 }
 

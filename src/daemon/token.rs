@@ -1,11 +1,12 @@
-//! The shared token in the store: made at the first start, shown and rotated for the corridor.
+//! The shared secrets in the store: a token made at the first start, a password when one is set.
 
-use crate::auth::{is_sound_token, new_token};
+use crate::auth::{is_sound_hash, is_sound_token, new_token};
 use crate::gateway::TokenKeeper;
 use crate::model::Secret;
 use crate::os;
 use crate::store::{Name, Store, StoreFault};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 pub(super) struct StoredToken {
@@ -38,6 +39,20 @@ impl StoredToken {
         Err(StoreFault::Read { path: "gateway-token".into(), cause })
     }
 
+    /// The bcrypt hash of the password, where there is one.
+    ///
+    /// # Errors
+    /// Also where what is stored is no such hash, or too cheap a one.
+    pub(super) fn password(&self) -> Result<Option<String>, StoreFault> {
+        let Some(bytes) = self.store.load(Name::GatewayPassword)? else { return Ok(None) };
+        let hash = String::from_utf8(bytes.expose().clone()).unwrap_or_default().trim().to_owned();
+        if is_sound_hash(&hash) {
+            return Ok(Some(hash));
+        }
+        let cause = io::Error::other("it holds no bcrypt hash of cost 12 to 16; `vambrace password set` writes one");
+        Err(StoreFault::Read { path: "gateway-password".into(), cause })
+    }
+
     fn replace(&self) -> Result<Secret<String>, StoreFault> {
         let token = new_token(os::host::random());
         self.store.save(Name::GatewayToken, token.expose().as_bytes())?;
@@ -53,4 +68,13 @@ impl TokenKeeper for StoredToken {
     fn rotate(&self) -> Result<Secret<String>, String> {
         self.replace().map_err(|e| e.to_string())
     }
+
+    fn set_password(&self, hash: &str) -> Result<(), String> {
+        self.store.save(Name::GatewayPassword, hash.as_bytes()).map_err(|e| e.to_string())
+    }
+}
+
+/// Keeps the hash of a password where no gateway runs that could be asked to.
+pub(crate) fn keep_password(state: &Path, hash: &str) -> Result<(), StoreFault> {
+    Store::open(state)?.save(Name::GatewayPassword, hash.as_bytes())
 }

@@ -4,7 +4,7 @@
 
 use super::outbox::{Outbox, Outlet, outbox};
 use super::{Gateway, pipeline, reply};
-use crate::auth::{Peer, Refusal, Session};
+use crate::auth::{Admitted, Peer, Refusal, Session};
 use crate::crypto;
 use crate::model::ConnId;
 use crate::wire::{self, Close, ConnectParams, ErrorCode, ErrorShape, Frame, HelloOk, HelloParts, Incoming, close};
@@ -36,13 +36,13 @@ pub(crate) struct Connection {
 
 /// What of one connection is in progress.
 #[derive(Default)]
-struct Pending {
+pub(super) struct Pending {
     requests: AtomicUsize,
     bytes: AtomicUsize,
 }
 
 /// One request's place among them, until its answer is sent.
-struct Place {
+pub(super) struct Place {
     gateway: Arc<Gateway>,
     pending: Arc<Pending>,
     bytes: usize,
@@ -50,7 +50,7 @@ struct Place {
 
 impl Place {
     /// `None` where there are too many, or the gateway is stopping.
-    fn take(gateway: &Arc<Gateway>, pending: &Arc<Pending>, bytes: usize) -> Option<Self> {
+    pub(super) fn take(gateway: &Arc<Gateway>, pending: &Arc<Pending>, bytes: usize) -> Option<Self> {
         gateway.in_progress.fetch_add(1, Ordering::AcqRel);
         let requests = pending.requests.fetch_add(1, Ordering::AcqRel);
         let waiting = pending.bytes.fetch_add(bytes, Ordering::AcqRel);
@@ -105,15 +105,18 @@ impl Connection {
     }
 
     /// Takes one text message.
-    pub(crate) fn on_text(&mut self, text: &str) {
+    pub(crate) async fn on_text(&mut self, text: &str) {
         match self.session.clone() {
-            None => self.on_first(text),
+            None => self.on_first(text).await,
             Some(session) => self.on_request(&session, text),
         }
     }
 
     /// Before authentication exactly one thing is understood: `connect`.
-    fn on_first(&mut self, text: &str) {
+    async fn on_first(&mut self, text: &str) {
+        if self.outbox.is_closed() {
+            return; // refused already; a second `connect` changes nothing
+        }
         let frame = match Incoming::read(text) {
             Incoming::Malformed => return self.close(close::NORMAL, ""),
             Incoming::Invalid { id, why } => {
@@ -136,16 +139,22 @@ impl Connection {
             }
         };
         let now = self.gateway.parts.clock.now();
-        match self.gateway.parts.gatekeeper.admit(self.conn, &self.peer, &self.nonce, &params, now) {
-            Ok(session) => self.welcome(&frame, session),
+        match self.gateway.parts.gatekeeper.admit(self.conn, &self.peer, &self.nonce, &params, now).await {
+            Ok(admitted) => self.welcome(&frame, admitted),
             Err(refusal) => self.turn_away(&frame, &refusal),
         }
     }
 
-    fn welcome(&mut self, frame: &Frame, session: Session) {
+    fn welcome(&mut self, frame: &Frame, admitted: Admitted) {
+        let Admitted { session, device_token } = admitted;
         let session = Arc::new(session);
         let gateway = &self.gateway;
         gateway.hub.join(Arc::clone(&session), self.outbox.clone());
+        self.session = Some(Arc::clone(&session));
+        // What was taken away between the check and the joining closed everybody else's connection, but not this one.
+        if !gateway.parts.gatekeeper.stands(&session) {
+            return self.outbox.close(Close::new(close::AUTH_CHANGED, "gateway auth changed"));
+        }
         let principal = &session.principal;
         let parts = HelloParts {
             conn_id: session.conn.to_string(),
@@ -153,6 +162,7 @@ impl Connection {
             role: principal.role,
             scopes: principal.scopes,
             method: principal.credential.as_str(),
+            device_token,
             // Who may not read presence is not shown it in the greeting either.
             presence: if principal.scopes.covers(crate::model::Scope::Read) {
                 gateway.hub.presence(GREETED_PRESENCE)
@@ -163,17 +173,17 @@ impl Connection {
             uptime_ms: gateway.uptime_ms(),
         };
         self.outbox.send(HelloOk::response(&frame.id, &parts));
-        tracing::debug!(conn_id = %session.conn, principal = %principal.label(), "connected");
-        self.session = Some(session);
+        tracing::debug!(
+            conn_id = %session.conn, principal = %principal.label(), role = principal.role.as_str(), "connected"
+        );
     }
 
     fn turn_away(&self, frame: &Frame, refusal: &Refusal) {
         self.gateway.record_refused_connection(&self.peer, refusal.code());
-        let request_id = crypto::hex(&(self.gateway.parts.random)());
-        let shape = reply::refusal(refusal, &request_id);
+        let shape = reply::refusal(refusal);
         let mut reason = shape.message.clone();
-        if let Refusal::PairingRequired { .. } = refusal {
-            reason = format!("{reason} (requestId: {request_id})");
+        if let Refusal::PairingRequired(waiting) = refusal {
+            reason = format!("{reason} (requestId: {})", waiting.request.as_str());
         }
         self.outbox.send(wire::response(&frame.id, &Err(shape)));
         let code = if matches!(refusal, Refusal::Protocol { .. }) { close::PROTOCOL_MISMATCH } else { close::POLICY };
@@ -188,6 +198,10 @@ impl Connection {
     }
 
     fn on_request(&mut self, session: &Arc<Session>, text: &str) {
+        // What came before we closed is not answered after it: a revoked device asks for nothing more.
+        if self.outbox.is_closed() {
+            return;
+        }
         let frame = match Incoming::read(text) {
             Incoming::Request(frame) => frame,
             Incoming::Malformed => return self.count_invalid(),
@@ -207,7 +221,7 @@ impl Connection {
         // Unconstrained: the runtime's budget for one task must not make a request wait behind a later one.
         let mut answering = Box::pin(tokio::task::unconstrained(async move {
             let answer = pipeline::answer(&gateway, &session, &frame, &outbox).await;
-            outbox.send(wire::response(&frame.id, &answer));
+            outbox.answer(wire::response(&frame.id, &answer));
             drop(place);
         }));
         // Begun here, in the order the requests came, so that pieces of input stay in order; what has to wait goes

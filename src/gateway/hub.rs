@@ -2,7 +2,8 @@
 
 use super::outbox::Outbox;
 use crate::auth::Session;
-use crate::model::{ConnId, Scope};
+use crate::model::{ConnId, DeviceId, Role};
+use crate::policy;
 use crate::wire::{self, Close};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -39,6 +40,43 @@ impl Hub {
         self.members().len()
     }
 
+    /// Sends an event to those who may see it and read fast enough.
+    pub(super) fn tell(&self, name: &str, payload: &Value) {
+        for member in self.members().values().filter(|m| policy::may_see(&m.session.principal, name)) {
+            let seq = member.seq.fetch_add(1, Ordering::Relaxed) + 1;
+            member.outbox.send_droppable(wire::event(name, payload, Some(seq)));
+        }
+    }
+
+    /// Sends an event to one device alone.
+    pub(super) fn tell_device(&self, device: &DeviceId, role: Role, name: &str, payload: &Value) {
+        for member in self.members().values() {
+            let principal = &member.session.principal;
+            if principal.role == role && principal.device.as_ref() == Some(device) {
+                member.outbox.send_droppable(wire::event(name, payload, None));
+            }
+        }
+    }
+
+    /// Whether a device has a connection.
+    pub(super) fn is_connected(&self, device: &DeviceId) -> bool {
+        self.members().values().any(|m| m.session.principal.device.as_ref() == Some(device))
+    }
+
+    /// The latest connection of a node.
+    pub(super) fn node(&self, node: &DeviceId) -> Option<Arc<Session>> {
+        let is =
+            |m: &&Member| m.session.principal.role == Role::Node && m.session.principal.device.as_ref() == Some(node);
+        self.members().values().rev().find(is).map(|m| Arc::clone(&m.session))
+    }
+
+    /// Closes a connection once it has been sent the answer that is being made for it.
+    pub(super) fn close_with_answer(&self, conn: ConnId) {
+        if let Some(member) = self.members().get(&conn) {
+            member.outbox.end_with_answer();
+        }
+    }
+
     /// Sends an event to everybody who reads fast enough.
     pub(super) fn broadcast(&self, name: &str, payload: &Value) {
         for member in self.members().values() {
@@ -58,7 +96,7 @@ impl Hub {
     pub(super) fn tell_followers(&self, entry: &Value) {
         for member in self.members().values() {
             let follows = member.follows_journal.load(Ordering::Relaxed);
-            if follows && member.session.principal.scopes.covers(Scope::Admin) {
+            if follows && policy::may_see(&member.session.principal, "journal.entry") {
                 member.outbox.send_droppable(wire::event("journal.entry", entry, None));
             }
         }
@@ -85,7 +123,7 @@ impl Hub {
 /// What others see of a client: its own words, and what we know.
 fn entry(session: &Session) -> Value {
     let client = &session.client;
-    let scopes: Vec<&str> = session.principal.scopes.iter().map(Scope::as_str).collect();
+    let scopes = session.principal.scopes.names();
     let mut entry = json!({
         "ts": session.since,
         "onlineSince": session.since,

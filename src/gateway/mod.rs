@@ -3,6 +3,7 @@
 //! Knows no sockets: `connection` takes texts and gives texts, so that the whole story runs in a test
 //! over channels. `pipeline` is the story; every other file is one word of it.
 
+mod call;
 mod connection;
 mod hub;
 mod methods;
@@ -11,10 +12,11 @@ mod pipeline;
 mod recorded;
 mod reply;
 
+pub(crate) use call::{call, refusal_json};
 pub(crate) use connection::Connection;
 pub(crate) use outbox::{Outgoing, Outlet};
 
-use crate::auth::{Gatekeeper, Peer};
+use crate::auth::{Gatekeeper, Notice, Peer};
 use crate::crypto::KeyPair;
 use crate::journal::{Entry, Event, Journal, JournalFault, Record};
 use crate::model::{Clock, ConnId, RunId, Secret, UnixMillis};
@@ -27,12 +29,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Keeps the shared token: reads it, replaces it. The composition root gives the store's.
+/// Keeps the shared secrets: reads them, replaces them. The composition root gives the store's.
 pub(crate) trait TokenKeeper: Send + Sync {
     /// The token as it is.
     fn show(&self) -> Result<Secret<String>, String>;
     /// Makes a new token and keeps it.
     fn rotate(&self) -> Result<Secret<String>, String>;
+    /// Keeps the bcrypt hash of a password.
+    fn set_password(&self, hash: &str) -> Result<(), String>;
 }
 
 /// What the corridor is made of.
@@ -47,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) runner: Client,
     pub(crate) facts: Facts,
     pub(crate) resident_bytes: fn() -> u64,
+    /// The fingerprint of the certificate in force, where there is TLS.
+    pub(crate) fingerprint: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// What `status` tells of this process.
@@ -57,6 +63,9 @@ pub(crate) struct Facts {
     pub(crate) state_dir: PathBuf,
     pub(crate) config_path: Option<PathBuf>,
     pub(crate) pid: u32,
+    /// How others reach us, where they can: `ws://` or `wss://`, without a path.
+    pub(crate) url: Option<String>,
+    pub(crate) auth_mode: &'static str,
 }
 
 /// The gateway: shared by all connections.
@@ -101,6 +110,12 @@ impl Gateway {
             strangers: Mutex::default(),
             parts,
         });
+        let weak = Arc::downgrade(&gateway);
+        gateway.registry().follow(Box::new(move |notice: &Notice| {
+            if let Some(gateway) = weak.upgrade() {
+                gateway.spread(notice);
+            }
+        }));
         let weak = Arc::downgrade(&gateway);
         gateway.parts.journal.follow(Box::new(move |entry: &Entry| {
             if let Some(gateway) = weak.upgrade() {
@@ -162,7 +177,7 @@ impl Gateway {
     }
 
     /// Records a connection that was turned away, with how many more there were since the last such record.
-    fn record_refused_connection(&self, peer: &Peer, code: &str) {
+    pub(crate) fn record_refused_connection(&self, peer: &Peer, code: &str) {
         let minute = self.parts.clock.now() / 60_000;
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         if strangers.minute != minute {
@@ -197,7 +212,19 @@ impl Gateway {
         }
     }
 
-    fn new_conn(&self) -> ConnId {
+    /// Writes down when devices were last seen; waits for the disk.
+    pub(crate) fn keep_seen(&self) {
+        if let Err(error) = self.registry().keep_seen() {
+            tracing::error!(%error, "when devices were last seen could not be kept");
+        }
+    }
+
+    /// Who may come in, for the doors.
+    pub(crate) fn gatekeeper(&self) -> &Gatekeeper {
+        &self.parts.gatekeeper
+    }
+
+    pub(crate) fn new_conn(&self) -> ConnId {
         ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -20,6 +20,8 @@ struct Shared {
     queue: mpsc::UnboundedSender<Outgoing>,
     waiting: AtomicUsize,
     closed: AtomicBool,
+    /// Whether it ends with the next answer.
+    is_last: AtomicBool,
     room: Notify,
 }
 
@@ -40,6 +42,7 @@ pub(super) fn outbox() -> (Outbox, Outlet) {
         queue: sender,
         waiting: AtomicUsize::new(0),
         closed: AtomicBool::new(false),
+        is_last: AtomicBool::new(false),
         room: Notify::new(),
     });
     (Outbox(Arc::clone(&shared)), Outlet { queue, shared })
@@ -83,6 +86,19 @@ impl Outbox {
     /// Whether nothing will be written any more.
     pub(super) fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
+    }
+
+    /// The answer that is being made is the last one: `answer` closes behind it.
+    pub(super) fn end_with_answer(&self) {
+        self.0.is_last.store(true, Ordering::Release);
+    }
+
+    /// Queues the answer to a request.
+    pub(super) fn answer(&self, text: String) {
+        self.send(text);
+        if self.0.is_last.load(Ordering::Acquire) {
+            self.close(Close::new(close::AUTH_CHANGED, "device removed"));
+        }
     }
 
     /// Queues the end of the connection; nothing is queued after it.

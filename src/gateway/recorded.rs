@@ -1,9 +1,9 @@
 //! The journal's place in the corridor: a permit goes in, and comes out only with its receipt.
 
-use super::Gateway;
+use super::{Gateway, methods};
 use crate::auth::Session;
 use crate::journal::{Event, JournalFault, Receipt, Record};
-use crate::model::{Action, ExecRequest, RunId, SandboxProfile};
+use crate::model::{Action, ExecRequest, NodeAction, PairingAction, RunId, SandboxProfile};
 use crate::policy::{Denial, MissingScope, Permit, Permitted, Why};
 
 /// What may now be done. What changes or runs something carries the receipt of its record.
@@ -17,6 +17,9 @@ pub(super) enum Recorded {
     },
     TokenShow(Receipt),
     TokenRotate(Receipt),
+    PasswordSet(String, Receipt),
+    Pairing(PairingAction, Receipt),
+    Nodes(NodeAction, Receipt),
     /// Reading and the steering of runs that are recorded themselves.
     Plain(Action),
 }
@@ -41,6 +44,26 @@ impl Recorded {
             Permitted::Plain(Action::TokenShow) => Ok(Recorded::TokenShow(journal.append(by(Event::TokenShown))?)),
             Permitted::Plain(Action::TokenRotate) => {
                 Ok(Recorded::TokenRotate(journal.append(by(Event::TokenRotated))?))
+            }
+            Permitted::Plain(Action::PasswordSet { hash }) => {
+                Ok(Recorded::PasswordSet(hash, journal.append(by(Event::PasswordSet))?))
+            }
+            Permitted::Plain(Action::Pairing(action)) if !action.reads() => {
+                let mut record = by(methods::pairing_event(&action)).about(&methods::pairing_target(&action));
+                record.scopes = match &action {
+                    PairingAction::Invite(invitation) => Some(invitation.scopes.names().join(" ")),
+                    PairingAction::Approve { scopes: Some(scopes), .. }
+                    | PairingAction::Rotate { scopes: Some(scopes), .. } => Some(scopes.names().join(" ")),
+                    _ => None,
+                };
+                if let PairingAction::Approve { agent: Some(agent), .. } = &action {
+                    record.agent = Some(agent.to_string());
+                }
+                Ok(Recorded::Pairing(action, journal.append(record)?))
+            }
+            Permitted::Plain(Action::Nodes(action)) if !action.reads() => {
+                let record = by(methods::node_event(&action)).about(&methods::node_target(&action));
+                Ok(Recorded::Nodes(action, journal.append(record)?))
             }
             Permitted::Plain(action) => Ok(Recorded::Plain(action)),
         }

@@ -1,8 +1,8 @@
 //! From what happened to what the client is told: stable codes, plain sentences, no inner causes.
 
-use crate::auth::{Refusal, Session};
+use crate::auth::{PairingFault, Refusal, Session, Waiting};
 use crate::journal::JournalFault;
-use crate::model::{RunFault, Scope};
+use crate::model::{Role, RunFault, Scope};
 use crate::policy::{Denial, MissingScope, Why};
 use crate::wire::{ErrorCode, ErrorShape, Invalid, PROTOCOL};
 use serde_json::{Value, json};
@@ -13,8 +13,12 @@ pub(super) type Answer = Result<Value, ErrorShape>;
 /// A request that is no action of ours.
 pub(super) fn invalid(session: &Session, invalid: &Invalid) -> Answer {
     let shape = match invalid {
-        // Who is not an admin is not told which methods exist.
-        Invalid::UnknownMethod(_) if !session.principal.scopes.covers(Scope::Admin) => scope_error(Scope::Admin),
+        // Who is not an admin is not told which methods exist; a node's own methods are no secret.
+        Invalid::UnknownMethod(_)
+            if session.principal.role == Role::Operator && !session.principal.scopes.covers(Scope::Admin) =>
+        {
+            scope_error(Scope::Admin)
+        }
         Invalid::UnknownMethod(method) => {
             let shown: String = method.chars().filter(char::is_ascii_graphic).take(64).collect();
             ErrorShape::new(ErrorCode::InvalidRequest, format!("unknown method: {shown}"))
@@ -77,8 +81,29 @@ pub(super) fn run_fault(fault: &RunFault) -> Answer {
     Err(if matches!(fault, RunFault::RunnerGone | RunFault::Busy) { shape.retry() } else { shape })
 }
 
+/// A change of a pairing that was not made. The words are those that the original's clients look for.
+pub(super) fn pairing_fault(fault: &PairingFault) -> ErrorShape {
+    let message = fault.to_string();
+    match fault {
+        PairingFault::MissingScope(scope) => ErrorShape::new(ErrorCode::InvalidRequest, message).details(json!({
+            "code": "MISSING_SCOPE", "missingScope": scope.as_str(), "requiredScopes": [scope.as_str()],
+        })),
+        PairingFault::NotItself => {
+            ErrorShape::new(ErrorCode::Forbidden, message).details(json!({"code": "OTHER_DEVICE"}))
+        }
+        PairingFault::Full => ErrorShape::new(ErrorCode::Unavailable, message).retry(),
+        PairingFault::Store(_) | PairingFault::Journal(_) => {
+            tracing::error!(error = %fault, "a change of a pairing could not be kept");
+            ErrorShape::new(ErrorCode::Unavailable, "the change could not be kept, so it was not made").details(
+                json!({"code": "STORE_UNAVAILABLE", "hint": "look at the gateway's log and the disk of its state folder"}),
+            )
+        }
+        _ => ErrorShape::new(ErrorCode::InvalidRequest, message),
+    }
+}
+
 /// A `connect` that was refused.
-pub(super) fn refusal(refusal: &Refusal, request_id: &str) -> ErrorShape {
+pub(crate) fn refusal(refusal: &Refusal) -> ErrorShape {
     let code = refusal.code();
     let message = refusal.message();
     match refusal {
@@ -86,20 +111,47 @@ pub(super) fn refusal(refusal: &Refusal, request_id: &str) -> ErrorShape {
             "code": code, "clientMinProtocol": least, "clientMaxProtocol": most,
             "expectedProtocol": PROTOCOL, "minimumProbeProtocol": crate::wire::LEAST_PROBE_PROTOCOL,
         })),
-        Refusal::PairingRequired { device } => ErrorShape::new(ErrorCode::NotPaired, message).details(json!({
-            "code": code, "reason": "not-paired", "requestId": request_id, "deviceId": device.0,
-            "requestedRole": "operator",
-        })),
-        Refusal::DeviceIdentityRequired => {
+        Refusal::PairingRequired(waiting) => pairing_required(ErrorCode::NotPaired, code, message, waiting),
+        Refusal::ScopeMismatch(waiting) => pairing_required(ErrorCode::InvalidRequest, code, message, waiting),
+        Refusal::DeviceIdentityRequired | Refusal::UiDeviceRequired => {
             ErrorShape::new(ErrorCode::NotPaired, message).details(json!({"code": code}))
         }
-        Refusal::TokenMissing | Refusal::TokenMismatch => {
-            let reason = if *refusal == Refusal::TokenMissing { "token_missing" } else { "token_mismatch" };
+        Refusal::RateLimited { retry_after_ms } => {
+            let mut shape = ErrorShape::new(ErrorCode::Unavailable, message)
+                .details(json!({
+                    "code": code, "authReason": "rate_limited", "canRetryWithDeviceToken": false,
+                    "recommendedNextStep": "wait_then_retry",
+                }))
+                .retry();
+            shape.retry_after_ms = Some(*retry_after_ms);
+            shape
+        }
+        Refusal::Unavailable => ErrorShape::new(ErrorCode::Unavailable, message).details(json!({"code": code})).retry(),
+        _ if code.starts_with("AUTH_") => {
+            let reason = code.trim_start_matches("AUTH_").to_ascii_lowercase();
+            let step = match refusal {
+                Refusal::NotConfigured(_) | Refusal::IdentityHeaderRequired | Refusal::TailnetWhoisFailed => {
+                    "review_auth_configuration"
+                }
+                _ => "update_auth_credentials",
+            };
             ErrorShape::new(ErrorCode::InvalidRequest, message).details(json!({
-                "code": code, "authReason": reason, "canRetryWithDeviceToken": false,
-                "recommendedNextStep": "update_auth_credentials",
+                "code": code, "authReason": reason, "canRetryWithDeviceToken": false, "recommendedNextStep": step,
             }))
         }
         _ => ErrorShape::new(ErrorCode::InvalidRequest, message).details(json!({"code": code, "reason": code})),
     }
+}
+
+fn pairing_required(top: ErrorCode, code: &str, message: String, waiting: &Waiting) -> ErrorShape {
+    let mut details = json!({
+        "code": code, "reason": waiting.reason, "requestId": waiting.request.as_str(), "deviceId": waiting.device.0,
+        "requestedRole": waiting.role.as_str(), "requestedScopes": waiting.scopes.names(),
+        "remediationHint": format!("an operator approves it: vambrace devices approve {}", waiting.request.as_str()),
+    });
+    if let Some((roles, scopes)) = &waiting.approved {
+        details["approvedRoles"] = json!(roles.iter().map(|role| role.as_str()).collect::<Vec<_>>());
+        details["approvedScopes"] = json!(scopes.names());
+    }
+    ErrorShape::new(top, message).details(details)
 }

@@ -32,6 +32,22 @@ events! {
     RequestDenied = "request.denied", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a11", 4;
     TokenShown = "token.shown", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a20", 5;
     TokenRotated = "token.rotated", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a21", 5;
+    PasswordSet = "password.set", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a22", 5;
+    DeviceRequested = "device.requested", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a40", 5;
+    DevicePaired = "device.paired", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a41", 5;
+    DeviceApproved = "device.approved", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a42", 5;
+    DeviceRejected = "device.rejected", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a43", 5;
+    DeviceRemoved = "device.removed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a44", 5;
+    DeviceRenamed = "device.renamed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a45", 5;
+    DeviceInvited = "device.invited", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a46", 5;
+    DeviceTokenRotated = "device.token.rotated", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a47", 5;
+    DeviceTokenRevoked = "device.token.revoked", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a48", 5;
+    NodeRequested = "node.requested", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a50", 5;
+    NodeApproved = "node.approved", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a51", 5;
+    NodeRejected = "node.rejected", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a52", 5;
+    NodeRemoved = "node.removed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a53", 5;
+    NodeRenamed = "node.renamed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a54", 5;
+    ChangeRefused = "change.refused", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a60", 4;
     ExecPermitted = "exec.permitted", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a30", 5;
     ExecDenied = "exec.denied", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a31", 4;
     ExecFinished = "exec.finished", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a32", 5;
@@ -50,6 +66,12 @@ pub(crate) struct Record {
     /// Where from: a socket address, or `unix`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<String>,
+    /// What it is done to: a device, a node, a request, a setup code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<String>,
+    /// The scopes asked for or granted, separated by spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scopes: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +146,12 @@ impl Record {
         self.principal = Some(principal.label());
         self.device = principal.device.as_ref().map(|d| d.0.clone());
         self.from = Some(from.to_owned());
+        self
+    }
+
+    /// With what it is done to, cut to a bounded length.
+    pub(crate) fn about(mut self, target: &str) -> Self {
+        self.target = Some(target.chars().take(128).collect());
         self
     }
 

@@ -1,6 +1,6 @@
 //! Everything a client may ask for, as one closed enum. What is not here cannot be asked.
 
-use super::{ExecRequest, RunId};
+use super::{ExecRequest, NodeAction, PairingAction, RunId};
 
 /// What a running command is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +33,18 @@ pub(crate) enum Action {
     GatewayIdentity,
     ConfigGet,
     ExecRun(Box<ExecRequest>),
-    ExecSignal { run: RunId, signal: RunSignal },
+    ExecSignal {
+        run: RunId,
+        signal: RunSignal,
+    },
     TokenShow,
     TokenRotate,
+    /// Replaces the password by the one with this bcrypt hash.
+    PasswordSet {
+        hash: String,
+    },
+    Pairing(PairingAction),
+    Nodes(NodeAction),
     JournalList(JournalQuery),
     JournalVerify,
 }
@@ -54,6 +63,9 @@ impl Action {
             Action::ExecSignal { signal: RunSignal::Cancel, .. } => "exec.cancel",
             Action::TokenShow => "token.show",
             Action::TokenRotate => "token.rotate",
+            Action::PasswordSet { .. } => "password.set",
+            Action::Pairing(action) => action.method(),
+            Action::Nodes(action) => action.method(),
             Action::JournalList(_) => "journal.list",
             Action::JournalVerify => "journal.verify",
         }

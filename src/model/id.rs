@@ -106,6 +106,26 @@ impl RunId {
     }
 }
 
+/// A pairing request or a setup code's public half: 128 random bits as lowercase hex.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct RequestId(String);
+
+impl RequestId {
+    /// The id made of these random bytes.
+    pub(crate) fn from_random(bytes: [u8; 16]) -> Self {
+        Self(RunId::from_random(bytes).0)
+    }
+
+    /// What somebody says is one. If it is not, no request is found by it.
+    pub(crate) fn claimed(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A device: lowercase hex SHA-256 of its raw Ed25519 public key. Derived, never accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct DeviceId(pub(crate) String);

@@ -4,7 +4,7 @@ use super::{AgentId, DeviceId};
 use std::fmt;
 
 /// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Role {
     Operator,
     Node,
@@ -16,6 +16,11 @@ impl Role {
             Role::Operator => "operator",
             Role::Node => "node",
         }
+    }
+
+    /// The role of this name.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Role::Operator, Role::Node].into_iter().find(|role| role.as_str() == text)
     }
 }
 
@@ -81,6 +86,11 @@ impl ScopeSet {
         Scope::ALL.into_iter().filter(|s| s.as_str().starts_with("operator.")).collect()
     }
 
+    /// Every scope there is: a bound that bounds nothing.
+    pub(crate) fn all() -> Self {
+        Scope::ALL.into_iter().collect()
+    }
+
     pub(crate) fn has(self, scope: Scope) -> bool {
         self.0 & (1 << scope as u8) != 0
     }
@@ -92,9 +102,24 @@ impl ScopeSet {
             || (scope == Scope::Read && self.has(Scope::Write))
     }
 
-    /// The rights in both.
-    pub(crate) fn intersect(self, other: ScopeSet) -> ScopeSet {
-        ScopeSet(self.0 & other.0)
+    /// Those of this set that `other` covers.
+    pub(crate) fn within(self, other: ScopeSet) -> ScopeSet {
+        self.iter().filter(|scope| other.covers(*scope)).collect()
+    }
+
+    /// The first of this set that `other` does not cover.
+    pub(crate) fn beyond(self, other: ScopeSet) -> Option<Scope> {
+        self.iter().find(|scope| !other.covers(*scope))
+    }
+
+    /// The rights of either.
+    pub(crate) fn union(self, other: ScopeSet) -> ScopeSet {
+        ScopeSet(self.0 | other.0)
+    }
+
+    /// Their names.
+    pub(crate) fn names(self) -> Vec<&'static str> {
+        self.iter().map(Scope::as_str).collect()
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Scope> {
@@ -114,13 +139,27 @@ impl fmt::Debug for ScopeSet {
     }
 }
 
-/// What proved the principal.
+/// What proved the principal. The list is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
     /// The unix socket, by SO_PEERCRED: this uid.
     PeerUid(u32),
+    /// A direct loopback connection, by the operator's setting `local_trust`; the uid where the kernel names it.
+    Local(Option<u32>),
     /// The gateway's shared token.
     SharedToken,
+    /// The gateway's password.
+    Password,
+    /// A paired device's own token, with its signature.
+    DeviceToken,
+    /// A setup code, with the signature of the device it paired.
+    SetupCode,
+    /// A user vouched for by a trusted proxy.
+    Proxy(String),
+    /// A user vouched for by the tailnet.
+    Tailnet(String),
+    /// `auth.mode = "none"`.
+    Nobody,
 }
 
 impl Credential {
@@ -128,7 +167,14 @@ impl Credential {
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Credential::PeerUid(_) => "peer-uid",
+            Credential::Local(_) => "local",
             Credential::SharedToken => "token",
+            Credential::Password => "password",
+            Credential::DeviceToken => "device-token",
+            Credential::SetupCode => "bootstrap-token",
+            Credential::Proxy(_) => "trusted-proxy",
+            Credential::Tailnet(_) => "tailscale",
+            Credential::Nobody => "none",
         }
     }
 }
@@ -149,9 +195,16 @@ impl Principal {
     pub(crate) fn label(&self) -> String {
         match (&self.device, &self.credential) {
             (Some(device), _) => format!("device:{device}"),
-            (None, Credential::PeerUid(uid)) => format!("uid:{uid}"),
-            (None, Credential::SharedToken) => "token".to_owned(),
+            (None, Credential::PeerUid(uid) | Credential::Local(Some(uid))) => format!("uid:{uid}"),
+            (None, Credential::Proxy(user)) => format!("proxy:{user}"),
+            (None, Credential::Tailnet(user)) => format!("tailnet:{user}"),
+            (None, other) => other.as_str().to_owned(),
         }
+    }
+
+    /// Whether it is a paired device that manages itself and no other: it came by its own token and is no admin.
+    pub(crate) fn manages_itself_alone(&self) -> bool {
+        matches!(self.credential, Credential::DeviceToken | Credential::SetupCode) && !self.scopes.covers(Scope::Admin)
     }
 }
 
@@ -167,6 +220,15 @@ mod tests {
         let write: ScopeSet = [Scope::Write].into_iter().collect();
         assert!(write.covers(Scope::Read) && !write.covers(Scope::Admin));
         assert!(!ScopeSet::EMPTY.covers(Scope::Read));
+    }
+
+    #[test]
+    fn delegation_only_shrinks() {
+        let write: ScopeSet = [Scope::Write].into_iter().collect();
+        let asked: ScopeSet = [Scope::Admin, Scope::Read, Scope::Write].into_iter().collect();
+        assert_eq!(asked.within(write), [Scope::Read, Scope::Write].into_iter().collect());
+        assert_eq!(asked.beyond(write), Some(Scope::Admin));
+        assert_eq!(asked.within(ScopeSet::operator()), asked);
     }
 
     #[test]

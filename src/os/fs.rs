@@ -109,6 +109,13 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Takes the same lock, waiting for whoever holds it.
+pub(crate) fn lock_waiting(path: &Path) -> io::Result<File> {
+    let file = append_private(path)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+    Ok(file)
+}
+
 /// Listens on a unix socket that only we can reach. A socket left over from a process that died goes first;
 /// one that somebody answers on is kept.
 ///

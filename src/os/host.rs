@@ -15,6 +15,18 @@ pub(crate) fn uid_of(user: &str) -> io::Result<Option<u32>> {
     Ok(nix::unistd::User::from_name(user)?.map(|found| found.uid.as_raw()))
 }
 
+/// The addresses of this host's interfaces.
+pub(crate) fn addresses() -> Vec<std::net::IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| std::net::IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| std::net::IpAddr::V6(a.ip())))
+        })
+        .collect()
+}
+
 /// Fills a buffer from the kernel's generator.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

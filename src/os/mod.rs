@@ -7,6 +7,7 @@ pub(crate) mod fs;
 pub(crate) mod host;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod terminal;
 
 #[cfg(target_os = "linux")]
 pub(crate) mod linux;

@@ -7,4 +7,4 @@ mod judge;
 mod scope;
 
 pub(crate) use judge::{Denial, Permit, Permitted, Policy, Verdict, judge};
-pub(crate) use scope::{MissingScope, Why, scope};
+pub(crate) use scope::{MissingScope, Need, Why, may_see, need, scope};

@@ -37,14 +37,93 @@ pub(crate) struct MissingScope {
     pub(crate) why: Why,
 }
 
-/// What an action needs; `None` means that any authenticated principal may ask.
-pub(crate) fn required(action: &Action) -> Option<Scope> {
-    match action {
-        Action::Health => None,
-        Action::Status | Action::SystemPresence | Action::GatewayIdentity | Action::ConfigGet => Some(Scope::Read),
-        Action::ExecRun(_) | Action::ExecSignal { .. } => Some(Scope::Write),
-        Action::JournalList(_) | Action::JournalVerify => Some(Scope::Admin),
-        Action::TokenShow | Action::TokenRotate => Some(Scope::Admin),
+/// What somebody must be to come through one door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Anybody, also before authentication.
+    Nothing,
+    /// Anybody who was let in.
+    Admission,
+    /// A principal whose scopes cover this one.
+    Scope(Scope),
+    /// Goes to the connection that it is about, and to no other.
+    Own,
+}
+
+use Need::{Admission, Nothing, Own};
+
+const ADMIN: Need = Need::Scope(Scope::Admin);
+const READ: Need = Need::Scope(Scope::Read);
+const WRITE: Need = Need::Scope(Scope::Write);
+const PAIRING: Need = Need::Scope(Scope::Pairing);
+
+/// Every method, route and event there is, with what it needs. What is not here is refused: a method is unknown, a
+/// route is 404, an event goes to nobody.
+const TABLE: &[(&str, Need)] = &[
+    // methods
+    ("health", Admission),
+    ("status", READ),
+    ("system-presence", READ),
+    ("gateway.identity.get", READ),
+    ("config.get", READ),
+    ("exec.run", WRITE),
+    ("exec.input", WRITE),
+    ("exec.cancel", WRITE),
+    ("journal.list", ADMIN),
+    ("journal.verify", ADMIN),
+    ("token.show", ADMIN),
+    ("token.rotate", ADMIN),
+    ("password.set", ADMIN),
+    ("device.pair.list", PAIRING),
+    ("device.pair.approve", PAIRING),
+    ("device.pair.reject", PAIRING),
+    ("device.pair.remove", PAIRING),
+    ("device.pair.rename", PAIRING),
+    ("device.pair.setupCode", ADMIN),
+    ("device.pair.setupStatus", ADMIN),
+    ("device.token.rotate", PAIRING),
+    ("device.token.revoke", PAIRING),
+    ("node.pair.list", PAIRING),
+    ("node.pair.approve", PAIRING),
+    ("node.pair.reject", PAIRING),
+    ("node.pair.remove", PAIRING),
+    ("node.rename", PAIRING),
+    ("node.list", READ),
+    ("node.describe", READ),
+    // routes; what /rpc/METHOD needs is what METHOD needs, judged where every request is
+    ("/health", Nothing),
+    ("/healthz", Nothing),
+    ("/ready", Nothing),
+    ("/readyz", Nothing),
+    ("/startup", Nothing),
+    ("/startupz", Nothing),
+    ("/rpc/", Admission),
+    // events
+    ("connect.challenge", Nothing),
+    ("tick", Admission),
+    ("shutdown", Admission),
+    ("exec.started", Own),
+    ("exec.output", Own),
+    ("journal.entry", ADMIN),
+    ("device.pair.requested", PAIRING),
+    ("device.pair.resolved", PAIRING),
+    ("device.pair.changed", PAIRING),
+    ("device.pair.setup.completed", ADMIN),
+    ("node.pair.requested", PAIRING),
+    ("node.pair.resolved", PAIRING),
+];
+
+/// What a method, a route or an event needs; `None` where there is no such thing.
+pub(crate) fn need(name: &str) -> Option<Need> {
+    TABLE.iter().find(|(known, _)| *known == name).map(|(_, need)| *need)
+}
+
+/// Whether a principal may see an event of this name that is not about itself.
+pub(crate) fn may_see(principal: &Principal, event: &str) -> bool {
+    match need(event) {
+        Some(Nothing | Admission) => true,
+        Some(Need::Scope(scope)) => principal.scopes.covers(scope),
+        Some(Own) | None => false,
     }
 }
 
@@ -57,8 +136,13 @@ pub(crate) fn scope(principal: &Principal, action: Action) -> Result<Scoped, Mis
     if principal.role == Role::Node && action != Action::Health {
         return refuse(Why::Role(Role::Node));
     }
-    if let Some(scope) = required(&action)
-        && !principal.scopes.covers(scope)
+    let missing = match need(action.method()) {
+        Some(Admission) => None,
+        Some(Need::Scope(scope)) => (!principal.scopes.covers(scope)).then_some(scope),
+        // A method that the table does not know is nobody's.
+        _ => Some(Scope::Admin),
+    };
+    if let Some(scope) = missing
         && !agent_may(principal, &action)
     {
         return refuse(Why::Scope(scope));
@@ -68,7 +152,7 @@ pub(crate) fn scope(principal: &Principal, action: Action) -> Result<Scoped, Mis
     {
         return refuse(Why::OtherAgent);
     }
-    let secret = matches!(action, Action::TokenShow | Action::TokenRotate);
+    let secret = matches!(action, Action::TokenShow | Action::TokenRotate | Action::PasswordSet { .. });
     if secret && !matches!(principal.credential, crate::model::Credential::PeerUid(_)) {
         return refuse(Why::NotLocal);
     }
@@ -83,7 +167,7 @@ fn agent_may(principal: &Principal, action: &Action) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AgentId, Credential, ExecRequest, JournalQuery, ScopeSet, Stdin};
+    use crate::model::{AgentId, Credential, ExecRequest, JournalQuery, PairingAction, RequestId, ScopeSet, Stdin};
 
     fn principal(scopes: &[Scope], credential: Credential) -> Principal {
         Principal {
@@ -152,6 +236,34 @@ mod tests {
         assert_eq!(scope(&agent, run_for("main")).unwrap_err().why, Why::OtherAgent);
         assert!(scope(&agent, Action::Status).is_err());
         assert!(scope(&agent, Action::JournalVerify).is_err());
+    }
+
+    #[test]
+    fn every_method_and_event_has_its_line_in_the_table_and_no_line_stands_twice() {
+        for name in crate::wire::METHODS.iter().chain(crate::wire::EVENTS) {
+            assert!(need(name).is_some(), "{name} has no scope");
+        }
+        for method in crate::wire::METHODS {
+            assert!(matches!(need(method), Some(Admission | Need::Scope(_))), "{method} is open to strangers");
+        }
+        for (at, (name, _)) in TABLE.iter().enumerate() {
+            assert!(!TABLE[..at].iter().any(|(other, _)| other == name), "{name} stands twice");
+            let known = crate::wire::METHODS.contains(name) || crate::wire::EVENTS.contains(name);
+            assert!(known || name.starts_with('/'), "{name} is nothing there is");
+        }
+        assert_eq!(need("config.apply"), None);
+    }
+
+    #[test]
+    fn pairing_is_neither_read_nor_written_without_its_scope() {
+        let reader = principal(&[Scope::Read, Scope::Write], Credential::SharedToken);
+        assert!(scope(&reader, Action::Pairing(PairingAction::List)).is_err());
+        assert!(!may_see(&reader, "device.pair.requested") && may_see(&reader, "tick"));
+        let pairing = principal(&[Scope::Pairing], Credential::SharedToken);
+        assert!(scope(&pairing, Action::Pairing(PairingAction::List)).is_ok());
+        let setup = RequestId::claimed("x");
+        assert!(scope(&pairing, Action::Pairing(PairingAction::InviteStatus { setup })).is_err());
+        assert!(!may_see(&pairing, "exec.output") && !may_see(&pairing, "no.such.event"));
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! HTTP/1.1: three probes and the upgrade to WebSocket. One closed table of routes.
+//! HTTP/1.1: probes, the twin of every method, and the upgrade to WebSocket. One closed table of routes.
 
-use super::crowd::{Crowd, Place};
-use super::{Door, HEAD_TIMEOUT, MAX_HEAD, websocket};
-use crate::auth::Peer;
+use super::crowd::Place;
+use super::origin::{Foreign, is_direct};
+use super::{Door, HEAD_TIMEOUT, House, MAX_HEAD, rpc, websocket};
 use crate::gateway::Gateway;
-use crate::os;
+use crate::policy;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -25,9 +25,12 @@ enum Route {
     Ready,
     /// Start-up is over.
     Started,
+    /// A method, named by the rest of the path.
+    Rpc,
 }
 
-/// Every route, and that it needs no credential. Anything else is 404; an upgrade on any path is the protocol.
+/// Every route; what each needs stands in the table of `policy`. Anything else is 404; an upgrade on any path is the
+/// protocol. One that ends in `/` takes the rest of the path.
 const ROUTES: &[(&str, Route)] = &[
     ("/health", Route::Live),
     ("/healthz", Route::Live),
@@ -35,27 +38,21 @@ const ROUTES: &[(&str, Route)] = &[
     ("/readyz", Route::Ready),
     ("/startup", Route::Started),
     ("/startupz", Route::Started),
+    ("/rpc/", Route::Rpc),
 ];
 
-type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Full<Bytes>>;
 
 /// A reply that refuses; boxed because it is rare and large.
-type Refused = Box<Reply>;
+pub(super) type Refused = Box<Reply>;
 
 /// Serves one connection until it ends or becomes a WebSocket.
-pub(super) async fn serve<S: websocket::Stream>(
-    door: Door,
-    stream: S,
-    gateway: Arc<Gateway>,
-    crowd: Arc<Crowd>,
-    place: Place,
-) {
+pub(super) async fn serve<S: websocket::Stream>(door: Door, stream: S, house: Arc<House>, place: Place) {
     // The place of a silent connection is given up when it becomes a WebSocket, which has one of its own.
     let place = Mutex::new(Some(place));
-    let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer::<S>(&door, request, &gateway, &crowd, &place);
-        async move { Ok::<_, Infallible>(answer) }
-    });
+    let (house, place) = (&house, &place);
+    let service =
+        service_fn(move |request| async move { Ok::<_, Infallible>(answer::<S>(door, request, house, place).await) });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -68,18 +65,14 @@ pub(super) async fn serve<S: websocket::Stream>(
     }
 }
 
-fn answer<S: websocket::Stream>(
-    door: &Door,
+async fn answer<S: websocket::Stream>(
+    door: Door,
     mut request: Request<Incoming>,
-    gateway: &Arc<Gateway>,
-    crowd: &Arc<Crowd>,
+    house: &Arc<House>,
     place: &Mutex<Option<Place>>,
 ) -> Reply {
-    if let Err(refused) = check_host(door, request.headers()) {
-        return *refused;
-    }
     if is_upgrade(&request) {
-        return match upgrade::<S>(door, &mut request, gateway, crowd) {
+        return match upgrade::<S>(&door, &mut request, house) {
             Ok(reply) => {
                 place.lock().unwrap_or_else(PoisonError::into_inner).take();
                 reply
@@ -87,81 +80,51 @@ fn answer<S: websocket::Stream>(
             Err(refused) => *refused,
         };
     }
-    let Some((_, route)) = ROUTES.iter().find(|(path, _)| *path == request.uri().path()) else {
-        return error(StatusCode::NOT_FOUND, "not_found", "there is nothing here");
+    let Some((name, route)) = route(request.uri().path()) else {
+        // Also to who would not be served at all: nothing is nowhere.
+        return match house.names.serves_host(&door, request.headers(), false) {
+            true => error(StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
+            false => foreign(Foreign::Host),
+        };
     };
+    match policy::need(name) {
+        Some(policy::Need::Nothing) => probe(route, &door, &request, house),
+        Some(_) => rpc::answer(&door, request, house).await,
+        // A route that the table does not know is not served.
+        None => error(StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
+    }
+}
+
+/// The route of a path, and the name of its line in the table.
+fn route(path: &str) -> Option<(&'static str, Route)> {
+    let fits = |name: &str| if name.ends_with('/') { path.starts_with(name) } else { path == name };
+    ROUTES.iter().find(|(name, _)| fits(name)).copied()
+}
+
+fn probe(route: Route, door: &Door, request: &Request<Incoming>, house: &House) -> Reply {
+    if !house.names.serves_host(door, request.headers(), false) {
+        return foreign(Foreign::Host);
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "only GET and HEAD");
     }
-    probe(*route, door, request.headers(), gateway)
-}
-
-fn probe(route: Route, door: &Door, headers: &HeaderMap, gateway: &Gateway) -> Reply {
     match route {
-        Route::Live => reply(StatusCode::OK, &json!({"ok": true, "status": "live"})),
+        Route::Live | Route::Rpc => reply(StatusCode::OK, &json!({"ok": true, "status": "live"})),
         // No version: who has not authenticated learns nothing to pick an exploit by.
         Route::Started => reply(StatusCode::OK, &json!({"ok": true, "status": "started"})),
-        Route::Ready => {
-            let failing = gateway.failing();
-            let status = if failing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            let mut body = json!({"ready": failing.is_empty()});
-            if is_direct(door, headers) {
-                body["failing"] = json!(failing);
-                body["uptimeMs"] = json!(gateway.uptime_ms());
-            }
-            reply(status, &body)
-        }
+        Route::Ready => ready(is_direct(door, request.headers()), &house.gateway),
     }
 }
 
-/// A page whose name was made to resolve to us must not reach us (DNS rebinding): only loopback names are ours.
-fn check_host(door: &Door, headers: &HeaderMap) -> Result<(), Refused> {
-    if matches!(door, Door::Unix { .. }) || has_loopback_host(headers) {
-        return Ok(());
+fn ready(is_direct: bool, gateway: &Gateway) -> Reply {
+    let failing = gateway.failing();
+    let status = if failing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut body = json!({"ready": failing.is_empty()});
+    if is_direct {
+        body["failing"] = json!(failing);
+        body["uptimeMs"] = json!(gateway.uptime_ms());
     }
-    Err(error(StatusCode::FORBIDDEN, "host_not_allowed", "this Host is not served here").into())
-}
-
-fn has_loopback_host(headers: &HeaderMap) -> bool {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Ok(host) = host.to_str() else { return false };
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
-        _ => host,
-    };
-    let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Headers by which a proxy says that it speaks for somebody else, besides every `x-forwarded-…`.
-const FORWARDING: &[&str] = &[
-    "forwarded",
-    "via",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-original-forwarded-for",
-    "x-originating-ip",
-    "x-remote-ip",
-    "client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "fastly-client-ip",
-];
-
-fn is_forwarded(headers: &HeaderMap) -> bool {
-    let says =
-        |name: &str| name.starts_with("x-forwarded") || name.starts_with("tailscale-") || FORWARDING.contains(&name);
-    headers.keys().any(|name| says(name.as_str()))
-}
-
-/// Whether the peer is a process of this host and nothing says that it speaks for another.
-fn is_direct(door: &Door, headers: &HeaderMap) -> bool {
-    match door {
-        Door::Unix { .. } => true,
-        Door::Tcp { theirs, .. } => theirs.ip().is_loopback() && !is_forwarded(headers) && has_loopback_host(headers),
-    }
+    reply(status, &body)
 }
 
 fn is_upgrade(request: &Request<Incoming>) -> bool {
@@ -171,32 +134,22 @@ fn is_upgrade(request: &Request<Incoming>) -> bool {
 fn upgrade<S: websocket::Stream>(
     door: &Door,
     request: &mut Request<Incoming>,
-    gateway: &Arc<Gateway>,
-    crowd: &Arc<Crowd>,
+    house: &Arc<House>,
 ) -> Result<Reply, Refused> {
-    let headers = request.headers();
-    if is_forwarded(headers) {
-        return Err(error(
-            StatusCode::FORBIDDEN,
-            "proxy_attribution_required",
-            "forwarding headers came from a peer that is not a trusted proxy",
-        )
-        .into());
-    }
-    if headers.contains_key(header::ORIGIN) {
-        return Err(error(StatusCode::FORBIDDEN, "origin_not_allowed", "no web page may connect").into());
-    }
+    let rules = house.gateway.gatekeeper().proxy_rules();
+    let peer = house.names.peer(door, request.headers(), rules).map_err(|why| Box::new(foreign(why)))?;
     let Some(key) = websocket_key(request) else {
         return Err(
             error(StatusCode::BAD_REQUEST, "bad_upgrade", "this is no WebSocket handshake of version 13").into()
         );
     };
-    let Some(place) = crowd.upgrade(door.counted()) else {
+    // Strangers behind a proxy are counted by their own addresses, not by the proxy's.
+    let counted = peer.client_ip().filter(|ip| !ip.is_loopback()).or_else(|| door.counted());
+    let Some(place) = house.crowd.upgrade(counted) else {
         return Err(plain(StatusCode::SERVICE_UNAVAILABLE, "Too many unauthenticated sockets").into());
     };
-    let peer = peer(door, request.headers());
     let upgraded = hyper::upgrade::on(request);
-    let gateway = Arc::clone(gateway);
+    let gateway = Arc::clone(&house.gateway);
     tokio::spawn(async move {
         match upgraded.await {
             Ok(upgraded) => websocket::serve::<S>(upgraded, peer, gateway, place).await,
@@ -229,18 +182,13 @@ fn websocket_key(request: &Request<Incoming>) -> Option<HeaderValue> {
     HeaderValue::from_str(&tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes())).ok()
 }
 
-/// What the kernel and the head say of the other end.
-fn peer(door: &Door, headers: &HeaderMap) -> Peer {
-    match *door {
-        Door::Unix { uid } => Peer::Unix { uid },
-        Door::Tcp { theirs, ours } => {
-            let local_uid = if is_direct(door, headers) { os::peer::owner_of_peer(theirs, ours) } else { None };
-            Peer::Tcp { address: theirs.to_string(), local_uid, has_origin: headers.contains_key(header::ORIGIN) }
-        }
-    }
+/// A head that is refused before anybody looks at credentials.
+pub(super) fn foreign(why: Foreign) -> Reply {
+    let (kind, message) = why.words();
+    error(StatusCode::FORBIDDEN, kind, &message)
 }
 
-fn error(status: StatusCode, kind: &str, message: &str) -> Reply {
+pub(super) fn error(status: StatusCode, kind: &str, message: &str) -> Reply {
     reply(status, &json!({"error": {"message": message, "type": kind}}))
 }
 
@@ -248,7 +196,7 @@ fn plain(status: StatusCode, text: &'static str) -> Reply {
     with_headers(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
 }
 
-fn reply(status: StatusCode, body: &Value) -> Reply {
+pub(super) fn reply(status: StatusCode, body: &Value) -> Reply {
     with_headers(status, "application/json; charset=utf-8", Bytes::from(body.to_string()))
 }
 
@@ -273,39 +221,15 @@ fn with_headers(status: StatusCode, kind: &'static str, body: Bytes) -> Reply {
 mod tests {
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_str(v).unwrap())).collect()
-    }
-
     #[test]
-    fn only_loopback_names_are_ours() {
-        for host in ["127.0.0.1", "127.0.0.1:18789", "localhost", "LOCALHOST:1", "[::1]", "[::1]:18789", "127.9.9.9:5"]
-        {
-            assert!(has_loopback_host(&headers(&[("host", host)])), "{host}");
+    fn every_route_has_its_line_in_the_table_and_a_stranger_reaches_only_probes() {
+        for (name, route) in ROUTES {
+            let need = policy::need(name).unwrap_or_else(|| panic!("{name} has no line"));
+            assert_eq!(need == policy::Need::Nothing, *route != Route::Rpc, "{name}");
         }
-        for host in [
-            "evil.example",
-            "evil.example:18789",
-            "127.0.0.1.evil.example",
-            "localhost.evil",
-            "localhost.",
-            "",
-            "0.0.0.0",
-            "127.0.0.1@evil",
-            "[::1",
-            "2130706433",
-            "127.1",
-        ] {
-            assert!(!has_loopback_host(&headers(&[("host", host)])), "{host}");
+        assert_eq!(route("/rpc/status"), Some(("/rpc/", Route::Rpc)));
+        for nowhere in ["/", "/rpc", "/healthz/", "/HEALTH", "//health", "/v1/rpc/status"] {
+            assert_eq!(route(nowhere), None, "{nowhere}");
         }
-        assert!(!has_loopback_host(&headers(&[])));
-    }
-
-    #[test]
-    fn every_spelling_of_a_forwarding_header_marks_a_request() {
-        for name in ["forwarded", "x-forwarded-for", "x-forwarded-prefix", "x-real-ip", "via", "x-client-ip"] {
-            assert!(is_forwarded(&headers(&[(name, "x")])), "{name}");
-        }
-        assert!(!is_forwarded(&headers(&[("host", "localhost"), ("user-agent", "x")])));
     }
 }

@@ -1,4 +1,4 @@
-//! The doors: TCP on loopback and a unix socket, HTTP/1.1 and WebSocket on both.
+//! The doors: TCP and a unix socket, HTTP/1.1 and WebSocket on both, TLS on the first where it is asked for.
 //!
 //! Everything before authentication is bounded here: connections, their number from one address,
 //! bytes, headers, time. What a door tells the corridor about a peer is what the kernel and the HTTP
@@ -7,32 +7,64 @@
 mod allowance;
 mod crowd;
 mod http;
+mod origin;
+mod rpc;
+mod tls;
 mod websocket;
 
+pub(crate) use tls::{Pem, Tls};
+
+use crate::auth::PeerFacts;
 use crate::gateway::Gateway;
 use crate::os;
-use crowd::Crowd;
+use crowd::{Crowd, Place};
+use origin::Names;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-/// Time for the HTTP head, and between two requests on one connection.
+/// Time for a TLS handshake, for the HTTP head, and between two requests on one connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest HTTP head.
 const MAX_HEAD: usize = 16 << 10;
+
+/// Where and how to listen.
+pub(crate) struct Listen {
+    pub(crate) address: SocketAddr,
+    pub(crate) socket: PathBuf,
+    pub(crate) tls: Option<Tls>,
+    /// Names besides our addresses that a Host header may carry, in lower case.
+    pub(crate) hosts: Vec<String>,
+    /// Origins that may connect, exactly as browsers write them.
+    pub(crate) origins: Vec<String>,
+    /// What makes a wider door than loopback safe besides TLS.
+    pub(crate) wider: Wider,
+}
+
+/// Whether others than loopback may be served without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wider {
+    /// Nobody is asked for anything: loopback alone, whatever else is set.
+    Never,
+    /// With TLS.
+    Encrypted,
+    /// With TLS; or without it trusted proxies alone, whose connections are the operator's to protect.
+    Proxies,
+}
 
 /// Why a door cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DoorFault {
     #[error("cannot listen on {address}: {cause}")]
     Tcp { address: SocketAddr, cause: io::Error },
-    #[error("{0} is not a loopback address, and nothing wider is offered without TLS")]
-    NotLoopback(SocketAddr),
+    #[error("{0} is not a loopback address: beyond loopback it takes authentication, and TLS or a trusted proxy")]
+    NotSafe(SocketAddr),
     #[error("cannot listen on {path}: {cause}")]
     Unix { path: PathBuf, cause: io::Error },
 }
@@ -40,7 +72,7 @@ pub(crate) enum DoorFault {
 /// Where a connection came in.
 #[derive(Debug, Clone, Copy)]
 enum Door {
-    Tcp { theirs: SocketAddr, ours: SocketAddr },
+    Tcp { theirs: SocketAddr, ours: SocketAddr, has_certificate: bool },
     Unix { uid: u32 },
 }
 
@@ -54,32 +86,72 @@ impl Door {
             Door::Unix { .. } => None,
         }
     }
+
+    /// What is known of the other end besides what it says.
+    fn facts(&self) -> PeerFacts {
+        match *self {
+            Door::Unix { uid } => PeerFacts { uid: Some(uid), is_local: true, ..Default::default() },
+            Door::Tcp { theirs, ours, has_certificate } => {
+                let address = theirs.ip().to_canonical();
+                let is_local = address.is_loopback() || address == ours.ip().to_canonical();
+                let uid = if is_local { os::peer::owner_of_peer(theirs, ours) } else { None };
+                PeerFacts { address: Some(address), is_local, uid, has_certificate }
+            }
+        }
+    }
+}
+
+/// What every connection's task needs.
+struct House {
+    gateway: Arc<Gateway>,
+    crowd: Arc<Crowd>,
+    names: Names,
 }
 
 /// Opened listeners, not yet served.
 pub(crate) struct Doors {
     tcp: TcpListener,
+    tls: Option<Tls>,
     unix: UnixListener,
     unix_path: PathBuf,
+    names: Names,
 }
 
 impl Doors {
-    /// Binds both. The check for loopback is made on the address that was really bound.
-    pub(crate) async fn open(address: SocketAddr, socket: &Path) -> Result<Self, DoorFault> {
+    /// Binds both. Whether a door may be as wide as it is, is judged by the address that was really bound.
+    pub(crate) async fn open(listen: Listen) -> Result<Self, DoorFault> {
+        let address = listen.address;
         let tcp_fault = |cause| DoorFault::Tcp { address, cause };
-        if !address.ip().is_loopback() {
-            return Err(DoorFault::NotLoopback(address));
+        let is_safe = |bound: IpAddr| {
+            bound.to_canonical().is_loopback()
+                || match listen.wider {
+                    Wider::Never => false,
+                    Wider::Encrypted => listen.tls.is_some(),
+                    Wider::Proxies => true,
+                }
+        };
+        if !is_safe(address.ip()) {
+            return Err(DoorFault::NotSafe(address));
         }
-        let tcp = TcpListener::bind(address).await.map_err(tcp_fault)?;
+        let tcp = match TcpListener::bind(address).await {
+            // A host without IPv6 has all its addresses in the other family.
+            Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+            }
+            bound => bound,
+        };
+        let tcp = tcp.map_err(tcp_fault)?;
         let bound = tcp.local_addr().map_err(tcp_fault)?;
-        if !bound.ip().is_loopback() {
-            return Err(DoorFault::NotLoopback(bound));
+        if !is_safe(bound.ip()) {
+            return Err(DoorFault::NotSafe(bound));
         }
-        let unix_fault = |cause| DoorFault::Unix { path: socket.to_owned(), cause };
-        let unix = os::fs::bind_shared_socket(socket).map_err(unix_fault)?;
+        let socket = listen.socket;
+        let unix_fault = |cause| DoorFault::Unix { path: socket.clone(), cause };
+        let unix = os::fs::bind_shared_socket(&socket).map_err(unix_fault)?;
         unix.set_nonblocking(true).map_err(unix_fault)?;
         let unix = UnixListener::from_std(unix).map_err(unix_fault)?;
-        Ok(Doors { tcp, unix, unix_path: socket.to_owned() })
+        let names = Names { hosts: listen.hosts, origins: listen.origins };
+        Ok(Doors { tcp, tls: listen.tls, unix, unix_path: socket, names })
     }
 
     /// The TCP address that was bound.
@@ -87,22 +159,34 @@ impl Doors {
         self.tcp.local_addr()
     }
 
+    /// The unix socket's path.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.unix_path
+    }
+
     /// Accepts until told to stop, then removes the socket. Connections go on until they end themselves.
     pub(crate) async fn serve(self, gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
-        let crowd = Arc::new(Crowd::default());
+        let house = Arc::new(House { gateway, crowd: Arc::default(), names: self.names });
         loop {
             tokio::select! {
                 accepted = self.tcp.accept() => match accepted {
                     Ok((stream, theirs)) => {
                         let Ok(ours) = stream.local_addr() else { continue };
                         let _ = stream.set_nodelay(true);
-                        admit(Door::Tcp { theirs, ours }, stream, &gateway, &crowd);
+                        let door = Door::Tcp { theirs, ours, has_certificate: false };
+                        let Some(place) = house.crowd.arrive(door.counted()) else { continue };
+                        tokio::spawn(welcome(door, stream, self.tls.clone(), Arc::clone(&house), place));
                     }
                     Err(error) => rest(&error).await,
                 },
                 accepted = self.unix.accept() => match accepted {
                     Ok((stream, _)) => match stream.peer_cred() {
-                        Ok(peer) => admit(Door::Unix { uid: peer.uid() }, stream, &gateway, &crowd),
+                        Ok(peer) => {
+                            let door = Door::Unix { uid: peer.uid() };
+                            let Some(place) = house.crowd.arrive(door.counted()) else { continue };
+                            let house = Arc::clone(&house);
+                            tokio::spawn(async move { http::serve(door, stream, house, place).await });
+                        }
                         Err(error) => tracing::warn!(%error, "a local peer without credentials was refused"),
                     },
                     Err(error) => rest(&error).await,
@@ -114,12 +198,25 @@ impl Doors {
     }
 }
 
-/// Starts a connection's own task, unless its address has too many that have said nothing yet.
-fn admit<S: websocket::Stream>(door: Door, stream: S, gateway: &Arc<Gateway>, crowd: &Arc<Crowd>) {
-    let Some(place) = crowd.arrive(door.counted()) else { return };
-    let gateway = Arc::clone(gateway);
-    let crowd = Arc::clone(crowd);
-    tokio::spawn(async move { http::serve(door, stream, gateway, crowd, place).await });
+/// Serves one TCP connection: TLS first where there is any; where there is none, beyond loopback proxies alone.
+async fn welcome(door: Door, stream: TcpStream, tls: Option<Tls>, house: Arc<House>, place: Place) {
+    let Some(tls) = tls else {
+        let loopback = matches!(door, Door::Tcp { ours, .. } if ours.ip().to_canonical().is_loopback());
+        let rules = house.gateway.gatekeeper().proxy_rules();
+        if !loopback && !rules.is_some_and(|rules| rules.is_proxy(&door.facts())) {
+            return;
+        }
+        return http::serve(door, stream, house, place).await;
+    };
+    match timeout(HEAD_TIMEOUT, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let shown = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+            let Door::Tcp { theirs, ours, .. } = door else { return };
+            http::serve(Door::Tcp { theirs, ours, has_certificate: shown }, stream, house, place).await;
+        }
+        Ok(Err(error)) => tracing::trace!(%error, "a TLS handshake failed"),
+        Err(_) => {}
+    }
 }
 
 /// Accept fails when descriptors run out: rest a little, so that the loop does not spin until some are free.

@@ -158,7 +158,7 @@ async fn read<S: Stream>(
         };
         alive.store(true, Ordering::Release);
         match next {
-            Some(Ok(Message::Text(text))) => connection.on_text(&text),
+            Some(Ok(Message::Text(text))) => connection.on_text(&text).await,
             Some(Ok(Message::Binary(_))) => return end(&connection, close::NOT_TEXT, "frames are text").await,
             Some(Ok(_)) => {}
             Some(Err(error)) if is_too_big(&error) || allowance.is_spent() => {

@@ -1,6 +1,6 @@
 //! The handshake: `connect` parameters, the payload a device signs, `hello-ok`.
 
-use crate::model::{DeviceId, Role, Scope, ScopeSet};
+use crate::model::{DeviceId, Role, Scope, ScopeSet, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -106,6 +106,10 @@ impl AuthParams {
     }
 }
 
+/// Capabilities and commands that one client may declare, and the longest name of one.
+const MOST_NAMES: usize = 128;
+const LONGEST_NAME: usize = 128;
+
 const CLIENT_IDS: &[&str] = &[
     "webchat-ui",
     "openclaw-control-ui",
@@ -150,6 +154,11 @@ impl ConnectParams {
         for (path, text, most) in lengths {
             if text.as_ref().is_some_and(|t| t.len() > most) {
                 return Err(format!("at {path}: must have at most {most} bytes"));
+            }
+        }
+        for (path, names) in [("caps", Some(&params.caps)), ("commands", params.commands.as_ref())] {
+            if names.is_some_and(|n| n.len() > MOST_NAMES || n.iter().any(|n| n.is_empty() || n.len() > LONGEST_NAME)) {
+                return Err(format!("at {path}: at most {MOST_NAMES} names of 1 to {LONGEST_NAME} bytes"));
             }
         }
         if params.min_protocol == 0 || params.max_protocol == 0 {
@@ -217,6 +226,8 @@ pub(crate) struct HelloParts {
     pub(crate) role: Role,
     pub(crate) scopes: ScopeSet,
     pub(crate) method: &'static str,
+    /// A paired device's own token, and when it was made.
+    pub(crate) device_token: Option<(Secret<String>, u64)>,
     pub(crate) presence: Value,
     pub(crate) health: Value,
     pub(crate) uptime_ms: u64,
@@ -246,8 +257,10 @@ impl HelloOk {
             },
             auth: Auth {
                 role: parts.role.as_str(),
-                scopes: parts.scopes.iter().map(Scope::as_str).collect(),
+                scopes: parts.scopes.names(),
                 method: parts.method,
+                device_token: parts.device_token.as_ref().map(|(token, _)| token.expose().as_str()),
+                issued_at_ms: parts.device_token.as_ref().map(|(_, issued)| *issued),
             },
             policy: Policy {
                 max_payload: super::MAX_FRAME,
@@ -274,7 +287,7 @@ struct Payload<'a> {
     server: Server<'a>,
     features: &'a RawValue,
     snapshot: Snapshot<'a>,
-    auth: Auth,
+    auth: Auth<'a>,
     policy: Policy,
 }
 
@@ -302,10 +315,15 @@ struct StateVersion {
 }
 
 #[derive(Serialize)]
-struct Auth {
+#[serde(rename_all = "camelCase")]
+struct Auth<'a> {
     role: &'static str,
     scopes: Vec<&'static str>,
     method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_at_ms: Option<u64>,
 }
 
 #[derive(Serialize)]

@@ -101,6 +101,18 @@ pub(crate) enum ErrorCode {
     Unavailable,
 }
 
+impl ErrorCode {
+    /// As it stands on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            ErrorCode::InvalidRequest => "INVALID_REQUEST",
+            ErrorCode::NotPaired => "NOT_PAIRED",
+            ErrorCode::Forbidden => "FORBIDDEN",
+            ErrorCode::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
 /// An error as clients read it: a stable code, a plain sentence, details for machines.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

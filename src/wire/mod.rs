@@ -9,11 +9,13 @@ mod connect;
 mod frame;
 mod methods;
 mod results;
+mod whois;
 
 pub(crate) use connect::{AuthParams, ClientInfo, ConnectParams, DeviceParams, HelloOk, HelloParts, signed_payload};
 pub(crate) use frame::{Close, ErrorCode, ErrorShape, Frame, Incoming, close, event, request, response};
 pub(crate) use methods::{EVENTS, Invalid, METHODS, action};
 pub(crate) use results::{ExecResult, OutputEvent, enforcement_json};
+pub(crate) use whois::tailnet_login;
 
 /// The protocol version spoken.
 pub(crate) const PROTOCOL: u32 = 4;

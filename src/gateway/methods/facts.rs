@@ -31,6 +31,9 @@ pub(super) fn status(gateway: &Gateway) -> Value {
         "addresses": facts.addresses,
         "stateDir": facts.state_dir,
         "configPath": facts.config_path,
+        "authMode": facts.auth_mode,
+        "tls": gateway.fingerprint().map(|fingerprint| json!({"fingerprint": fingerprint})),
+        "devices": gateway.registry().count(),
         "connections": gateway.hub.count(),
         "runs": gateway.running(),
         "runner": {

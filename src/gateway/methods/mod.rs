@@ -3,9 +3,14 @@
 mod exec;
 mod facts;
 mod journal;
+mod nodes;
+mod pairing;
 mod token;
 
 pub(super) use journal::entry_json;
+
+pub(super) use nodes::{event as node_event, target as node_target};
+pub(super) use pairing::{event as pairing_event, target as pairing_target};
 
 use super::Gateway;
 use super::outbox::Outbox;
@@ -41,6 +46,9 @@ pub(super) async fn perform(
         }
         Recorded::TokenShow(receipt) => token::show(gateway, receipt).into(),
         Recorded::TokenRotate(receipt) => token::rotate(gateway, session, receipt).into(),
+        Recorded::PasswordSet(hash, receipt) => token::set_password(gateway, session, hash, receipt).await.into(),
+        Recorded::Pairing(action, receipt) => pairing::change(gateway, session, action, receipt).await,
+        Recorded::Nodes(action, receipt) => nodes::change(gateway, session, action, receipt).await,
         Recorded::Plain(action) => plain(gateway, session, action).await.into(),
     }
 }
@@ -55,7 +63,9 @@ async fn plain(gateway: &Gateway, session: &Session, action: Action) -> Answer {
         Action::ExecSignal { run, signal } => exec::signal(gateway, session, &run, signal).await,
         Action::JournalList(query) => journal::list(gateway, session, query).await,
         Action::JournalVerify => journal::verify(gateway).await,
-        Action::ExecRun(_) | Action::TokenShow | Action::TokenRotate => {
+        Action::Pairing(action) => pairing::tell(gateway, session, &action),
+        Action::Nodes(action) => nodes::tell(gateway, session, &action),
+        Action::ExecRun(_) | Action::TokenShow | Action::TokenRotate | Action::PasswordSet { .. } => {
             unreachable!("recorded acts have their own variants")
         }
     }

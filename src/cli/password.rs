@@ -1,0 +1,63 @@
+//! `password set`: read without echo or from standard input, hashed here, and only the hash goes on.
+
+use super::args::PlaceArgs;
+use super::render::{self, Fault};
+use crate::auth;
+use crate::client::Target;
+use crate::daemon;
+use crate::model::Secret;
+use crate::os;
+use serde_json::json;
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+/// Most bytes read; a password that is longer is refused with its reason.
+const MOST: u64 = 4096;
+
+pub(super) fn set(place: &PlaceArgs) -> Result<ExitCode, Fault> {
+    let password = ask()?;
+    let hash = auth::hash_password(password.expose())
+        .map_err(|why| Fault::new(format!("this password cannot be taken: {why}")).hint("12 to 1024 bytes").code(2))?;
+    let target = place.target()?;
+    let running = match &target {
+        Target::Socket(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
+        Target::Remote(_) => true,
+    };
+    if running {
+        place.call(&["operator.admin"], "password.set", Some(json!({"hash": hash})))?;
+        render::line("the password is set; whoever came in by the old one was sent out");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let state = place.places().state;
+    daemon::keep_password(&state, &hash).map_err(|e| {
+        Fault::new(e.to_string()).hint("run this as the user the gateway runs as, or while it runs, as an operator")
+    })?;
+    render::line(&format!("the password is set for the gateway of {}", state.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask() -> Result<Secret<String>, Fault> {
+    let fault = |e: std::io::Error| Fault::new(format!("the password cannot be read: {e}"));
+    if std::io::stdin().is_terminal() {
+        let first = prompt("password: ").map_err(fault)?;
+        let second = prompt("once more: ").map_err(fault)?;
+        if first.expose() != second.expose() {
+            return Err(Fault::new("the two are not the same").hint("nothing was changed; try again"));
+        }
+        return Ok(first);
+    }
+    let mut text = String::new();
+    std::io::stdin().take(MOST).read_to_string(&mut text).map_err(fault)?;
+    let line = Secret::new(text);
+    // One line ending is the pipe's, not the password's.
+    let password = line.expose().strip_suffix('\n').unwrap_or(line.expose());
+    Ok(Secret::new(password.strip_suffix('\r').unwrap_or(password).to_owned()))
+}
+
+fn prompt(text: &str) -> std::io::Result<Secret<String>> {
+    eprint!("{text}");
+    std::io::stderr().flush()?;
+    let line = os::terminal::read_hidden_line();
+    eprintln!();
+    line.map(Secret::new)
+}
