@@ -217,7 +217,9 @@ impl Gatekeeper {
                 Err(why) => refusal = Some(first(refusal, why)),
             }
         }
-        if let Some(presented) = token.as_ref().or(shared.as_ref()) {
+        // A device may present its own token as the shared one; of anybody else that was one guess, not two.
+        let is_paired = wish.is_some_and(|w| self.registry.device(&w.proven.id).is_some());
+        if let Some(presented) = token.as_ref().or(shared.as_ref().filter(|_| is_paired)) {
             match self.try_device_token(peer, wish, presented).await {
                 Ok(credential) => return Ok(Shown::Credential(credential)),
                 // Whoever presented it as the shared secret is told about that one.

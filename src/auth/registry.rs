@@ -72,6 +72,12 @@ pub(crate) enum PairingFault {
     Journal(#[from] JournalFault),
 }
 
+impl PairingFault {
+    /// A device that is invited must be told where we are.
+    pub(crate) const UNREACHABLE: &'static str =
+        "the gateway listens on loopback alone, so it must be said how the device reaches it";
+}
+
 /// What a device that connects gets.
 #[derive(Debug)]
 pub(crate) struct Entered {

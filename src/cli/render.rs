@@ -56,7 +56,10 @@ impl From<ClientFault> for Fault {
                 let request = refusal.details["requestId"].as_str().unwrap_or_default();
                 Some(format!("an operator of the gateway can let it in: vambrace devices approve {request}"))
             }
-            ClientFault::Refused(refusal) => refusal_hint(refusal.name()).or(refusal.hint()).map(ToOwned::to_owned),
+            ClientFault::Refused(refusal) => {
+                let known = refusal_hint(refusal.name()).or(refusal.hint());
+                Some(known.unwrap_or("`--help` of the command describes what it takes").to_owned())
+            }
             ClientFault::Protocol(_) | ClientFault::Ended(_) => Some("the gateway's log tells why".into()),
         };
         Fault { message: fault.to_string(), hint, code: 1 }

@@ -98,7 +98,18 @@ pub(super) fn pairing_fault(fault: &PairingFault) -> ErrorShape {
                 json!({"code": "STORE_UNAVAILABLE", "hint": "look at the gateway's log and the disk of its state folder"}),
             )
         }
-        _ => ErrorShape::new(ErrorCode::InvalidRequest, message),
+        _ => {
+            let hint = match fault {
+                PairingFault::UnknownRequest => "it was answered, replaced or ran out; list shows those that wait",
+                PairingFault::UnknownDevice | PairingFault::UnknownNode => "list shows those there are",
+                PairingFault::ApprovalDenied | PairingFault::RotationDenied => {
+                    "an operator with operator.admin on the gateway's host can do it, and only to take away, never to add"
+                }
+                PairingFault::Invalid(PairingFault::UNREACHABLE) => "--public-url, or gateway.public_url, says how",
+                _ => "--agent NAME approves an agent; remove the device first to make it something else",
+            };
+            ErrorShape::new(ErrorCode::InvalidRequest, message).details(json!({"code": "PAIRING", "hint": hint}))
+        }
     }
 }
 

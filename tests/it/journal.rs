@@ -83,7 +83,7 @@ fn when_it_cannot_be_written_nothing_runs() {
     let world = World::new(User::Root);
     let state = world.make_dir("state");
     let done =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=700", "none"]).arg(&state).status().unwrap();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k,mode=700", "none"]).arg(&state).status().unwrap();
     assert!(done.success());
     struct Unmount(std::path::PathBuf);
     impl Drop for Unmount {
@@ -96,7 +96,7 @@ fn when_it_cannot_be_written_nothing_runs() {
     world.exec(&["touch", "/workspace/before"]).exits(0);
     let _ = fs::write(state.join("filler"), vec![0u8; 1 << 20]);
     // The page the journal stands on has some room left: fill it.
-    let full = (0..50).any(|_| world.exec(&["true"]).code == 125);
+    let full = (0..400).any(|_| world.exec(&["true"]).code == 125);
     assert!(full, "the disk did not fill");
 
     let refused = world.run(&["exec", "--", "touch", "/workspace/after"]);

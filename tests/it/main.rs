@@ -6,8 +6,11 @@
 
 mod bad_input;
 mod cli;
+#[allow(unreachable_pub)]
+mod device;
 mod exec;
 mod journal;
+mod pairing;
 mod processes;
 mod walls;
 mod wire;

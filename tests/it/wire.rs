@@ -1,9 +1,9 @@
 //! The protocol from outside: handshake, frames, scopes, HTTP, what each refusal looks like.
 
+use crate::device::*;
 use crate::world::*;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -88,12 +88,13 @@ fn a_wrong_or_missing_token_is_turned_away_with_one_public_reason() {
         assert_eq!(refused(json!({"token": wrong})), "AUTH_TOKEN_MISMATCH");
     }
     assert_eq!(refused(json!({"password": "x"})), "AUTH_TOKEN_MISMATCH");
-    assert_eq!(refused(json!({"deviceToken": right})), "AUTH_TOKEN_MISMATCH");
+    assert_eq!(refused(json!({"deviceToken": right})), "AUTH_DEVICE_TOKEN_MISMATCH");
     for missing in [json!({}), json!({"token": ""}), json!({"token": "   "}), json!(null)] {
         assert_eq!(refused(missing), "AUTH_TOKEN_MISSING");
     }
+    assert_eq!(refused(json!({"bootstrapToken": right})), "DEVICE_IDENTITY_REQUIRED");
     let recorded = world.events("auth.refused");
-    assert_eq!(recorded.len(), 12);
+    assert_eq!(recorded.len(), 13);
     assert!(!world.log().contains(&right) && !serde_json::to_string(&world.journal()).unwrap().contains(&right));
 }
 
@@ -170,43 +171,11 @@ fn the_token_is_shown_on_the_unix_socket_alone_and_a_rotated_one_is_dead_at_once
     assert!(!journal.contains(&new) && !journal.contains(&old));
 }
 
-struct Device(SigningKey);
-
-impl Device {
-    fn params(&self, nonce: &str, token: &str, at: i64) -> Value {
-        let key = self.0.verifying_key().to_bytes();
-        let id: String = Sha256::digest(key).iter().map(|b| format!("{b:02x}")).collect();
-        let payload = format!("v3|{id}|cli|cli|operator|operator.read|{at}|{token}|{nonce}|linux|");
-        json!({
-            "scopes": ["operator.read"],
-            "device": {
-                "id": id, "publicKey": URL_SAFE_NO_PAD.encode(key), "signedAt": at, "nonce": nonce,
-                "signature": URL_SAFE_NO_PAD.encode(self.0.sign(payload.as_bytes()).to_bytes()),
-            },
-        })
-    }
-}
-
-fn now() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
-}
-
-fn connect_with(ws: &mut Ws, token: &str, over: Value) -> Value {
-    let mut params = json!({
-        "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": [],
-        "client": {"id": "cli", "mode": "cli", "version": "1", "platform": "linux"}, "auth": {"token": token},
-    });
-    for (key, value) in over.as_object().unwrap() {
-        params[key] = value.clone();
-    }
-    ws.call("connect", params)
-}
-
 #[test]
 fn a_signed_device_is_let_in_and_every_flaw_in_its_proof_is_named() {
     let world = World::running(User::Root);
     let token = world.token();
-    let device = Device(SigningKey::from_bytes(&[9; 32]));
+    let device = Device::new(9);
     let attempt = |change: &dyn Fn(&mut Value)| {
         let mut ws = world.socket();
         let nonce = ws.challenge();
@@ -236,7 +205,7 @@ fn a_signed_device_is_let_in_and_every_flaw_in_its_proof_is_named() {
 fn a_recorded_proof_is_worth_nothing_on_another_connection() {
     let world = World::running(User::Root);
     let token = world.token();
-    let device = Device(SigningKey::from_bytes(&[9; 32]));
+    let device = Device::new(9);
     let mut first = world.socket();
     let nonce = first.challenge();
     let recorded = device.params(&nonce, &token, now());
@@ -257,8 +226,9 @@ fn a_node_and_a_device_of_another_user_must_be_paired_first() {
         // Root's process is an operator of every gateway; nobody's is of none.
         let mut ws = world.socket();
         let nonce = ws.challenge();
-        let mut over = Device(SigningKey::from_bytes(&[9; 32])).params(&nonce, &token, now());
+        let mut over = Device::new(9).params(&nonce, &token, now());
         over["role"] = json!("node");
+        over["scopes"] = json!([]);
         assert_eq!(connect_with(&mut ws, &token, over)["error"]["details"]["code"], "DEVICE_AUTH_SIGNATURE_INVALID");
     }
 }

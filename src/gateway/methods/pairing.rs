@@ -130,9 +130,7 @@ fn shown(
 
 /// The setup code: base64url of JSON that the original's clients read.
 fn invite_json(gateway: &Gateway, wanted: &Invitation, invite: &crate::auth::Invite) -> Result<Value, PairingFault> {
-    let url = gateway.invite_url(wanted.url.as_deref()).ok_or(PairingFault::Invalid(
-        "the gateway listens on loopback alone: say how the device reaches it (publicUrl)",
-    ))?;
+    let url = gateway.invite_url(wanted.url.as_deref()).ok_or(PairingFault::Invalid(PairingFault::UNREACHABLE))?;
     let mut code = json!({"url": url, "bootstrapToken": invite.token.expose(), "expiresAtMs": invite.expires});
     let fingerprint = gateway.fingerprint().filter(|_| url.starts_with("wss://"));
     if let Some(fingerprint) = &fingerprint {
