@@ -4,8 +4,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vambrace-tools
 DENY_VERSION := 0.20.2
+FUZZ_VERSION := 0.13.2
+FUZZ_SECONDS ?= 60
 
-.PHONY: run test test-walls-off test-compat lint bench needs fmt clean
+.PHONY: run test test-walls-off test-compat lint bench fuzz needs fmt clean
 
 run:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev"
@@ -33,6 +35,13 @@ test-compat:
 	$(CARGO) build --locked --release
 	tests/compat.sh "$${CARGO_TARGET_DIR:-target}/release/vambrace"
 
+# Throws bytes at every reader of what strangers send, FUZZ_SECONDS each. Needs a nightly toolchain.
+fuzz:
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc g++ libc6-dev"
+	@$(MAKE) --no-print-directory $(TOOLS)/bin/cargo-fuzz
+	for target in frame proxy signature; do \
+		PATH="$(TOOLS)/bin:$$PATH" $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
+
 fmt:
 	$(CARGO) fmt
 
@@ -41,6 +50,9 @@ clean:
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
+
+$(TOOLS)/bin/cargo-fuzz:
+	$(CARGO) install --locked --root $(TOOLS) --version $(FUZZ_VERSION) cargo-fuzz
 
 # Installs the Debian packages of $(PACKAGES) that are missing.
 needs:

@@ -5,10 +5,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "the bans are for the program; a benchmark starts what it compares")]
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::{Signer, SigningKey};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -31,6 +35,9 @@ fn main() {
     memory(&world, &gateway);
     exec(&gateway);
     wire(&gateway);
+    drop(gateway);
+    devices(&world);
+    passwords(&world);
 }
 
 /// A scratch folder with a copy of the program that every user can execute.
@@ -170,19 +177,24 @@ fn start(world: &World) -> Gateway {
 }
 
 fn launch(world: &World, state: &Path) -> (Gateway, f64) {
+    launch_with(world, state, &[], None)
+}
+
+fn launch_with(world: &World, state: &Path, flags: &[&str], secret: Option<&str>) -> (Gateway, f64) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let token_file = state.join("gateway-token");
     let begun = Instant::now();
     let child = Command::new(&world.program)
         .args(["gateway", "--port", &port.to_string(), "--state-dir"])
         .arg(state)
+        .args(flags)
         .env("VAMBRACE_LOG", "error")
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
     let (mut ws, token) = loop {
         if let (Ok(stream), Ok(token)) = (TcpStream::connect(("127.0.0.1", port)), fs::read_to_string(&token_file)) {
-            break (upgrade(stream, port), token);
+            break (upgrade(stream, port), secret.map_or(token, ToOwned::to_owned));
         }
         std::thread::sleep(Duration::from_micros(200));
     };
@@ -313,6 +325,157 @@ fn wire(gateway: &Gateway) {
     );
     drop(echo.stdin.take());
     let _ = echo.wait();
+}
+
+/// Devices beside the shared token; and ten thousand of them.
+fn devices(world: &World) {
+    let pair = SigningKey::from_bytes(&[7; 32]);
+    let (few, many) = (world.dir.join("few"), world.dir.join("many"));
+    let (gateway, _) = launch(world, &few);
+    let greet = |gateway: &Gateway, token: Option<&str>| device_hello(gateway, &pair, token);
+    let own = greet(&gateway, None);
+    drop(gateway);
+    // The same state with as many others beside the one.
+    Command::new("cp").args(["-r"]).arg(&few).arg(&many).status().unwrap();
+    crowd(&many, 10_000);
+
+    let (gateway, _) = launch(world, &few);
+    let rate = |count: u32, connect: &dyn Fn()| {
+        let start = Instant::now();
+        (0..count).for_each(|_| connect());
+        f64::from(count) / start.elapsed().as_secs_f64()
+    };
+    let (mut by_token, mut by_device) = (0.0, 0.0);
+    for _ in 0..5 {
+        by_token += rate(300, &|| {
+            let mut ws = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
+            hello(&mut ws, &gateway.token);
+        }) / 5.0;
+        by_device += rate(300, &|| drop(greet(&gateway, Some(&own)))) / 5.0;
+    }
+    row(
+        "handshakes of a paired device, per second / with the token",
+        format!("{by_device:.0} / {by_token:.0} = {:.2}", by_device / by_token),
+        "target: at least 0.7",
+    );
+    drop(gateway);
+
+    let mut starts = Vec::new();
+    for _ in 0..5 {
+        starts.push(launch(world, &many).1);
+    }
+    row("start with 10 000 paired devices, p50", format!("{:.0} ms", median(starts)), "target: at most 200 ms");
+    // In turn, so that both see the same machine.
+    let (small, large) = (launch(world, &few).0, launch(world, &many).0);
+    let (mut one, mut ten_thousand) = (0.0, 0.0);
+    for _ in 0..8 {
+        one += rate(200, &|| drop(greet(&small, Some(&own)))) / 8.0;
+        ten_thousand += rate(200, &|| drop(greet(&large, Some(&own)))) / 8.0;
+    }
+    row(
+        "handshakes among 10 000 devices / among one",
+        format!("{ten_thousand:.0} / {one:.0} = {:.2}", ten_thousand / one),
+        "target: at least 0.9",
+    );
+}
+
+/// Connects as a device of the operator; by the shared token, or by its own. Gives its own.
+fn device_hello(gateway: &Gateway, pair: &SigningKey, own: Option<&str>) -> String {
+    let mut ws = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
+    let challenge: Value = serde_json::from_str(&text(&mut ws)).unwrap();
+    let nonce = challenge["payload"]["nonce"].as_str().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let key = pair.verifying_key().to_bytes();
+    let id: String = Sha256::digest(key).iter().map(|b| format!("{b:02x}")).collect();
+    let token = own.unwrap_or(&gateway.token);
+    let payload = format!("v3|{id}|cli|cli|operator|operator.read|{now}|{token}|{nonce}|linux|");
+    let request = json!({"type": "req", "id": "c", "method": "connect", "params": {
+        "minProtocol": 4, "maxProtocol": 4,
+        "client": {"id": "cli", "mode": "cli", "version": "1", "platform": "linux"},
+        "role": "operator", "scopes": ["operator.read"],
+        "auth": if own.is_some() { json!({"deviceToken": token}) } else { json!({"token": token}) },
+        "device": {
+            "id": id, "publicKey": URL_SAFE_NO_PAD.encode(key), "signedAt": now as u64, "nonce": nonce,
+            "signature": URL_SAFE_NO_PAD.encode(pair.sign(payload.as_bytes()).to_bytes()),
+        },
+    }});
+    ws.send(Message::text(request.to_string())).unwrap();
+    let answer: Value = serde_json::from_str(&text(&mut ws)).unwrap();
+    answer["payload"]["auth"]["deviceToken"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+/// Adds copies of the one paired device under other ids.
+fn crowd(state: &Path, count: usize) {
+    let mut file = rusqlite::Connection::open(state.join("state.sqlite")).unwrap();
+    let record: Vec<u8> =
+        file.query_row("SELECT value FROM record WHERE kind = 'device'", [], |row| row.get(0)).unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
+    let changes = file.transaction().unwrap();
+    for n in 0..count {
+        let mut other = record.clone();
+        let id = format!("{n:064x}");
+        other["id"] = json!(id);
+        let value = serde_json::to_vec(&other).unwrap();
+        changes.execute("INSERT INTO record VALUES ('device', ?1, ?2)", rusqlite::params![id, value]).unwrap();
+    }
+    changes.commit().unwrap();
+}
+
+/// `health` on one connection while somebody tries 32 passwords a second on others.
+fn passwords(world: &World) {
+    let state = world.dir.join("password");
+    let config = world.dir.join("password.toml");
+    fs::write(&config, "[gateway.auth]\nmode = \"password\"\n").unwrap();
+    let mut set = Command::new(&world.program)
+        .args(["password", "set", "--state-dir"])
+        .arg(&state)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    set.stdin.take().unwrap().write_all(b"correct horse battery").unwrap();
+    assert!(set.wait().unwrap().success());
+    let (gateway, _) =
+        launch_with(world, &state, &["--config", config.to_str().unwrap()], Some("correct horse battery"));
+    let mut ws = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
+    hello(&mut ws, "correct horse battery");
+    let mut trips = |count: usize| {
+        let mut times: Vec<f64> = (0..count)
+            .map(|_| {
+                let start = Instant::now();
+                call(&mut ws, "health", json!({}));
+                let time = ms(start);
+                std::thread::sleep(Duration::from_millis(1));
+                time
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() * 99 / 100]
+    };
+    let quiet = trips(1500);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let attacked = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut ws = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
+                text(&mut ws);
+                n += 1;
+                ws.send(Message::text(connect_request(&format!("wrong password {n}")))).unwrap();
+                std::thread::sleep(Duration::from_millis(31));
+                // Answered or not yet: the next one is tried all the same.
+                std::mem::forget(ws);
+            }
+        });
+        let attacked = trips(2500);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        attacked
+    });
+    row(
+        "health round trip, p99, quiet / under 32 wrong passwords a second",
+        format!("{quiet:.2} / {attacked:.2} ms"),
+        "target: at most 5 ms",
+    );
 }
 
 type Ws = WebSocket<TcpStream>;

@@ -42,3 +42,7 @@ mod daemon;
 mod cli;
 
 pub use cli::main;
+
+#[cfg(fuzzing)]
+#[allow(missing_docs)]
+pub mod fuzz;

@@ -28,6 +28,9 @@ pub(crate) use secret::{Shared, hash_password, is_sound_hash, is_sound_token, ne
 pub(crate) use signed::{SignedHead, is_signed, signing_key};
 pub(crate) use tailnet::{TailnetRules, is_tailnet};
 
+#[cfg(fuzzing)]
+pub(crate) use {proxy::fuzz as fuzz_proxy, signed::fuzz as fuzz_signature};
+
 use crate::model::{ConnId, Principal, UnixMillis};
 use crate::wire::ConnectParams;
 use std::net::{IpAddr, SocketAddr};

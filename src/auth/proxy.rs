@@ -161,6 +161,25 @@ fn hop_address(text: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
+/// Whatever stands in these headers, the client's address is never loopback and a user never two.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(first: &[u8], second: &[u8], user: &[u8]) {
+    let rules = ProxyRules {
+        networks: vec!["10.0.0.0/24".parse().expect("a network")],
+        uids: vec![],
+        shows_certificate: false,
+        user_header: "x-forwarded-user".into(),
+        users: AllowedUsers::Everybody,
+        scopes: ScopeSet::operator(),
+    };
+    let values = |name: &str| if name == "x-forwarded-for" { vec![first, second] } else { vec![user] };
+    if let Ok(read) = rules.read(&values) {
+        assert!(!read.client.is_loopback());
+        let named = read.user.and_then(|user| rules.users.admit(&user));
+        assert!(named.is_none_or(|user| user.is_ascii() && !user.contains([',', ' '])));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -269,6 +269,15 @@ impl Replay {
     }
 }
 
+/// What is read is written back as it stood.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &str) {
+    if let Some(read) = parameters(text) {
+        assert_eq!(format!("{}={}", read.label, read.text), text);
+    }
+    let _ = dictionary(text).map(|fields| bytes_of(&fields, "sha-256"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
