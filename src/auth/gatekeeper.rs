@@ -198,7 +198,9 @@ impl Gatekeeper {
             secret.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(|text| Secret::new(text.to_owned()))
         };
         // The shared secret is taken from either field, as the original does.
-        let shared = auth.and_then(|a| text(&a.token).or_else(|| text(&a.password)));
+        let as_token = auth.and_then(|a| text(&a.token));
+        let field = if as_token.is_some() { Needed::Token } else { Needed::Password };
+        let shared = as_token.or_else(|| auth.and_then(|a| text(&a.password)));
         let code = auth.and_then(|a| text(&a.bootstrap_token));
         let token = auth.and_then(|a| text(&a.device_token));
         if shared.is_none() && code.is_none() && token.is_none() {
@@ -206,7 +208,7 @@ impl Gatekeeper {
         }
         let mut refusal = None;
         if let Some(shared) = &shared {
-            match self.try_shared(peer, shared).await {
+            match self.try_shared(peer, shared, field).await {
                 Ok(credential) => return Ok(Shown::Credential(credential)),
                 Err(why) => refusal = Some(why),
             }
@@ -281,13 +283,13 @@ impl Gatekeeper {
         }
     }
 
-    async fn try_shared(&self, peer: &Peer, presented: &Secret<String>) -> Result<Credential, Refusal> {
+    async fn try_shared(&self, peer: &Peer, presented: &Secret<String>, field: Needed) -> Result<Credential, Refusal> {
         let (needed, credential) = match self.keyhole.is_password() {
             Some(true) => (Needed::Password, Credential::Password),
             Some(false) => (Needed::Token, Credential::SharedToken),
             // In mode "none" there is nothing to be wrong about.
             None if self.mode == Mode::None => return Ok(Credential::Nobody),
-            None => return Err(Refusal::NotConfigured(Needed::Token)),
+            None => return Err(Refusal::NotConfigured(field)),
         };
         let (client, own, ticks) = (peer.client(), self.is_operators_own(peer), self.clock.ticks());
         self.throttle.charge(&client, Guessed::Shared, own, ticks).map_err(limited)?;
@@ -768,6 +770,8 @@ mod tests {
         assert_eq!(stage.code(&remote("203.0.113.9"), &asks), "AUTH_REQUIRED");
         let shared = params(CLI, &[], token(RIGHT));
         assert_eq!(stage.code(&remote("203.0.113.9"), &shared), "AUTH_TOKEN_NOT_CONFIGURED", "PRX-08");
+        let password = params(CLI, &[], json!({"password": RIGHT}));
+        assert_eq!(stage.code(&remote("203.0.113.9"), &password), "AUTH_PASSWORD_NOT_CONFIGURED");
     }
 
     #[test]

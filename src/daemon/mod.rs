@@ -164,15 +164,16 @@ fn reload(settings: &Settings, tls: Option<&Tls>, store: &Store) {
     }
 }
 
-/// The folder of the sockets: ours alone, or passable where operators are named, who are judged at the socket.
+/// The folder of the sockets: ours alone, or passable where operators or a proxy's users are named, who are judged at the socket.
 fn make_runtime_folder(settings: &Settings, places: &Places) -> io::Result<()> {
-    if !settings.doors.has_named_operators {
+    let has_proxies = matches!(&settings.doors.mode, Mode::TrustedProxy(rules) if !rules.uids.is_empty());
+    if !settings.doors.has_named_operators && !has_proxies {
         return os::fs::private_dir(&places.runtime);
     }
     if places.runtime.starts_with(&places.state) {
         tracing::warn!(
             socket = %places.socket().display(),
-            "operators are named, but the socket lies in the private state folder where they cannot reach it; \
+            "operators or a proxy's users are named, but the socket lies in the private state folder where they cannot reach it; \
              set RUNTIME_DIRECTORY or XDG_RUNTIME_DIR"
         );
     }

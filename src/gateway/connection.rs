@@ -22,6 +22,9 @@ const GREETED_PRESENCE: usize = 16;
 /// Texts that are no request after which a connection is not worth keeping.
 const MAX_INVALID: u32 = 10;
 
+/// Requests that are not for its role after which neither is one.
+const MAX_UNAUTHORIZED: usize = 10;
+
 /// A connection's side of the corridor.
 pub(crate) struct Connection {
     gateway: Arc<Gateway>,
@@ -39,6 +42,8 @@ pub(crate) struct Connection {
 pub(super) struct Pending {
     requests: AtomicUsize,
     bytes: AtomicUsize,
+    /// Requests that were not for its role, since it connected.
+    unauthorized: AtomicUsize,
 }
 
 /// One request's place among them, until its answer is sent.
@@ -222,6 +227,11 @@ impl Connection {
         let mut answering = Box::pin(tokio::task::unconstrained(async move {
             let answer = pipeline::answer(&gateway, &session, &frame, &outbox).await;
             outbox.answer(wire::response(&frame.id, &answer));
+            if answer.is_err_and(|shape| shape.is_for_another_role())
+                && place.pending.unauthorized.fetch_add(1, Ordering::Relaxed) >= MAX_UNAUTHORIZED
+            {
+                outbox.close(Close::new(close::POLICY, "repeated unauthorized calls"));
+            }
             drop(place);
         }));
         // Begun here, in the order the requests came, so that pieces of input stay in order; what has to wait goes

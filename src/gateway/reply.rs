@@ -34,7 +34,7 @@ pub(super) fn invalid(session: &Session, invalid: &Invalid) -> Answer {
 pub(super) fn missing_scope(missing: &MissingScope) -> Answer {
     Err(match missing.why {
         Why::Scope(scope) => scope_error(scope),
-        Why::Role(role) => ErrorShape::new(ErrorCode::InvalidRequest, format!("unauthorized role: {}", role.as_str())),
+        Why::Role(role) => ErrorShape::another_role(role.as_str()),
         Why::NotLocal => ErrorShape::new(ErrorCode::Forbidden, "only answered on the gateway's unix socket").details(
             json!({"code": "LOCAL_SOCKET_REQUIRED", "hint": "use the command line on the gateway's own host"}),
         ),

@@ -138,12 +138,25 @@ impl ErrorShape {
         self
     }
 
+    /// A method that is not for this role (protocol section 1.3).
+    pub(crate) fn another_role(role: &str) -> Self {
+        Self::new(ErrorCode::InvalidRequest, format!("{ANOTHER_ROLE}{role}"))
+    }
+
+    /// Whether it is such a one.
+    pub(crate) fn is_for_another_role(&self) -> bool {
+        self.message.starts_with(ANOTHER_ROLE)
+    }
+
     /// Says that the same request may succeed later.
     pub(crate) fn retry(mut self) -> Self {
         self.retryable = Some(true);
         self
     }
 }
+
+/// How the answer to a method of another role begins.
+const ANOTHER_ROLE: &str = "unauthorized role: ";
 
 /// Why and how a connection is closed by us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,6 +266,35 @@ mod tests {
         assert!(!matches!(Incoming::read(&deep), Incoming::Request(_)));
         // Deep parameters stay raw here; their own type refuses them later without recursion.
         let _ = Incoming::read(&deep_params);
+    }
+
+    proptest::proptest! {
+        /// Whatever comes, a frame is read or refused; and one that is read was a request, with its id.
+        #[test]
+        fn no_text_panics_the_frame_decoder(text in "\\PC{0,200}") {
+            let _ = Incoming::read(&text);
+        }
+
+        #[test]
+        fn a_frame_with_anything_beside_what_it_may_hold_is_not_read(key in "[a-zA-Z_]{1,12}", value in "[a-z0-9]{0,6}") {
+            let known = ["type", "id", "method", "params", "traceparent", "expectedProfileId"];
+            proptest::prop_assume!(!known.contains(&key.as_str()));
+            let text = format!(r#"{{"type":"req","id":"1","method":"health","{key}":"{value}"}}"#);
+            let refused = matches!(Incoming::read(&text), Incoming::Invalid { .. });
+            proptest::prop_assert!(refused);
+        }
+
+        #[test]
+        fn params_of_any_shape_become_an_action_or_a_refusal(
+            method in proptest::sample::select(crate::wire::METHODS),
+            params in "[\\[\\]{}:,\"a-z0-9 .-]{0,60}",
+        ) {
+            let text = format!(r#"{{"type":"req","id":"1","method":"{method}","params":{params}}}"#);
+            if let Incoming::Request(frame) = Incoming::read(&text) {
+                let _ = crate::wire::action(&frame);
+                let _ = crate::wire::ConnectParams::read(frame.params.as_deref());
+            }
+        }
     }
 
     #[test]

@@ -293,6 +293,11 @@ fn a_node_is_paired_first_and_its_commands_are_enabled_second() {
     assert_eq!(listed["nodes"][0]["approvalState"], "pending-approval");
     assert_eq!(ws.call("node.skills.update", json!({"skills": []}))["error"]["code"], "INVALID_REQUEST");
     assert_eq!(ws.call("status", json!({}))["error"]["message"], "unauthorized role: node");
+    let (mut insisting, _) = node.connect_node(&world, &["system.run", "dir.list"], token.clone());
+    for _ in 0..11 {
+        insisting.ask("status", json!({}));
+    }
+    assert_eq!(insisting.closed().1, Closed { code: 1008, reason: "repeated unauthorized calls".into() });
     let pending = world.json(&["node", "pending", "--json"]);
     assert_eq!(pending[0]["requiredApproveScopes"], json!(["operator.admin", "operator.write", "operator.pairing"]));
     world.run(&["node", "approve", pending[0]["requestId"].as_str().unwrap()]).exits(0);
