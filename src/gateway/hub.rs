@@ -6,7 +6,7 @@ use crate::model::{ConnId, DeviceId, Role};
 use crate::policy;
 use crate::wire::{self, Close};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -58,16 +58,20 @@ impl Hub {
         }
     }
 
-    /// Whether a device has a connection.
-    pub(super) fn is_connected(&self, device: &DeviceId) -> bool {
-        self.members().values().any(|m| m.session.principal.device.as_ref() == Some(device))
+    /// The devices that have a connection.
+    pub(super) fn connected(&self) -> HashSet<DeviceId> {
+        self.members().values().filter_map(|m| m.session.principal.device.clone()).collect()
     }
 
-    /// The latest connection of a node.
-    pub(super) fn node(&self, node: &DeviceId) -> Option<Arc<Session>> {
-        let is =
-            |m: &&Member| m.session.principal.role == Role::Node && m.session.principal.device.as_ref() == Some(node);
-        self.members().values().rev().find(is).map(|m| Arc::clone(&m.session))
+    /// The latest connection of every node.
+    pub(super) fn nodes(&self) -> HashMap<DeviceId, Arc<Session>> {
+        let nodes = |m: &&Member| m.session.principal.role == Role::Node;
+        let members = self.members();
+        let named = members
+            .values()
+            .filter(nodes)
+            .filter_map(|m| Some((m.session.principal.device.clone()?, Arc::clone(&m.session))));
+        named.collect()
     }
 
     /// Closes a connection once it has been sent the answer that is being made for it.

@@ -8,6 +8,7 @@ use crate::journal::{Event, Receipt, Record};
 use crate::model::{DeviceId, NodeAction, Principal, RequestId, Role, Scope, needed_to_enable};
 use crate::store::{DeviceRecord, NodeRecord, NodeRequest};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// `node.pair.list`, `node.list`, `node.describe`.
@@ -24,14 +25,18 @@ pub(super) fn tell(gateway: &Gateway, session: &Session, action: &NodeAction) ->
         NodeAction::Describe { node } => {
             let device = registry.device(node).filter(|device| is_node(device));
             let device = device.ok_or_else(|| reply::pairing_fault(&PairingFault::UnknownNode))?;
-            let mut value = node_json(gateway, session, &device);
+            let mut value = node_json(gateway, session, &device, &gateway.hub.nodes());
             value["ts"] = json!(now);
             Ok(value)
         }
         _ => {
             let (_, devices) = registry.list();
-            let nodes: Vec<Value> =
-                devices.iter().filter(|d| is_node(d)).map(|device| node_json(gateway, session, device)).collect();
+            let live = gateway.hub.nodes();
+            let nodes: Vec<Value> = devices
+                .iter()
+                .filter(|d| is_node(d))
+                .map(|device| node_json(gateway, session, device, &live))
+                .collect();
             Ok(json!({"ts": now, "nodes": nodes}))
         }
     }
@@ -122,17 +127,22 @@ fn approved_json(node: &NodeRecord) -> Value {
     })
 }
 
-fn node_json(gateway: &Gateway, session: &Session, device: &DeviceRecord) -> Value {
+fn node_json(
+    gateway: &Gateway,
+    session: &Session,
+    device: &DeviceRecord,
+    live: &HashMap<DeviceId, Arc<Session>>,
+) -> Value {
     let registry = gateway.registry();
     let (approved, waiting) = registry.surface(&device.id);
-    let live = gateway.hub.node(&device.id);
+    let live = live.get(&device.id);
     let (last_seen, _) = registry.last_seen(device);
     let client = &device.client;
     // What is enabled and, while it is connected, declared as well.
     let enabled = |names: &[String], declared: Option<&Vec<String>>| -> Vec<String> {
         names.iter().filter(|name| declared.is_none_or(|declared| declared.contains(name))).cloned().collect()
     };
-    let declared = live.as_ref().and_then(|session| session.surface.as_ref());
+    let declared = live.and_then(|session| session.surface.as_ref());
     let commands = approved.as_ref().map_or_else(Vec::new, |a| enabled(&a.commands, declared.map(|d| &d.commands)));
     let caps = approved.as_ref().map_or_else(Vec::new, |a| enabled(&a.caps, declared.map(|d| &d.caps)));
     let state = match (&approved, &waiting) {
@@ -148,7 +158,7 @@ fn node_json(gateway: &Gateway, session: &Session, device: &DeviceRecord) -> Val
         "deviceFamily": client.device_family, "caps": caps, "commands": commands, "nodePluginTools": [],
         "approvalState": state, "paired": true, "connected": live.is_some(), "approvedAtMs": device.approved,
     });
-    if let Some(session) = &live {
+    if let Some(session) = live {
         value["connectedAtMs"] = json!(session.since);
     }
     if let Some(at) = last_seen {

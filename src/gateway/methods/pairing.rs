@@ -10,6 +10,7 @@ use crate::model::{DeviceId, Invitation, PairingAction, RequestId, Role};
 use crate::store::{ClientFacts, DeviceRecord, PairingRequest};
 use crate::wire::{Close, ErrorCode, ErrorShape, close};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// `device.pair.list` and `device.pair.setupStatus`.
@@ -27,9 +28,10 @@ pub(super) fn tell(gateway: &Gateway, session: &Session, action: &PairingAction)
             let own = session.principal.manages_itself_alone().then(|| session.principal.device.clone()).flatten();
             let mine = |device: &DeviceId| own.as_ref().is_none_or(|own| own == device);
             let (requests, devices) = registry.list();
+            let connected = gateway.hub.connected();
             let pending: Vec<Value> = requests.iter().filter(|r| mine(&r.device)).map(pending_json).collect();
             let paired: Vec<Value> =
-                devices.iter().filter(|d| mine(&d.id)).map(|device| paired_json(gateway, device)).collect();
+                devices.iter().filter(|d| mine(&d.id)).map(|device| paired_json(gateway, device, &connected)).collect();
             Ok(json!({"pending": pending, "paired": paired}))
         }
     }
@@ -94,7 +96,7 @@ fn shown(
 ) -> Result<Value, PairingFault> {
     Ok(match (action, changed) {
         (PairingAction::Approve { request, .. }, Changed::Approved(device)) => {
-            json!({"requestId": request.as_str(), "device": paired_json(gateway, &device)})
+            json!({"requestId": request.as_str(), "device": paired_json(gateway, &device, &gateway.hub.connected())})
         }
         (PairingAction::Reject { request }, Changed::Rejected(device)) => {
             json!({"requestId": request.as_str(), "deviceId": device.0})
@@ -199,7 +201,7 @@ pub(in crate::gateway) fn pending_json(request: &PairingRequest) -> Value {
     value
 }
 
-fn paired_json(gateway: &Gateway, device: &DeviceRecord) -> Value {
+fn paired_json(gateway: &Gateway, device: &DeviceRecord, connected: &HashSet<DeviceId>) -> Value {
     let live: Vec<_> = device.tokens.iter().filter(|t| t.revoked.is_none()).collect();
     let roles: Vec<&str> = live.iter().map(|t| t.role.as_str()).collect();
     let scopes = live.iter().fold(crate::model::ScopeSet::EMPTY, |all, t| all.union(t.scopes));
@@ -222,7 +224,7 @@ fn paired_json(gateway: &Gateway, device: &DeviceRecord) -> Value {
         "role": roles.first().copied().unwrap_or(""), "roles": roles, "scopes": scopes.names(),
         "approvedScopes": scopes.names(),
         "approvedVia": device.via.as_str(), "createdAtMs": device.created, "approvedAtMs": device.approved,
-        "connected": gateway.hub.is_connected(&device.id), "tokens": tokens,
+        "connected": connected.contains(&device.id), "tokens": tokens,
     });
     put_client(&mut value, &device.client);
     if let Some(label) = &device.label {
