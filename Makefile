@@ -31,7 +31,7 @@ bench:
 	$(CARGO) bench --locked
 
 test-compat:
-	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev npm"
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev npm util-linux"
 	$(CARGO) build --locked --release
 	tests/compat.sh "$${CARGO_TARGET_DIR:-target}/release/vambrace"
 
