@@ -514,12 +514,22 @@ impl Registry {
         let _alone = self.alone();
         check_itself(by, device)?;
         let now = self.parts.clock.now();
-        self.change(device, |record| {
-            let token = record.tokens.iter_mut().find(|t| t.role == role && t.revoked.is_none());
-            let token = token.ok_or(PairingFault::UnknownDevice)?;
-            (token.revoked, token.previous) = (Some(now), None);
-            Ok(())
-        })?;
+        let mut record = DeviceRecord::clone(&*self.device(device).ok_or(PairingFault::UnknownDevice)?);
+        let token = record.tokens.iter_mut().find(|t| t.role == role && t.revoked.is_none());
+        let token = token.ok_or(PairingFault::UnknownDevice)?;
+        (token.revoked, token.previous) = (Some(now), None);
+        let mut changes = Changes::default().put(&record);
+        if role == Role::Node {
+            // What it may offer was enabled for a node that was trusted: it is asked about anew.
+            changes = changes.remove::<NodeRecord>(&device.0).remove::<NodeRequest>(&device.0);
+        }
+        self.parts.store.apply(&changes)?;
+        self.write(|state| {
+            state.devices.insert(record.id.clone(), Arc::new(record));
+            if role == Role::Node {
+                state.nodes.forget(device);
+            }
+        });
         self.tell(&Notice::Changed);
         Ok(now)
     }
@@ -1189,6 +1199,12 @@ mod tests {
         stage.registry.approve_node(&by(ADMIN), &grown.id).unwrap();
         assert!(declare(&["system.run"]).is_none(), "less needs no new word");
         assert!(declare(&["system.run", "browser.proxy"]).is_some());
+        stage.registry.revoke(&by(ADMIN), &id, Role::Node).unwrap();
+        assert_eq!(stage.registry.surface(&id), (None, None), "a revoked node is asked about anew");
+        assert!(stage.registry.remove_node(&by(ADMIN), &id).is_err());
+        let Answer::Waiting(waiting) = stage.wish(1, Role::Node, &[], "n", Voucher::Nobody) else { panic!() };
+        stage.approve(&waiting, &by(ADMIN)).unwrap();
+        declare(&["system.run"]).unwrap();
         stage.registry.remove_node(&by(ADMIN), &id).unwrap();
         assert!(live_token(&stage.registry.device(&id).unwrap(), Role::Node).is_none());
         assert_eq!(stage.registry.surface(&id), (None, None));
