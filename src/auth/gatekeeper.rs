@@ -207,8 +207,9 @@ impl Gatekeeper {
             return self.unshown(peer).map(Shown::Credential);
         }
         let mut refusal = None;
+        let mut guessed = Guess::of(self, peer);
         if let Some(shared) = &shared {
-            match self.try_shared(peer, shared, field).await {
+            match self.try_shared(&mut guessed, shared, field).await {
                 Ok(credential) => return Ok(Shown::Credential(credential)),
                 Err(why) => refusal = Some(why),
             }
@@ -223,7 +224,13 @@ impl Gatekeeper {
         let is_paired = wish.is_some_and(|w| self.registry.device(&w.proven.id).is_some());
         if let Some(presented) = token.as_ref().or(shared.as_ref().filter(|_| is_paired)) {
             match self.try_device_token(peer, wish, presented).await {
-                Ok(credential) => return Ok(Shown::Credential(credential)),
+                Ok(credential) => {
+                    // It was no guess at the shared secret, but a device's token in that field.
+                    if token.is_none() {
+                        guessed.give_back();
+                    }
+                    return Ok(Shown::Credential(credential));
+                }
                 // Whoever presented it as the shared secret is told about that one.
                 Err(why) if token.is_some() => refusal = Some(first(refusal, why)),
                 Err(_) => {}
@@ -283,24 +290,28 @@ impl Gatekeeper {
         }
     }
 
-    async fn try_shared(&self, peer: &Peer, presented: &Secret<String>, field: Needed) -> Result<Credential, Refusal> {
-        let (needed, credential) = match self.keyhole.is_password() {
-            Some(true) => (Needed::Password, Credential::Password),
-            Some(false) => (Needed::Token, Credential::SharedToken),
+    async fn try_shared(
+        &self,
+        guess: &mut Guess<'_>,
+        presented: &Secret<String>,
+        field: Needed,
+    ) -> Result<Credential, Refusal> {
+        let (needed, credential, guessed) = match self.keyhole.is_password() {
+            Some(true) => (Needed::Password, Credential::Password, Guessed::Password),
+            Some(false) => (Needed::Token, Credential::SharedToken, Guessed::Random),
             // In mode "none" there is nothing to be wrong about.
             None if self.mode == Mode::None => return Ok(Credential::Nobody),
             None => return Err(Refusal::NotConfigured(field)),
         };
-        let (client, own, ticks) = (peer.client(), self.is_operators_own(peer), self.clock.ticks());
-        self.throttle.charge(&client, Guessed::Shared, own, ticks).map_err(limited)?;
+        guess.charge(guessed)?;
         match self.keyhole.fits(presented.expose()).await {
             Fit::Right => {
-                self.throttle.give_back(&client, Guessed::Shared, own, ticks);
+                guess.give_back();
                 Ok(credential)
             }
             Fit::Wrong => Err(Refusal::Mismatch(needed)),
             Fit::Busy => {
-                self.throttle.give_back(&client, Guessed::Shared, own, ticks);
+                guess.give_back();
                 Err(Refusal::RateLimited { retry_after_ms: 1_000 })
             }
         }
@@ -313,12 +324,12 @@ impl Gatekeeper {
         presented: &Secret<String>,
     ) -> Result<Entered, Refusal> {
         let wish = wish.ok_or(Refusal::DeviceIdentityRequired)?;
-        let (client, own, ticks) = (peer.client(), self.is_operators_own(peer), self.clock.ticks());
-        self.throttle.charge(&client, Guessed::SetupCode, own, ticks).map_err(limited)?;
+        let mut guess = Guess::of(self, peer);
+        guess.charge(Guessed::Random)?;
         let (wish, code) = (Owned::of(wish), presented.expose().clone());
         match self.write(move |registry| registry.redeem(&wish.lend(), &code)).await? {
             Some(Answer::Entered(entered)) => {
-                self.throttle.give_back(&client, Guessed::SetupCode, own, ticks);
+                guess.give_back();
                 Ok(entered)
             }
             _ => Err(Refusal::Mismatch(Needed::SetupCode)),
@@ -345,8 +356,8 @@ impl Gatekeeper {
         }
         self.throttle.give_back_client(&client, ticks);
         if self.registry.ends_overlap(device, role, presented.expose()) {
-            let device = device.clone();
-            self.write(move |registry| registry.end_overlap(&device, role)).await?;
+            let (device, presented) = (device.clone(), Secret::new(presented.expose().clone()));
+            self.write(move |registry| registry.end_overlap(&device, role, presented.expose())).await?;
         }
         Ok(Credential::DeviceToken)
     }
@@ -369,11 +380,23 @@ impl Gatekeeper {
         if let Some(entered) = self.registry.enter(wish) {
             return Ok(Some(entered));
         }
-        let own = self.is_operators_own(peer) || matches!(credential, Credential::PeerUid(_) | Credential::Local(_));
+        let own = match credential {
+            Credential::PeerUid(_) | Credential::Local(_) => true,
+            // A device's own token says nothing of who carries it here: a forwarder's socket is the operator's too.
+            Credential::DeviceToken | Credential::SetupCode => false,
+            other => self.is_own(peer, other),
+        };
         let asks_for_more = *credential == Credential::DeviceToken && self.registry.asks_for_more(wish);
         let owned = Owned::of(wish);
         let voucher = if own { Voucher::Operator } else { Voucher::Nobody };
-        match self.write(move |registry| registry.admit(&owned.lend(), voucher)).await? {
+        // A request that is new costs a record and a place: as many as guesses, and no more.
+        let mut guess = Guess::of(self, peer);
+        guess.charge(Guessed::Random)?;
+        let answer = self.write(move |registry| registry.admit(&owned.lend(), voucher)).await?;
+        if !matches!(&answer, Answer::Waiting(waiting) if waiting.is_new) {
+            guess.give_back();
+        }
+        match answer {
             Answer::Entered(entered) => Ok(Some(entered)),
             Answer::Waiting(waiting) if asks_for_more => Err(Refusal::ScopeMismatch(Box::new(waiting))),
             Answer::Waiting(waiting) => Err(Refusal::PairingRequired(Box::new(waiting))),
@@ -397,7 +420,7 @@ impl Gatekeeper {
             return Err(Refusal::UiDeviceRequired);
         }
         // Without a device only the original's own command line keeps its scopes (protocol 3.4).
-        let own = self.is_operators_own(peer) && is_command_line(params);
+        let own = self.is_own(peer, credential) && is_command_line(params);
         Ok(if own { ScopeSet::operator() } else { ScopeSet::EMPTY })
     }
 
@@ -410,6 +433,12 @@ impl Gatekeeper {
         }
     }
 
+    /// Whether what a credential leaves open is given by the kernel's word. Without any credential never for root's
+    /// sockets: tunnels and agents of clouds run as root.
+    fn is_own(&self, peer: &Peer, credential: &Credential) -> bool {
+        self.is_operators_own(peer) && !(*credential == Credential::Nobody && peer.own_uid() == Some(0))
+    }
+
     /// Whether the kernel says that the other end is the operator's own process, speaking for itself.
     pub(crate) fn is_operators_own(&self, peer: &Peer) -> bool {
         self.local_trust != LocalTrust::Off && peer.own_uid().is_some_and(|uid| self.operators.contains(&uid))
@@ -417,7 +446,13 @@ impl Gatekeeper {
 
     async fn declare(&self, proven: &Proven, client: &ClientLabel, surface: &Surface) -> Result<(), Refusal> {
         let (device, client, surface) = (proven.id.clone(), client.clone(), surface.clone());
-        self.write(move |registry| registry.declare(&device, &client, &surface)).await
+        let node = super::throttle::Client::Device(device.clone());
+        self.throttle.charge_client(&node, self.clock.ticks()).map_err(limited)?;
+        let is_new = self.write(move |registry| registry.declare(&device, &client, &surface)).await?;
+        if !is_new {
+            self.throttle.give_back_client(&node, self.clock.ticks());
+        }
+        Ok(())
     }
 
     /// Changes the registry off the async threads.
@@ -488,10 +523,44 @@ impl Gatekeeper {
         let Shown::Credential(credential) = self.shown(peer, Some(&auth), None).await? else {
             return Err(Refusal::Mismatch(Needed::Anything));
         };
-        let full = matches!(credential, Credential::PeerUid(_) | Credential::Local(_)) || self.is_operators_own(peer);
+        let full =
+            matches!(credential, Credential::PeerUid(_) | Credential::Local(_)) || self.is_own(peer, &credential);
         let scopes = if full { ScopeSet::operator() } else { ScopeSet::EMPTY };
         let principal = Principal { role: Role::Operator, credential, device: None, scopes, agent: None };
         Ok(self.http_session(conn, peer, principal, None))
+    }
+}
+
+/// One guess of one peer: charged once, whatever it is tried at, and given back when it was none.
+struct Guess<'a> {
+    keeper: &'a Gatekeeper,
+    client: super::throttle::Client,
+    is_own: bool,
+    ticks: u64,
+    charged: Option<Guessed>,
+}
+
+impl<'a> Guess<'a> {
+    fn of(keeper: &'a Gatekeeper, peer: &Peer) -> Self {
+        Guess {
+            keeper,
+            client: peer.client(),
+            is_own: keeper.is_operators_own(peer),
+            ticks: keeper.clock.ticks(),
+            charged: None,
+        }
+    }
+
+    fn charge(&mut self, guessed: Guessed) -> Result<(), Refusal> {
+        self.keeper.throttle.charge(&self.client, guessed, self.is_own, self.ticks).map_err(limited)?;
+        self.charged = Some(guessed);
+        Ok(())
+    }
+
+    fn give_back(&mut self) {
+        if let Some(guessed) = self.charged.take() {
+            self.keeper.throttle.give_back(&self.client, guessed, self.is_own, self.ticks);
+        }
     }
 }
 
@@ -725,6 +794,36 @@ mod tests {
         let open = params(CLI, &["operator.admin"], json!({}));
         assert_eq!(stage.scopes(&tcp(Some(OPERATOR), false), &open).names(), ["operator.admin"]);
         assert_eq!(stage.scopes(&tcp(Some(4711), false), &open), ScopeSet::EMPTY);
+        assert_eq!(stage.scopes(&tcp(Some(0), false), &open), ScopeSet::EMPTY, "a tunnel's socket may be root's");
+        let device = signed(params(CLI, &["operator.admin"], json!({})), 3, "operator");
+        assert_eq!(stage.code(&tcp(Some(0), false), &device), "PAIRING_REQUIRED");
+    }
+
+    #[test]
+    fn a_forwarder_of_the_operators_widens_nobody() {
+        let stage = stage(Mode::Token, LocalTrust::Socket);
+        let asks = |scopes: &[&str], auth| signed(params(CLI, scopes, auth), 3, "operator");
+        let paired = stage.admit(&tcp(Some(OPERATOR), false), &asks(&["operator.read"], token(RIGHT))).unwrap();
+        let (own, _) = paired.device_token.unwrap();
+        // The device is elsewhere and comes through ssh -L, whose socket is the operator's.
+        let asked = asks(&["operator.admin"], json!({"deviceToken": own.expose()}));
+        assert_eq!(stage.code(&tcp(Some(OPERATOR), false), &asked), "AUTH_SCOPE_MISMATCH");
+        // In the field of the shared token it is the same token, and no guess at that one.
+        for _ in 0..30 {
+            assert_eq!(stage.code(&remote("192.0.2.7"), &asks(&["operator.read"], token(own.expose()))), "let in");
+        }
+    }
+
+    #[test]
+    fn a_device_under_ever_new_names_does_not_fill_the_journal() {
+        let stage = stage(Mode::Token, LocalTrust::Socket);
+        let mut codes = Vec::new();
+        for n in 0..40 {
+            let mut asks = params(CLI, &["operator.read"], token(RIGHT));
+            asks.client.display_name = Some(format!("name {n}"));
+            codes.push(stage.code(&remote("192.0.2.7"), &signed(asks, 9, "operator")));
+        }
+        assert!(codes.iter().filter(|c| **c == "PAIRING_REQUIRED").count() <= 10, "{codes:?}");
     }
 
     #[test]

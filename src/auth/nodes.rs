@@ -63,23 +63,32 @@ impl Surface {
 
 impl Registry {
     /// Notes what a node that has just connected declares. What is not enabled yet becomes its one request, in place
-    /// of an earlier one. Waits for the disk.
-    pub(crate) fn declare(&self, node: &DeviceId, client: &ClientLabel, surface: &Surface) -> Result<(), PairingFault> {
+    /// of an earlier one; says whether there is a new one. Waits for the disk.
+    pub(crate) fn declare(
+        &self,
+        node: &DeviceId,
+        client: &ClientLabel,
+        surface: &Surface,
+    ) -> Result<bool, PairingFault> {
         let _alone = self.alone();
+        // It may have been taken away since it proved itself.
+        if self.device(node).is_none_or(|d| super::registry::live_token(&d, Role::Node).is_none()) {
+            return Err(PairingFault::UnknownDevice);
+        }
         let (approved, waiting) = self.surface(node);
         if approved.is_some_and(|a| surface.is_within(&a)) {
             if waiting.is_some() {
                 self.parts.store.apply(&Changes::default().remove::<NodeRequest>(&node.0))?;
                 self.write(|state| state.nodes.waiting.remove(node));
             }
-            return Ok(());
+            return Ok(false);
         }
         let client = facts(client);
         if waiting
             .as_ref()
             .is_some_and(|w| w.commands == surface.commands && w.caps == surface.caps && w.client == client)
         {
-            return Ok(());
+            return Ok(false);
         }
         let request = NodeRequest {
             id: RequestId::from_random((self.parts.random)()),
@@ -99,7 +108,7 @@ impl Registry {
             self.tell(&Notice::NodeResolved { request, node: node.clone(), decision: "rejected" });
         }
         self.tell(&Notice::NodeRequested(request));
-        Ok(())
+        Ok(true)
     }
 
     /// The approved and the waiting surface of a node.

@@ -107,6 +107,8 @@ pub(crate) struct Waiting {
     pub(crate) role: Role,
     pub(crate) scopes: ScopeSet,
     pub(crate) approved: Option<(Vec<Role>, ScopeSet)>,
+    /// Whether it was not there before.
+    pub(crate) is_new: bool,
 }
 
 /// What decides about a device that is not paired for all it asks.
@@ -323,7 +325,8 @@ impl Registry {
     ) -> Result<Waiting, PairingFault> {
         let now = self.parts.clock.now();
         let client = facts(wish.client);
-        let waiting = |request: &RequestId| Waiting {
+        let waiting = |request: &RequestId, is_new: bool| Waiting {
+            is_new,
             request: request.clone(),
             reason,
             device: wish.proven.id.clone(),
@@ -351,7 +354,7 @@ impl Registry {
                 stale.iter().for_each(|id| drop(state.requests.remove(id)));
                 state.requests.insert(refreshed.id.clone(), refreshed.clone());
             });
-            return Ok(waiting(&refreshed.id));
+            return Ok(waiting(&refreshed.id, false));
         }
         if same.is_none() && (of_all >= MOST_REQUESTS || of_source >= MOST_REQUESTS_OF_ONE) {
             return Err(PairingFault::Full);
@@ -386,7 +389,7 @@ impl Registry {
         if let Some(old) = same {
             self.tell(&Notice::Resolved { request: old.id, device: old.device, approved: false });
         }
-        let answer = waiting(&request.id);
+        let answer = waiting(&request.id, true);
         self.tell(&Notice::Requested(request));
         Ok(answer)
     }
@@ -550,8 +553,12 @@ impl Registry {
     }
 
     /// The new token has been used: the one before it opens nothing any more. Waits for the disk.
-    pub(crate) fn end_overlap(&self, device: &DeviceId, role: Role) -> Result<(), PairingFault> {
+    pub(crate) fn end_overlap(&self, device: &DeviceId, role: Role, presented: &str) -> Result<(), PairingFault> {
         let _alone = self.alone();
+        // It may have been rotated again meanwhile: then this one is the old token, and its overlap has begun.
+        if !self.ends_overlap(device, role, presented) {
+            return Ok(());
+        }
         self.change(device, |record| {
             if let Some(token) = record.tokens.iter_mut().find(|t| t.role == role) {
                 token.previous = None;
@@ -643,6 +650,13 @@ impl Registry {
             last_seen: None,
             last_from: None,
         });
+        // On another kind of machine only what is granted now holds: the rest was granted to the one before.
+        let same_machine = device.is_none_or(|d| is_same_kind(&d.client, &facts.client));
+        if !same_machine {
+            for token in record.tokens.iter_mut().filter(|t| t.revoked.is_none()) {
+                (token.revoked, token.previous) = (Some(now), None);
+            }
+        }
         (record.client, record.via, record.approved) = (facts.client.clone(), via, now);
         match record.tokens.iter_mut().find(|t| t.role == role) {
             // Approved before and approved now: both were an operator's word.
@@ -766,9 +780,13 @@ fn reason(device: Option<&DeviceRecord>, wish: &Wish<'_>) -> &'static str {
 
 /// Whether the platform and family are those that were approved; names and versions may change.
 fn is_same_machine(approved: &ClientFacts, client: &ClientLabel) -> bool {
+    is_same_kind(approved, &facts(client))
+}
+
+fn is_same_kind(a: &ClientFacts, b: &ClientFacts) -> bool {
     let same = |a: &str, b: &str| a.trim().eq_ignore_ascii_case(b.trim());
-    same(&approved.platform, &client.platform)
-        && same(approved.device_family.as_deref().unwrap_or(""), client.device_family.as_deref().unwrap_or(""))
+    same(&a.platform, &b.platform)
+        && same(a.device_family.as_deref().unwrap_or(""), b.device_family.as_deref().unwrap_or(""))
 }
 
 /// Fresh on either side of the clock: one that was made in the future of a clock set back is not.
@@ -1054,7 +1072,9 @@ mod tests {
         assert!(opens(&old.token) && opens(&new));
         assert!(!stage.registry.ends_overlap(&id, Role::Operator, old.token.expose()));
         assert!(stage.registry.ends_overlap(&id, Role::Operator, new.expose()));
-        stage.registry.end_overlap(&id, Role::Operator).unwrap();
+        stage.registry.end_overlap(&id, Role::Operator, old.token.expose()).unwrap();
+        assert!(opens(&old.token), "the old one does not end itself");
+        stage.registry.end_overlap(&id, Role::Operator, new.expose()).unwrap();
         assert!(!opens(&old.token) && opens(&new));
         // Without a use it ends by itself, and a clock set back does not prolong it.
         rotate(&by(ADMIN), None).unwrap();
@@ -1101,6 +1121,13 @@ mod tests {
         assert!(stage.registry.enter(&wish).is_none());
         let Ok(Answer::Waiting(waiting)) = stage.registry.admit(&wish, Voucher::Nobody) else { panic!() };
         assert_eq!(waiting.reason, "metadata-upgrade");
+        // What was granted to the other machine does not come along.
+        let before = stage.registry.device(&proven.id).unwrap().tokens[0].clone();
+        stage.approve(&stage.waits(1, &[Scope::Read, Scope::Write], "a"), &by(ADMIN)).unwrap();
+        let Ok(Answer::Waiting(waiting)) = stage.registry.admit(&wish, Voucher::Nobody) else { panic!() };
+        let moved = stage.approve(&waiting, &by(&[Scope::Pairing, Scope::Read])).unwrap();
+        assert_eq!(moved.tokens[0].scopes, scopes(&[Scope::Read]));
+        assert_ne!(moved.tokens[0].generation, before.generation);
     }
 
     fn invitation(agent: Option<&str>) -> Invitation {

@@ -133,13 +133,14 @@ impl Gatekeeper {
     /// # Errors
     /// One reason for everything that is not right about it.
     pub(crate) fn check_signature(&self, peer: &Peer, head: &SignedHead<'_>) -> Result<SignedRequest, Refusal> {
-        let (client, ticks) = (peer.client(), self.registry.parts.clock.ticks());
+        let clock = &self.registry.parts.clock;
+        if let Some(signed) = self.registry.verify(head, clock.now() / 1000) {
+            return Ok(signed);
+        }
+        // Only what is wrong is a guess: neighbours behind one address do not lock each other out.
         let limited = |retry_after_ms| Refusal::RateLimited { retry_after_ms };
-        self.throttle().charge_client(&client, ticks).map_err(limited)?;
-        let now = self.registry.parts.clock.now() / 1000;
-        let signed = self.registry.verify(head, now).ok_or(Refusal::Mismatch(Needed::Anything))?;
-        self.throttle().give_back_client(&client, ticks);
-        Ok(signed)
+        self.throttle().charge_client(&peer.client(), clock.ticks()).map_err(limited)?;
+        Err(Refusal::Mismatch(Needed::Anything))
     }
 
     /// Takes the body that belongs to a head: its digest must be the signed one, and the nonce unused.
@@ -169,6 +170,10 @@ impl Gatekeeper {
                 return Err(Refusal::Unavailable);
             }
             Err(_) => return Err(Refusal::Unavailable),
+        }
+        // The body took its time: what the head rested on must still stand.
+        if !self.registry.stands(&signed.grant) {
+            return Err(wrong);
         }
         let device = self.registry.device(&signed.grant.device).ok_or(wrong.clone())?;
         let scopes = super::registry::live_token(&device, signed.grant.role).ok_or(wrong)?.scopes;

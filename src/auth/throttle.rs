@@ -1,4 +1,5 @@
-//! Wrong guesses, counted: for each client over every kind of credential and every door, and for each secret.
+//! Wrong guesses, counted: for each client over every kind of credential and every door, and at the password from
+//! everywhere together.
 //!
 //! A guess is charged before it is looked at and given back when it was right, so that guesses made side
 //! by side cannot share one place. Memory is bounded; a client that is locked is never forgotten to make
@@ -36,10 +37,10 @@ impl Client {
 /// What is guessed at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Guessed {
-    /// The shared token or password.
-    Shared,
-    /// Setup codes, all of them.
-    SetupCode,
+    /// The password, which a person chose: it has a budget of its own besides every client's.
+    Password,
+    /// A token or a setup code: 256 random bits need none, and a lock on them would be anybody's to pull.
+    Random,
 }
 
 /// Bounds, from protocol section 3.3.
@@ -113,7 +114,7 @@ impl Throttle {
     pub(crate) fn charge(&self, client: &Client, guessed: Guessed, is_operator: bool, now: u64) -> Result<(), u64> {
         let mut accounts = self.accounts();
         accounts.client(client, now).charge(&CLIENT, now)?;
-        if is_operator {
+        if is_operator || guessed == Guessed::Random {
             return Ok(());
         }
         let charged = accounts.secrets.entry(guessed).or_default().charge(&SECRET, now);
@@ -186,27 +187,27 @@ mod tests {
     fn ten_wrong_guesses_lock_a_client_and_a_right_one_costs_nothing() {
         let throttle = Throttle::default();
         for _ in 0..100 {
-            throttle.charge(&v4(1), Guessed::Shared, false, 0).unwrap();
-            throttle.give_back(&v4(1), Guessed::Shared, false, 0);
+            throttle.charge(&v4(1), Guessed::Password, false, 0).unwrap();
+            throttle.give_back(&v4(1), Guessed::Password, false, 0);
         }
         for _ in 0..10 {
-            throttle.charge(&v4(1), Guessed::Shared, false, 0).unwrap();
+            throttle.charge(&v4(1), Guessed::Password, false, 0).unwrap();
         }
-        assert_eq!(throttle.charge(&v4(1), Guessed::Shared, false, 5), Err(300_000));
-        assert_eq!(throttle.charge(&v4(1), Guessed::SetupCode, false, 10), Err(299_995));
-        assert!(throttle.charge(&v4(2), Guessed::Shared, false, 10).is_ok());
-        assert!(throttle.charge(&v4(1), Guessed::Shared, false, 300_005).is_ok());
+        assert_eq!(throttle.charge(&v4(1), Guessed::Password, false, 5), Err(300_000));
+        assert_eq!(throttle.charge(&v4(1), Guessed::Random, false, 10), Err(299_995));
+        assert!(throttle.charge(&v4(2), Guessed::Password, false, 10).is_ok());
+        assert!(throttle.charge(&v4(1), Guessed::Password, false, 300_005).is_ok());
     }
 
     #[test]
-    fn many_clients_together_exhaust_a_secret_but_not_an_operators_own_process() {
+    fn many_clients_together_exhaust_the_password_but_not_an_operators_own_process() {
         let throttle = Throttle::default();
         for n in 0..200 {
-            throttle.charge(&v4(n), Guessed::Shared, false, 0).unwrap();
+            throttle.charge(&v4(n), Guessed::Password, false, 0).unwrap();
         }
-        assert_eq!(throttle.charge(&v4(999), Guessed::Shared, false, 1), Err(300_000));
-        assert!(throttle.charge(&Client::Uid(0), Guessed::Shared, true, 1).is_ok());
-        assert!(throttle.charge(&v4(999), Guessed::SetupCode, false, 1).is_ok());
+        assert_eq!(throttle.charge(&v4(999), Guessed::Password, false, 1), Err(300_000));
+        assert!(throttle.charge(&Client::Uid(0), Guessed::Password, true, 1).is_ok());
+        assert!(throttle.charge(&v4(999), Guessed::Random, false, 1).is_ok());
     }
 
     #[test]

@@ -93,7 +93,10 @@ impl Door {
             Door::Unix { uid } => PeerFacts { uid: Some(uid), is_local: true, ..Default::default() },
             Door::Tcp { theirs, ours, has_certificate } => {
                 let address = theirs.ip().to_canonical();
-                let is_local = address.is_loopback() || address == ours.ip().to_canonical();
+                // Any address of the host's may be the source of any of its processes.
+                let is_local = address.is_loopback()
+                    || address == ours.ip().to_canonical()
+                    || os::host::addresses().iter().any(|own| own.to_canonical() == address);
                 let uid = if is_local { os::peer::owner_of_peer(theirs, ours) } else { None };
                 PeerFacts { address: Some(address), is_local, uid, has_certificate }
             }

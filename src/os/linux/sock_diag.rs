@@ -12,11 +12,23 @@ use std::sync::{Mutex, PoisonError};
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 const HEADER: usize = 16; // struct nlmsghdr
-const UID_AT: usize = HEADER + 4 + 48 + 4 + 4 + 4; // inet_diag_msg: 4 bytes, inet_diag_sockid, expires, rqueue, wqueue
+
+// inet_diag_msg: family, state, timer, retrans; inet_diag_sockid; expires, rqueue, wqueue; uid; inode.
+const STATE_AT: usize = HEADER + 1;
+const SOCKET_AT: usize = HEADER + 4;
+const UID_AT: usize = HEADER + 4 + 48 + 4 + 4 + 4;
+const INODE_AT: usize = UID_AT + 4;
+
+/// Ports and addresses of inet_diag_sockid; interface and cookie follow.
+const SOCKET_LENGTH: usize = 36;
+
+/// TCP_ESTABLISHED (linux/tcp_states.h).
+const ESTABLISHED: u8 = 1;
 
 /// The uid owning the socket whose local address is `theirs` and whose peer is `ours`.
 ///
-/// `None` where the kernel knows no such socket (it is gone, or lies in another network namespace).
+/// `None` where the kernel knows no such socket (it is gone, or lies in another network namespace), and where nobody
+/// holds it any more: of a socket that was closed the kernel keeps the addresses and says uid 0, whoever it was.
 pub(crate) fn owner_of_peer(theirs: SocketAddr, ours: SocketAddr) -> io::Result<Option<u32>> {
     // One socket for all questions: making one is most of what a question costs.
     static LINE: Mutex<Option<OwnedFd>> = Mutex::new(None);
@@ -37,7 +49,7 @@ fn ask(netlink: &OwnedFd, theirs: SocketAddr, ours: SocketAddr) -> io::Result<Op
     send(netlink.as_raw_fd(), &request(theirs, ours), MsgFlags::empty())?;
     let mut answer = [0u8; 1024];
     let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    Ok(uid_in(&answer[..length]))
+    Ok(uid_in(&answer[..length], &socket_id(theirs, ours)))
 }
 
 /// inet_diag_req_v2 for exactly one socket (linux/inet_diag.h).
@@ -46,10 +58,7 @@ fn request(theirs: SocketAddr, ours: SocketAddr) -> Vec<u8> {
     let family = if theirs.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     body.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
     body.extend(u32::MAX.to_ne_bytes()); // every state
-    body.extend(theirs.port().to_be_bytes());
-    body.extend(ours.port().to_be_bytes());
-    body.extend(address(theirs.ip()));
-    body.extend(address(ours.ip()));
+    body.extend(socket_id(theirs, ours));
     body.extend(0u32.to_ne_bytes()); // any interface
     body.extend([0xff; 8]); // no cookie
     let mut message = Vec::with_capacity(HEADER + body.len());
@@ -59,6 +68,16 @@ fn request(theirs: SocketAddr, ours: SocketAddr) -> Vec<u8> {
     message.extend([0; 8]); // sequence and port
     message.extend(body);
     message
+}
+
+/// The four parts by which a connection is known, as inet_diag_sockid begins.
+fn socket_id(theirs: SocketAddr, ours: SocketAddr) -> Vec<u8> {
+    let mut id = Vec::with_capacity(SOCKET_LENGTH);
+    id.extend(theirs.port().to_be_bytes());
+    id.extend(ours.port().to_be_bytes());
+    id.extend(address(theirs.ip()));
+    id.extend(address(ours.ip()));
+    id
 }
 
 fn address(ip: IpAddr) -> [u8; 16] {
@@ -72,10 +91,14 @@ fn address(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-fn uid_in(answer: &[u8]) -> Option<u32> {
+fn uid_in(answer: &[u8], asked: &[u8]) -> Option<u32> {
+    let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    (kind == SOCK_DIAG_BY_FAMILY).then_some(())?;
-    Some(u32::from_ne_bytes(answer.get(UID_AT..UID_AT + 4)?.try_into().ok()?))
+    let is_answer = kind == SOCK_DIAG_BY_FAMILY && answer.get(SOCKET_AT..SOCKET_AT + SOCKET_LENGTH)? == asked;
+    // Open and in somebody's hands: an inode is what a closed socket has no more.
+    let is_held = *answer.get(STATE_AT)? == ESTABLISHED && number(INODE_AT)? != 0;
+    (is_answer && is_held).then_some(())?;
+    number(UID_AT)
 }
 
 #[cfg(test)]
@@ -96,5 +119,17 @@ mod tests {
 
         assert_eq!(owner, Some(nix::unistd::getuid().as_raw()));
         assert_eq!(nobody, None);
+    }
+
+    #[test]
+    fn a_socket_that_was_closed_belongs_to_nobody_and_not_to_root() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, theirs) = listener.accept().unwrap();
+        let ours = listener.local_addr().unwrap();
+        drop(client);
+        // Its end has come here, so the kernel has let go of it there.
+        assert_eq!(std::io::Read::read(&mut server, &mut [0]).unwrap(), 0);
+        assert_eq!(owner_of_peer(theirs, ours).unwrap(), None);
     }
 }
