@@ -333,9 +333,9 @@ pub(super) enum DevicesCommand {
     Remove(DeviceArgs),
     /// Make a setup code that pairs one device at once
     Invite(InviteArgs),
-    /// Pair this command line with the gateway that made a setup code
-    Join(JoinArgs),
-    /// Show who this command line is to gateways
+    /// Pair this command line with the gateway that made a setup code, read from a prompt or standard input
+    Join,
+    /// Show who this command line is to the gateway of --url
     Identity(IdentityArgs),
 }
 
@@ -433,14 +433,8 @@ pub(super) struct InviteArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct JoinArgs {
-    /// The setup code
-    pub(super) code: String,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct IdentityArgs {
-    /// Also print the key that signs HTTP requests to the gateway of --url; it is a secret
+    /// Also print the key that signs HTTP requests to it; it is a secret
     #[arg(long)]
     pub(super) signing_key: bool,
     /// Print JSON

@@ -74,7 +74,7 @@ pub(super) fn run(place: &PlaceArgs, command: DevicesCommand) -> Result<ExitCode
             })
         }
         DevicesCommand::Invite(args) => invite(place, &args),
-        DevicesCommand::Join(args) => join(place, &args.code),
+        DevicesCommand::Join => join(place),
         DevicesCommand::Identity(args) => identity(place, args.signing_key, args.json),
     }
 }
@@ -157,7 +157,7 @@ fn invite(place: &PlaceArgs, args: &InviteArgs) -> Result<ExitCode, Fault> {
         rows.insert(1, vec!["certificate".to_owned(), fingerprint.to_owned()]);
     }
     render::line(&table(&rows));
-    let used = if args.role == RoleArg::Node { "openclaw node run --pair CODE" } else { "vambrace devices join CODE" };
+    let used = if args.role == RoleArg::Node { "openclaw node run --pair CODE" } else { "vambrace devices join" };
     render::line(&format!("use it with: {used}"));
     Ok(ExitCode::SUCCESS)
 }
@@ -171,11 +171,12 @@ fn qr(code: &str) -> Result<String, Fault> {
 }
 
 /// Pairs this command line with the gateway of a setup code.
-fn join(place: &PlaceArgs, code: &str) -> Result<ExitCode, Fault> {
+fn join(place: &PlaceArgs) -> Result<ExitCode, Fault> {
+    let code = super::password::ask_setup_code()?;
     let bad = || {
         Fault::new("this is no setup code").hint("copy the whole line that `vambrace devices invite` printed").code(2)
     };
-    let code = code.trim().trim_start_matches("oc-pair://");
+    let code = code.expose().trim().trim_start_matches("oc-pair://");
     let decoded = crypto::from_base64url(code).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let decoded = decoded.ok_or_else(bad)?;
     let (Some(url), Some(token)) = (decoded["url"].as_str(), decoded["bootstrapToken"].as_str()) else {
@@ -198,26 +199,30 @@ fn join(place: &PlaceArgs, code: &str) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who we are to gateways; and, for `--url`, the key that signs HTTP requests.
+/// Who we are to the gateway of `--url`, and the key that signs HTTP requests to it.
 fn identity(place: &PlaceArgs, signing_key: bool, as_json: bool) -> Result<ExitCode, Fault> {
+    let Target::Remote(remote) = place.target()? else {
+        return Err(Fault::new("this command line is another device to every gateway")
+            .hint("say which with --url")
+            .code(2));
+    };
     let keyring = place.keyring();
-    let key = keyring.identity().map_err(|e| Fault::new(format!("our own identity cannot be used: {e}")))?;
-    let mut facts = json!({"deviceId": client::device_id(&key), "publicKey": crypto::base64url(&key.public())});
+    let fault = |e: std::io::Error| Fault::new(format!("our own identity cannot be used: {e}"));
+    let key = keyring.identity(&remote.name()).map_err(fault)?;
+    let mut facts = json!({
+        "gateway": remote.name(), "deviceId": client::device_id(&key), "publicKey": crypto::base64url(&key.public()),
+    });
     if signing_key {
-        let Target::Remote(remote) = place.target()? else {
-            return Err(Fault::new("a signing key belongs to one gateway").hint("say which with --url").code(2));
-        };
-        let known = keyring.known(&remote.name()).map_err(|e| Fault::new(e.to_string()))?;
-        let token = known.device_token.map(Secret::new).ok_or_else(|| {
+        let token = keyring.known(&remote.name()).map_err(fault)?.device_token.map(Secret::new).ok_or_else(|| {
             Fault::new(format!("this command line is not paired with {}", remote.name()))
-                .hint("pair it: `vambrace devices join CODE`, or any command with --url and an operator's approval")
+                .hint("pair it: `vambrace devices join`, or any command with --url and an operator's approval")
         })?;
         facts["signingKey"] = json!(crypto::hex(auth::signing_key(token.expose()).expose()));
     }
     if as_json {
         render::json(&facts);
     } else {
-        let rows = ["deviceId", "publicKey", "signingKey"]
+        let rows = ["gateway", "deviceId", "publicKey", "signingKey"]
             .into_iter()
             .filter_map(|key| facts[key].as_str().map(|value| vec![key.to_owned(), value.to_owned()]));
         render::line(&table(&rows.collect::<Vec<_>>()));

@@ -1,4 +1,4 @@
-//! `password set`: read without echo or from standard input, hashed here, and only the hash goes on.
+//! Secrets that a person types or pipes in; and `password set`, which hashes here, so that only the hash goes on.
 
 use super::args::PlaceArgs;
 use super::render::{self, Fault};
@@ -46,12 +46,22 @@ fn ask() -> Result<Secret<String>, Fault> {
         }
         return Ok(first);
     }
+    piped().map_err(fault)
+}
+
+/// A setup code, which is a secret for as long as nobody has used it.
+pub(super) fn ask_setup_code() -> Result<Secret<String>, Fault> {
+    let asked = if std::io::stdin().is_terminal() { prompt("setup code: ") } else { piped() };
+    asked.map_err(|e| Fault::new(format!("the setup code cannot be read: {e}")))
+}
+
+/// Standard input to its end. One line ending is the pipe's, not the secret's.
+fn piped() -> std::io::Result<Secret<String>> {
     let mut text = String::new();
-    std::io::stdin().take(MOST).read_to_string(&mut text).map_err(fault)?;
+    std::io::stdin().take(MOST).read_to_string(&mut text)?;
     let line = Secret::new(text);
-    // One line ending is the pipe's, not the password's.
-    let password = line.expose().strip_suffix('\n').unwrap_or(line.expose());
-    Ok(Secret::new(password.strip_suffix('\r').unwrap_or(password).to_owned()))
+    let secret = line.expose().strip_suffix('\n').unwrap_or(line.expose());
+    Ok(Secret::new(secret.strip_suffix('\r').unwrap_or(secret).to_owned()))
 }
 
 fn prompt(text: &str) -> std::io::Result<Secret<String>> {

@@ -1,5 +1,7 @@
-//! Who we are to gateways beyond our unix socket: a key pair of our own, and what each gateway gave us.
+//! Who we are to gateways beyond our unix socket: a key pair for each, and what each gave us.
 //!
+//! What a device signs does not name the gateway, so one key for two gateways would let the one be the device to the
+//! other. The keys are derived from one seed and the gateway's address.
 //! Files of mode 0600 in a folder of the state. A token is kept under the very address it came from, together with
 //! the certificate that was seen there, and is sent nowhere else (NET-16, TOK-08).
 
@@ -40,23 +42,27 @@ impl Keyring {
         Keyring { folder: folder.to_owned() }
     }
 
-    /// Our key pair, made when it is needed first.
+    /// Our key pair for the gateway at this address.
     ///
     /// # Errors
-    /// Where the file cannot be read or made, or others can read it.
-    pub(crate) fn identity(&self) -> io::Result<KeyPair> {
+    /// Where the seed cannot be read or made, or others can read it.
+    pub(crate) fn identity(&self, address: &str) -> io::Result<KeyPair> {
+        let seed = self.seed()?;
+        let own = Secret::new(crypto::hmac_sha256(seed.expose(), &[b"vambrace device key\0", address.as_bytes()]));
+        Ok(KeyPair::from_seed(own.expose()))
+    }
+
+    fn seed(&self) -> io::Result<Secret<[u8; 32]>> {
         let path = self.folder.join("identity");
         if let Some(seed) = os::fs::read_private(&path, 64)? {
             let seed = Secret::new(seed);
-            let seed = <&[u8; 32]>::try_from(seed.expose().as_slice());
-            return seed
-                .map(KeyPair::from_seed)
-                .map_err(|_| io::Error::other(format!("{} is no key of ours", path.display())));
+            let whole = <[u8; 32]>::try_from(seed.expose().as_slice()).map(Secret::new);
+            return whole.map_err(|_| io::Error::other(format!("{} is no seed of ours", path.display())));
         }
         os::fs::private_dir(&self.folder)?;
         let seed: [u8; 32] = os::host::random();
         os::fs::write_private(&path, &seed)?;
-        Ok(KeyPair::from_seed(&seed))
+        Ok(Secret::new(seed))
     }
 
     /// What we know of the gateway at this address.
@@ -100,7 +106,9 @@ mod tests {
         keyring.keep("wss://a:1", &known).unwrap();
         assert_eq!(keyring.known("wss://a:1").unwrap().device_token.as_deref(), Some("T"));
         assert!(keyring.known("wss://a:2").unwrap().device_token.is_none());
-        assert_eq!(device_id(&keyring.identity().unwrap()), device_id(&keyring.identity().unwrap()));
+        let id = |address: &str| device_id(&keyring.identity(address).unwrap());
+        assert_eq!(id("wss://a:1"), id("wss://a:1"));
+        assert_ne!(id("wss://a:1"), id("wss://a:2"), "what is signed for one gateway is nothing to another");
         assert!(!format!("{known:?}").contains('T'));
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -244,6 +244,11 @@ async fn open(target: &Target, known: &Known) -> Result<(Box<dyn Io>, String), C
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
             .map_err(|cause| ClientFault::Unreachable { at: at.clone(), cause })?;
     let _ = stream.set_nodelay(true);
+    // In the clear only to this very host, whatever a resolver makes of its name.
+    let here = stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+    if !remote.address.is_tls && !here {
+        return Err(ClientFault::BadUrl(at));
+    }
     if !remote.address.is_tls {
         return Ok((Box::new(stream), authority));
     }
@@ -251,6 +256,8 @@ async fn open(target: &Target, known: &Known) -> Result<(Box<dyn Io>, String), C
     // What a person says now, and what was seen before, must be the same: a changed certificate is told, not learnt.
     let pin = match (remote.pin, remembered) {
         (Some(said), Some(seen)) if said != seen => return Err(ClientFault::OtherCertificate { at }),
+        // Paired before, by a certificate that authorities vouch for: a pin for it now is not ours to learn in passing.
+        (Some(_), None) if known.device_token.is_some() => return Err(ClientFault::OtherCertificate { at }),
         (said, seen) => said.or(seen),
     };
     let connecting = tokio::time::timeout(GREETING, tls::connect(stream, &remote.address.host, pin));
@@ -310,7 +317,7 @@ fn introduction(target: &Target, scopes: &[&str], known: &Known, nonce: &str) ->
     let is_device = remote.address.is_tls || !has_secret;
     params.auth = Some(auth);
     if is_device {
-        let key = remote.keyring.identity().map_err(ClientFault::Keyring)?;
+        let key = remote.keyring.identity(&remote.address.name()).map_err(ClientFault::Keyring)?;
         // Without a pairing yet, what an operator's command line usually needs is asked for at once.
         if known.device_token.is_none() {
             for usual in ["operator.read", "operator.write"] {
@@ -353,7 +360,13 @@ impl Remote {
             }
             Err(_) => {}
         }
-        if let Some(pin) = self.pin {
+        // Learnt with a greeting, or with a gateway's own word that an operator has to approve us.
+        let spoke = match greeting {
+            Ok(_) => true,
+            Err(ClientFault::Refused(refusal)) => refusal.name() == "PAIRING_REQUIRED",
+            Err(_) => false,
+        };
+        if let Some(pin) = self.pin.filter(|_| spoke) {
             known.fingerprint = Some(format!("sha256:{}", crypto::hex(&pin)));
         }
         if before != (known.fingerprint.clone(), known.device_token.clone()) {

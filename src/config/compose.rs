@@ -32,6 +32,7 @@ pub(crate) struct Profiles {
     pub(crate) defaults: SandboxProfile,
     pub(crate) agents: BTreeMap<AgentId, SandboxProfile>,
     pub(crate) named: BTreeMap<ProfileName, SandboxProfile>,
+    pub(crate) agent_profiles: BTreeMap<AgentId, Vec<ProfileName>>,
 }
 
 impl Profiles {
@@ -42,6 +43,7 @@ impl Profiles {
             workspaces: self.workspaces.clone(),
             agents: self.agents.clone(),
             profiles: self.named.clone(),
+            agent_profiles: self.agent_profiles.clone(),
             refused_env: refused_name,
         }
     }
@@ -72,15 +74,45 @@ pub(crate) fn compose(
         let id = ProfileName::parse(name).map_err(|e| reader.fault(&key, e.to_string()))?;
         named.insert(id, reader.layer(&key, layer, defaults.clone())?);
     }
+    let doors = DoorReader { path: &places.config }.read(file, bind, port)?;
+    let mut with_host = [("defaults.sandbox".to_owned(), &defaults)]
+        .into_iter()
+        .chain(agents.iter().map(|(id, profile)| (format!("agents.{id}.sandbox"), profile)))
+        .chain(named.iter().map(|(name, profile)| (format!("profiles.{name}"), profile)))
+        .filter(|(_, profile)| profile.network == Network::Host);
+    if let Some((key, _)) = with_host.next().filter(|_| doors.asks_nothing_of_local_processes()) {
+        // A command on the host's network is a local process too, in one tier even of the operator's uid.
+        return Err(ConfigFault::at_key(
+            &places.config,
+            &format!("{key}.network"),
+            "\"host\" would let a command in the walls come back through a door that asks a local process for nothing",
+            "leave gateway.auth.local_trust at \"socket\" and choose a mode other than \"none\"",
+        ));
+    }
+    drop(with_host);
+    let mut agent_profiles = BTreeMap::new();
+    for (name, agent) in &file.agents {
+        let key = format!("agents.{name}.profiles");
+        let id = AgentId::parse(name).map_err(|e| reader.fault(&key, e.to_string()))?;
+        let mut chosen = Vec::new();
+        for profile in &agent.profiles {
+            let profile = ProfileName::parse(profile).map_err(|e| reader.fault(&key, e.to_string()))?;
+            if !named.contains_key(&profile) {
+                return Err(reader.fault(&key, format!("there is no profile {:?}", &*profile)));
+            }
+            chosen.push(profile);
+        }
+        agent_profiles.insert(id, chosen);
+    }
     Ok(Settings {
-        doors: DoorReader { path: &places.config }.read(file, bind, port)?,
+        doors,
         runner_socket: file.runner.socket.clone(),
         journald: match file.journal.journald {
             None | Some(JournaldFile::Auto) => JournaldUse::Auto,
             Some(JournaldFile::Required) => JournaldUse::Required,
             Some(JournaldFile::Off) => JournaldUse::Off,
         },
-        profiles: Profiles { workspaces: canonical(&places.workspaces), defaults, agents, named },
+        profiles: Profiles { workspaces: canonical(&places.workspaces), defaults, agents, named, agent_profiles },
         protected: protected(places),
     })
 }
@@ -306,6 +338,17 @@ mod tests {
             (
                 "[gateway.auth]\nmode='tailnet'\n[gateway.auth.tailnet]\nallow_users=['a']\nscopes=['operator.zzz']",
                 "gateway.auth.tailnet.scopes",
+            ),
+            ("[gateway.auth]\nmode='none'\n[profiles.online]\nnetwork='host'", "profiles.online.network"),
+            ("[gateway.auth]\nlocal_trust='same-user'\n[defaults.sandbox]\nnetwork='host'", "defaults.sandbox.network"),
+            (
+                "[gateway.auth]\nlocal_trust='loopback'\n[agents.b]\nsandbox={network='host'}",
+                "agents.b.sandbox.network",
+            ),
+            ("[agents.b]\nprofiles=['online']", "agents.b.profiles"),
+            (
+                "[gateway.auth]\nmode='tailnet'\nlocal_trust='loopback'\n[gateway.auth.tailnet]\nallow_users=['a']",
+                "gateway.auth.local_trust",
             ),
             ("[gateway.auth]\noperators=['nobody-of-that-name']", "gateway.auth.operators"),
         ] {

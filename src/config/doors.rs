@@ -30,6 +30,13 @@ pub(crate) struct DoorSettings {
     pub(crate) client_ca: Option<PathBuf>,
 }
 
+impl DoorSettings {
+    /// Whether a process of this host can come in without showing anything.
+    pub(super) fn asks_nothing_of_local_processes(&self) -> bool {
+        self.mode == Mode::None || matches!(self.local_trust, LocalTrust::SameUser | LocalTrust::Loopback)
+    }
+}
+
 /// Where a certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TlsSource {
@@ -102,8 +109,8 @@ impl DoorReader<'_> {
             return self.fault("gateway.auth.trusted_proxy.client_ca", "a certificate is only shown in TLS", hint);
         }
         let second_door = matches!(settings.local_trust, LocalTrust::SameUser | LocalTrust::Loopback);
-        if second_door && matches!(settings.mode, Mode::TrustedProxy(_)) {
-            let why = "beside a trusted proxy it would be a second door for processes of this host";
+        if second_door && matches!(settings.mode, Mode::TrustedProxy(_) | Mode::Tailnet(_)) {
+            let why = "beside a trusted proxy or a tailnet it would be a second door for processes of this host";
             return self.fault(
                 "gateway.auth.local_trust",
                 why,

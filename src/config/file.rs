@@ -182,6 +182,9 @@ pub(crate) struct AgentFile {
     /// Its folder on the host, shown as /workspace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) workspace: Option<PathBuf>,
+    /// Named profiles that the agent itself may choose; an operator may choose any for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) profiles: Vec<String>,
     pub(crate) sandbox: Layer,
 }
 

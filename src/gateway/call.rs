@@ -8,7 +8,7 @@ use crate::model::ConnId;
 use crate::wire::{ErrorCode, ErrorShape, Frame};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// Bytes of events that one answer carries; a command that writes more is ended.
 const MOST_EVENTS: usize = 32 << 20;
@@ -26,6 +26,7 @@ struct Guard<'a>(&'a Gateway, ConnId);
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
+        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
         self.0.cancel_runs_of(self.1);
     }
 }
@@ -45,7 +46,13 @@ pub(crate) async fn call(gateway: &Arc<Gateway>, session: Session, method: &str,
     };
     let frame = Frame { id: "http".into(), method: method.chars().take(128).collect(), params };
     let (outbox, mut outlet) = outbox();
+    let session = Arc::new(session);
     let _guard = Guard(gateway, session.conn);
+    gateway.calls.lock().unwrap_or_else(PoisonError::into_inner).insert(session.conn, Arc::clone(&session));
+    // Registered first, looked at second: what is taken away in between ends it by one of the two.
+    if !gateway.gatekeeper().stands(&session) {
+        return failed(ErrorShape::new(ErrorCode::Forbidden, "what this request rests on was taken away"), Vec::new());
+    }
     let mut events: Vec<Box<RawValue>> = Vec::new();
     let mut bytes = 0;
     let answering = pipeline::answer(gateway, &session, &frame, &outbox);

@@ -2,7 +2,7 @@
 
 use super::outbox::Outbox;
 use crate::auth::Session;
-use crate::model::{ConnId, DeviceId, Role};
+use crate::model::{ConnId, DeviceId, Principal, Role};
 use crate::policy;
 use crate::wire::{self, Close};
 use serde_json::{Value, json};
@@ -40,9 +40,14 @@ impl Hub {
         self.members().len()
     }
 
-    /// Sends an event to those who may see it and read fast enough.
-    pub(super) fn tell(&self, name: &str, payload: &Value) {
-        for member in self.members().values().filter(|m| policy::may_see(&m.session.principal, name)) {
+    /// Sends an event about a device to those who may see it and read fast enough; who manages itself alone is told of
+    /// itself alone.
+    pub(super) fn tell(&self, name: &str, about: Option<&DeviceId>, payload: &Value) {
+        let may_see = |principal: &Principal| {
+            policy::may_see(principal, name)
+                && (about.is_none() || !principal.manages_itself_alone() || principal.device.as_ref() == about)
+        };
+        for member in self.members().values().filter(|m| may_see(&m.session.principal)) {
             let seq = member.seq.fetch_add(1, Ordering::Relaxed) + 1;
             member.outbox.send_droppable(wire::event(name, payload, Some(seq)));
         }
@@ -106,11 +111,14 @@ impl Hub {
         }
     }
 
-    /// Closes the connections of these sessions.
-    pub(super) fn close_all(&self, close: &Close, which: impl Fn(&Session) -> bool) {
-        for member in self.members().values().filter(|m| which(&m.session)) {
+    /// Closes the connections of these sessions, and names them.
+    pub(super) fn close_all(&self, close: &Close, which: impl Fn(&Session) -> bool) -> Vec<ConnId> {
+        let members = self.members();
+        let closed = members.values().filter(|m| which(&m.session)).map(|member| {
             member.outbox.close(close.clone());
-        }
+            member.session.conn
+        });
+        closed.collect()
     }
 
     /// The presence list, protocol section 2.4: at most this many, the latest first.

@@ -16,7 +16,7 @@ pub(crate) use call::{call, refusal_json};
 pub(crate) use connection::Connection;
 pub(crate) use outbox::{Outgoing, Outlet};
 
-use crate::auth::{Gatekeeper, Notice, Peer};
+use crate::auth::{Gatekeeper, Notice, Peer, Session};
 use crate::crypto::KeyPair;
 use crate::journal::{Entry, Event, Journal, JournalFault, Record};
 use crate::model::{Clock, ConnId, RunId, Secret, UnixMillis};
@@ -76,9 +76,13 @@ pub(crate) struct Gateway {
     started: UnixMillis,
     next_conn: AtomicU64,
     runs: Mutex<HashMap<RunId, (ConnId, Remote)>>,
+    /// Requests that came without a connection of their own, while they are answered.
+    calls: Mutex<HashMap<ConnId, Arc<Session>>>,
     in_progress: AtomicUsize,
     closing: AtomicBool,
     strangers: Mutex<Strangers>,
+    /// Denials of principals that hold no scope.
+    denials: Mutex<Strangers>,
 }
 
 /// Refused connections are recorded one by one up to this many in a minute; more are counted.
@@ -105,9 +109,11 @@ impl Gateway {
             hub: Hub::default(),
             next_conn: AtomicU64::new(1),
             runs: Mutex::default(),
+            calls: Mutex::default(),
             in_progress: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             strangers: Mutex::default(),
+            denials: Mutex::default(),
             parts,
         });
         let weak = Arc::downgrade(&gateway);
@@ -198,6 +204,17 @@ impl Gateway {
         if let Err(error) = self.parts.journal.append(record) {
             tracing::error!(%error, "cannot record a refused connection");
         }
+    }
+
+    /// Whether one more denial of somebody without any scope is recorded in this minute.
+    fn may_record_denial(&self) -> bool {
+        let minute = self.parts.clock.now() / 60_000;
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        if denials.minute != minute {
+            (denials.minute, denials.recorded) = (minute, 0);
+        }
+        denials.recorded += 1;
+        denials.recorded <= RECORDED_STRANGERS
     }
 
     /// How many runs there are.

@@ -3,7 +3,7 @@
 use super::{Gateway, methods};
 use crate::auth::Session;
 use crate::journal::{Event, JournalFault, Receipt, Record};
-use crate::model::{Action, ExecRequest, NodeAction, PairingAction, RunId, SandboxProfile};
+use crate::model::{Action, ExecRequest, NodeAction, PairingAction, RunId, SandboxProfile, ScopeSet};
 use crate::policy::{Denial, MissingScope, Permit, Permitted, Why};
 
 /// What may now be done. What changes or runs something carries the receipt of its record.
@@ -78,6 +78,10 @@ pub(super) fn finish(gateway: &Gateway, record: Option<Record>) -> Result<(), Jo
 
 /// Records that a principal lacked the right to ask.
 pub(super) fn refusal(gateway: &Gateway, session: &Session, method: &str, missing: &MissingScope) {
+    // Who holds nothing and asks for everything must not be able to fill the disk.
+    if session.principal.scopes == ScopeSet::EMPTY && !gateway.may_record_denial() {
+        return;
+    }
     let rule = match missing.why {
         Why::Scope(scope) => format!("scope.{}", scope.as_str()),
         Why::Role(role) => format!("role.{}", role.as_str()),

@@ -17,6 +17,8 @@ pub(crate) struct Policy {
     pub(crate) workspaces: PathBuf,
     /// Named walls a request may choose instead.
     pub(crate) profiles: BTreeMap<ProfileName, SandboxProfile>,
+    /// Which of them an agent may choose itself.
+    pub(crate) agent_profiles: BTreeMap<AgentId, Vec<ProfileName>>,
     /// Says why a request may not set an environment variable of this name.
     pub(crate) refused_env: fn(&str, &[String]) -> Option<&'static str>,
 }
@@ -73,7 +75,7 @@ pub(crate) fn judge(policy: &Policy, scoped: Scoped) -> Verdict {
         let rule = format!("scope.{}", scoped.action().method());
         return Verdict::Permit(Permit { act: Permitted::Plain(scoped.into_action()), rule });
     };
-    match walls(policy, request) {
+    match walls(policy, request, scoped.is_agents_own()) {
         Ok((profile, rule)) => {
             let Action::ExecRun(request) = scoped.into_action() else { unreachable!("matched above") };
             Verdict::Permit(Permit { act: Permitted::Run { request, profile: Box::new(profile) }, rule })
@@ -83,8 +85,8 @@ pub(crate) fn judge(policy: &Policy, scoped: Scoped) -> Verdict {
 }
 
 /// The walls for a request, and the rule that gives them.
-fn walls(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, String), Denial> {
-    let (mut profile, rule) = choose(policy, request)?;
+fn walls(policy: &Policy, request: &ExecRequest, by_agent: bool) -> Result<(SandboxProfile, String), Denial> {
+    let (mut profile, rule) = choose(policy, request, by_agent)?;
     for name in request.env.keys() {
         if let Some(why) = (policy.refused_env)(name, &profile.env_allow) {
             return Err(deny(
@@ -100,7 +102,7 @@ fn walls(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, Stri
     Ok((profile, rule))
 }
 
-fn choose(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, String), Denial> {
+fn choose(policy: &Policy, request: &ExecRequest, by_agent: bool) -> Result<(SandboxProfile, String), Denial> {
     let own = policy.agents.get(&request.agent);
     let Some(name) = &request.profile else {
         let rule = if own.is_some() { format!("agents.{}.sandbox", request.agent) } else { "defaults.sandbox".into() };
@@ -113,6 +115,15 @@ fn choose(policy: &Policy, request: &ExecRequest) -> Result<(SandboxProfile, Str
             "`vambrace config show` lists the profiles there are",
         ));
     };
+    // Other walls are the operator's to choose; an agent chooses among those it was given.
+    let given = policy.agent_profiles.get(&request.agent).is_some_and(|given| given.contains(name));
+    if by_agent && !given {
+        return Err(deny(
+            &format!("agents.{}.profiles", request.agent),
+            format!("the agent may not choose the profile {:?}", &**name),
+            "an operator may list it in `profiles` of the agent",
+        ));
+    }
     // A profile says how the walls stand; the workspace stays the agent's.
     let workspace = own.unwrap_or(&policy.defaults).workspace.clone();
     let profile = SandboxProfile { workspace: named.workspace.clone().or(workspace), ..named.clone() };
@@ -137,6 +148,7 @@ mod tests {
             workspaces: "/srv/all".into(),
             agents: [(AgentId::parse("builder").unwrap(), builder)].into(),
             profiles: [(ProfileName::parse("open").unwrap(), open)].into(),
+            agent_profiles: [(AgentId::parse("given").unwrap(), vec![ProfileName::parse("open").unwrap()])].into(),
             refused_env: |name, _| (name == "BAD").then_some("is bad"),
         }
     }
@@ -192,6 +204,24 @@ mod tests {
         assert_eq!(rule, "profiles.open");
         let unknown = ExecRequest { profile: Some(ProfileName::parse("none").unwrap()), ..request("builder") };
         assert!(matches!(verdict(unknown), Verdict::Deny(d) if d.rule == "profiles"));
+    }
+
+    #[test]
+    fn an_agent_chooses_among_the_profiles_it_was_given() {
+        let by_itself = |agent: &str| {
+            let own = AgentId::parse(agent).unwrap();
+            let principal = Principal {
+                role: Role::Operator,
+                credential: Credential::DeviceToken,
+                device: None,
+                scopes: [crate::model::Scope::AgentExec].into_iter().collect(),
+                agent: Some(own),
+            };
+            let named = ExecRequest { profile: Some(ProfileName::parse("open").unwrap()), ..request(agent) };
+            judge(&policy(), scope(&principal, Action::ExecRun(Box::new(named))).unwrap())
+        };
+        assert!(matches!(by_itself("given"), Verdict::Permit(_)));
+        assert!(matches!(by_itself("builder"), Verdict::Deny(d) if d.rule == "agents.builder.profiles"));
     }
 
     #[test]

@@ -6,9 +6,15 @@ use crate::model::{Action, Principal, Role, Scope};
 #[derive(Debug)]
 pub(crate) struct Scoped {
     action: Action,
+    by_agent: bool,
 }
 
 impl Scoped {
+    /// Whether an agent asks for itself.
+    pub(super) fn is_agents_own(&self) -> bool {
+        self.by_agent
+    }
+
     pub(super) fn action(&self) -> &Action {
         &self.action
     }
@@ -156,7 +162,7 @@ pub(crate) fn scope(principal: &Principal, action: Action) -> Result<Scoped, Mis
     if secret && !matches!(principal.credential, crate::model::Credential::PeerUid(_)) {
         return refuse(Why::NotLocal);
     }
-    Ok(Scoped { action })
+    Ok(Scoped { action, by_agent: principal.agent.is_some() })
 }
 
 /// What an agent's own scope allows.

@@ -4,12 +4,15 @@
 //! now, so it is bounded by the number of strangers.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Connections from one address that have not become a WebSocket yet, and in all.
 const MOST_FROM_ONE: usize = 256;
 const MOST_IN_ALL: usize = 4096;
+
+/// Of those, places that only this host takes: strangers from elsewhere do not shut out the operator.
+const KEPT_FOR_LOOPBACK: usize = 512;
 
 /// WebSockets from one address that have not authenticated (protocol section 1.4).
 const MOST_SOCKETS_FROM_ONE: usize = 32;
@@ -49,9 +52,11 @@ impl Crowd {
     }
 
     fn take(self: &Arc<Self>, address: Option<IpAddr>, kind: Kind) -> Option<Place> {
+        let address = address.map(network);
         if let Some(ip) = address {
             let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if counts.all >= MOST_IN_ALL {
+            let most = if ip.is_loopback() { MOST_IN_ALL } else { MOST_IN_ALL - KEPT_FOR_LOOPBACK };
+            if counts.all >= most {
                 return None;
             }
             let (table, most) = counts.table(kind);
@@ -63,6 +68,14 @@ impl Crowd {
             counts.all += 1;
         }
         Some(Place { crowd: Arc::clone(self), address, kind })
+    }
+}
+
+/// Who has one IPv6 address has the whole /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        other => other,
     }
 }
 
@@ -93,6 +106,18 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_network_of_many_addresses_is_one_and_this_host_keeps_its_places() {
+        let crowd = Arc::new(Crowd::default());
+        let arrive = |text: String| crowd.arrive(text.parse().ok());
+        let same: Vec<_> = (0..400).filter_map(|n| arrive(format!("2001:db8::{n:x}"))).collect();
+        assert_eq!(same.len(), MOST_FROM_ONE);
+        let many: Vec<_> =
+            (0..400_000).filter_map(|n| arrive(format!("2001:db8:{:x}:{:x}::1", n >> 16, n & 0xffff))).collect();
+        assert_eq!(same.len() + many.len(), MOST_IN_ALL - KEPT_FOR_LOOPBACK);
+        assert!(arrive("127.0.0.1".into()).is_some());
+    }
 
     #[test]
     fn one_address_fills_its_own_places_only_and_leaving_frees_them() {

@@ -163,11 +163,14 @@ fn an_approver_grants_only_what_it_holds_and_a_device_manages_itself_alone() {
 #[test]
 fn operators_with_the_scope_are_told_of_requests_and_nobody_else() {
     let world = strict();
-    let (clerk, reader) = (Device::new(1), Device::new(2));
-    let clerks = pair(&world, &clerk, &["operator.pairing"]);
+    let (admin, reader, clerk) = (Device::new(1), Device::new(2), Device::new(4));
+    let admins = pair(&world, &admin, &["operator.admin"]);
     let readers = pair(&world, &reader, &["operator.read"]);
-    let (mut watching, _) = clerk.connect(&world, &["operator.pairing"], clerks);
+    // One that manages itself alone is told of itself alone.
+    let clerks = pair(&world, &clerk, &["operator.pairing"]);
+    let (mut watching, _) = admin.connect(&world, &["operator.admin"], admins);
     let (mut reading, _) = reader.connect(&world, &["operator.read"], readers);
+    let (mut minding, _) = clerk.connect(&world, &["operator.pairing"], clerks);
 
     let (_, refused) = Device::new(3).connect(&world, &["operator.read"], json!({"token": world.token()}));
     let request = refused["error"]["details"]["requestId"].clone();
@@ -179,6 +182,9 @@ fn operators_with_the_scope_are_told_of_requests_and_nobody_else() {
     let id = reading.ask("health", json!({}));
     let next = reading.read();
     assert_eq!(next["id"], id, "a reader was told: {next}");
+    let id = minding.ask("device.pair.list", json!({}));
+    let told = std::iter::from_fn(|| Some(minding.read()).filter(|frame| frame["id"] != id));
+    assert!(told.into_iter().all(|frame| frame["event"] == "device.pair.changed"));
 }
 
 #[test]
@@ -336,11 +342,12 @@ fn the_operators_own_device_is_paired_at_once_and_another_users_waits() {
     assert_eq!(world.json(&["devices", "list", "--json"])["paired"][0]["approvedVia"], "silent");
     let invited = world.json(&["devices", "invite", "--public-url", &url, "--scope", "operator.read", "--json"]);
     let setup = invited["setupCode"].as_str().unwrap();
-    stranger.run(&["devices", "join", setup]).exits(0);
+    let join = |code: &str| stranger.run_with_input(&["devices", "join"], code.as_bytes());
+    join(setup).exits(0);
     stranger.run(&["--url", &url, "status"]).exits(0);
     stranger.run(&["--url", &url, "exec", "--", "true"]).fails(126, "scope mismatch");
-    stranger.run(&["devices", "join", setup]).fails(1, "setup code invalid");
-    stranger.run(&["devices", "join", "nonsense"]).fails(2, "no setup code");
+    join(setup).fails(1, "setup code invalid");
+    join("nonsense").fails(2, "no setup code");
     assert_eq!(world.json(&["devices", "list", "--json"])["pending"].as_array().unwrap().len(), 1);
     // What the stranger keeps is its own, and nobody else's to read.
     let modes = |name: &str| {
@@ -426,19 +433,39 @@ fn many_wrong_passwords_at_once_are_told_to_come_back_and_the_gateway_answers_on
 
 #[test]
 fn without_any_secret_loopback_is_open_and_scopes_are_the_operators_alone() {
-    let world = World::new(User::Root).config("[gateway.auth]\nmode = \"none\"\n").start();
+    let world = World::new(User::Ordinary).config("[gateway.auth]\nmode = \"none\"\n").start();
     let url = format!("ws://127.0.0.1:{}", world.port());
-    let stranger = World::new(User::Ordinary);
-    stranger.run(&["--url", &url, "health"]).fails(1, "pairing required");
+    world.run(&["--url", &url, "status"]).exits(0);
+    // Root's sockets may be a tunnel's: they are let in, and hold nothing.
     let mut ws = world.socket();
     ws.challenge();
     let hello = connect_with(&mut ws, "", json!({"scopes": ["operator.read"], "auth": {}}));
-    assert_eq!(hello["payload"]["auth"]["method"], "none");
-    assert_eq!(hello["payload"]["auth"]["scopes"], json!(["operator.read"]));
+    assert_eq!(
+        (&hello["payload"]["auth"]["method"], &hello["payload"]["auth"]["scopes"]),
+        (&json!("none"), &json!([]))
+    );
     World::new(User::Root)
         .config("[gateway]\nbind = \"0.0.0.0\"\n[gateway.auth]\nmode = \"none\"\n[gateway.tls]\nenabled = true\n")
         .run(&["gateway", "--port", "0"])
         .fails(1, "gateway.auth.mode");
+}
+
+#[test]
+fn a_request_whose_sender_is_gone_is_nobodys() {
+    // The kernel says uid 0 of a socket that was closed, whoever held it.
+    let world = World::running(User::Root);
+    let script = "import socket,sys\n\
+        body=b'{\"command\":[\"touch\",\"/workspace/stolen\"]}'.ljust(6000)\n\
+        for n in range(60):\n\
+        \x20s=socket.create_connection(('127.0.0.1',int(sys.argv[1])))\n\
+        \x20s.send(b'POST /rpc/exec.run HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/json\\r\\nContent-Length: 6000\\r\\nAuthorization: Bearer '+sys.argv[2].encode()+b'\\r\\n\\r\\n'+body, socket.MSG_MORE)\n\
+        \x20s.close()\n";
+    let stranger = World::new(User::Ordinary);
+    let port = world.port().to_string();
+    finish(stranger.bare_command("python3").args(["-c", script, &port, &world.token()])).exits(0);
+    world.exec(&["true"]).exits(0);
+    assert!(!world.workspace().join("stolen").exists());
+    assert!(world.events("exec.permitted").iter().all(|e| e["command"][0] == "true"));
 }
 
 #[test]

@@ -18,8 +18,10 @@ pub(super) fn tell(gateway: &Gateway, session: &Session, action: &NodeAction) ->
     match action {
         NodeAction::PairList => {
             let (waiting, approved) = registry.surfaces();
-            let pending: Vec<Value> = waiting.iter().map(pending_json).collect();
-            let paired: Vec<Value> = approved.iter().map(approved_json).collect();
+            let own = session.principal.manages_itself_alone().then(|| session.principal.device.clone()).flatten();
+            let mine = |node: &DeviceId| own.as_ref().is_none_or(|own| own == node);
+            let pending: Vec<Value> = waiting.iter().filter(|r| mine(&r.node)).map(pending_json).collect();
+            let paired: Vec<Value> = approved.iter().filter(|n| mine(&n.id)).map(approved_json).collect();
             Ok(json!({"pending": pending, "paired": paired}))
         }
         NodeAction::Describe { node } => {

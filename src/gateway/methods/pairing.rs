@@ -6,12 +6,12 @@ use crate::crypto;
 use crate::gateway::Gateway;
 use crate::gateway::reply::{self, Answer};
 use crate::journal::{Event, Receipt, Record};
-use crate::model::{DeviceId, Invitation, PairingAction, RequestId, Role};
+use crate::model::{ConnId, DeviceId, Invitation, PairingAction, RequestId, Role};
 use crate::store::{ClientFacts, DeviceRecord, PairingRequest};
 use crate::wire::{Close, ErrorCode, ErrorShape, close};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// `device.pair.list` and `device.pair.setupStatus`.
 pub(super) fn tell(gateway: &Gateway, session: &Session, action: &PairingAction) -> Answer {
@@ -261,39 +261,51 @@ impl Gateway {
         self.close_fallen_where(|_| true);
     }
 
-    fn close_fallen_but(&self, conn: crate::model::ConnId) {
+    fn close_fallen_but(&self, conn: ConnId) {
         self.close_fallen_where(|session| session.conn != conn);
     }
 
     fn close_fallen_where(&self, which: impl Fn(&Session) -> bool) {
         let removed = Close::new(close::AUTH_CHANGED, "device removed");
-        let fell = |grant: &Grant| !self.registry().stands(grant);
-        self.hub.close_all(&removed, |session| which(session) && session.grant.as_ref().is_some_and(fell));
+        let fell = |session: &Session| {
+            which(session) && session.grant.as_ref().is_some_and(|grant: &Grant| !self.registry().stands(grant))
+        };
+        // What they run ends now, not when the last that was written for them has been read.
+        for conn in self.hub.close_all(&removed, fell) {
+            self.cancel_runs_of(conn);
+        }
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let fallen: Vec<ConnId> = calls.values().filter(|session| fell(session)).map(|session| session.conn).collect();
+        drop(calls);
+        fallen.into_iter().for_each(|conn| self.cancel_runs_of(conn));
     }
 
     /// Tells operators, and the device itself, what has changed.
     pub(in crate::gateway) fn spread(&self, notice: &Notice) {
         let now = self.parts.clock.now();
         match notice {
-            Notice::Requested(request) => self.hub.tell("device.pair.requested", &pending_json(request)),
+            Notice::Requested(request) => {
+                self.hub.tell("device.pair.requested", Some(&request.device), &pending_json(request));
+            }
             Notice::Resolved { request, device, approved } => {
                 let decision = if *approved { "approved" } else { "rejected" };
                 let payload =
                     json!({"requestId": request.as_str(), "deviceId": device.0, "decision": decision, "ts": now});
-                self.hub.tell("device.pair.resolved", &payload);
+                self.hub.tell("device.pair.resolved", Some(device), &payload);
             }
-            Notice::Changed => self.hub.tell("device.pair.changed", &json!({})),
+            Notice::Changed => self.hub.tell("device.pair.changed", None, &json!({})),
             Notice::SetupCompleted { setup, device, name } => {
                 let payload = json!({"setupId": setup.as_str(), "deviceId": device.0, "deviceName": name, "ts": now});
-                self.hub.tell("device.pair.setup.completed", &payload);
+                self.hub.tell("device.pair.setup.completed", Some(device), &payload);
             }
             Notice::NodeRequested(request) => {
-                self.hub.tell("node.pair.requested", &super::nodes::pending_json(request));
+                let payload = super::nodes::pending_json(request);
+                self.hub.tell("node.pair.requested", Some(&request.node), &payload);
             }
             Notice::NodeResolved { request, node, decision } => {
                 let request = request.as_ref().map_or("", RequestId::as_str);
                 let payload = json!({"requestId": request, "nodeId": node.0, "decision": decision, "ts": now});
-                self.hub.tell("node.pair.resolved", &payload);
+                self.hub.tell("node.pair.resolved", Some(node), &payload);
                 self.hub.tell_device(node, Role::Node, "node.pair.resolved", &payload);
                 if *decision == "removed" {
                     self.close_fallen();
