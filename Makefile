@@ -14,7 +14,8 @@ run:
 	@docs/demo.sh
 
 test:
-	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps systemd"
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps systemd \
+	  openssl curl iproute2 nginx-light"
 	@$(CARGO) test --locked; tested=$$?; rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*; exit $$tested
 
 test-walls-off:

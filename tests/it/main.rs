@@ -8,8 +8,11 @@ mod bad_input;
 mod cli;
 #[allow(unreachable_pub)]
 mod device;
+mod doors;
 mod exec;
 mod journal;
+#[allow(unreachable_pub)]
+mod neighbours;
 mod pairing;
 mod processes;
 mod walls;

@@ -77,6 +77,10 @@ pub struct World {
     config: String,
     gateway: Option<Child>,
     port: u16,
+    /// The network that the gateway runs in, where it is not the host's.
+    network: Option<PathBuf>,
+    /// Whether a service manager says where state and sockets are.
+    is_service: bool,
 }
 
 /// A process that ends with the test, however the test ends.
@@ -111,7 +115,8 @@ impl World {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(user == User::Ordinary || am_root(), "this test needs root: run `make test` as root");
         let dir = base().join(format!("w{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let world = World { dir, user, config: String::new(), gateway: None, port: 0 };
+        let (config, network) = (String::new(), None);
+        let world = World { dir, user, config, gateway: None, port: 0, network, is_service: false };
         for folder in ["", "home", "run"] {
             world.make_dir(folder);
         }
@@ -127,6 +132,19 @@ impl World {
     pub fn config(mut self, text: &str) -> Self {
         self.config = text.replace('@', self.dir.to_str().unwrap());
         self.write("vambrace.toml", self.config.clone().as_bytes());
+        self
+    }
+
+    /// With the gateway in a network of its own, named by its file in /proc.
+    pub fn within(mut self, network: &Path) -> Self {
+        assert_eq!(self.user, User::Root, "only root enters another network");
+        self.network = Some(network.to_owned());
+        self
+    }
+
+    /// With its places named as systemd does for a service: sockets lie beside the state, in `run/vambrace`.
+    pub fn as_service(mut self) -> Self {
+        self.is_service = true;
         self
     }
 
@@ -146,7 +164,8 @@ impl World {
         path
     }
 
-    fn give(&self, path: &Path) {
+    /// Makes it the user's.
+    pub fn give(&self, path: &Path) {
         if self.user == User::Ordinary && am_root() {
             chown(path, Some(ORDINARY_UID), Some(ORDINARY_UID)).unwrap();
         }
@@ -172,7 +191,11 @@ impl World {
     /// `vambrace` with these arguments, as the user, in the world's places.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bare_command(program().to_str().unwrap());
-        command.arg("--state-dir").arg(self.state());
+        if self.is_service {
+            command.env("STATE_DIRECTORY", self.state()).env("RUNTIME_DIRECTORY", self.dir.join("run/vambrace"));
+        } else {
+            command.arg("--state-dir").arg(self.state());
+        }
         if !self.config.is_empty() {
             command.arg("--config").arg(self.dir.join("vambrace.toml"));
         }
@@ -203,8 +226,11 @@ impl World {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let log = fs::File::create(self.dir.join("gateway.log")).unwrap();
-        let child = self
-            .command(&["gateway", "--port", "0"])
+        let mut command = self.command(&["gateway", "--port", "0"]);
+        if let Some(network) = &self.network {
+            command = entering(network, &command);
+        }
+        let child = command
             .env("NOTIFY_SOCKET", &path)
             .env("VAMBRACE_LOG", "debug")
             .stdin(Stdio::null())
@@ -312,6 +338,17 @@ impl World {
         Ws::open(self.port)
     }
 
+    /// The certificate that the gateway made for itself.
+    pub fn certificate(&self) -> PathBuf {
+        self.state().join("tls-certificate.pem")
+    }
+
+    /// The TLS twin of `socket`, trusting this certificate alone.
+    pub fn tls_socket(&self, certificate: &Path) -> Ws<TlsStream> {
+        let stream = tls(TcpStream::connect(("127.0.0.1", self.port)).unwrap(), "localhost", certificate);
+        Ws::over(stream, &format!("localhost:{}", self.port), &[]).unwrap_or_else(|(s, body)| panic!("{s}: {body}"))
+    }
+
     /// An authenticated connection of the original's kind of command line.
     pub fn connect(&self) -> Ws {
         let mut ws = self.socket();
@@ -363,9 +400,37 @@ impl Ran {
     }
 }
 
+/// The same command in another network.
+fn entering(network: &Path, command: &Command) -> Command {
+    let mut inside = Command::new("nsenter");
+    inside.arg(format!("--net={}", network.display())).arg("--").arg(command.get_program()).args(command.get_args());
+    inside.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    inside.current_dir(command.get_current_dir().unwrap());
+    inside
+}
+
+pub type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// TLS over this connection, trusting one certificate alone. The handshake is done with the first byte.
+pub fn tls(stream: TcpStream, name: &str, certificate: &Path) -> TlsStream {
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsStream::new(rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap(), stream)
+}
+
 /// A raw WebSocket client.
-pub struct Ws {
-    pub socket: WebSocket<TcpStream>,
+pub struct Ws<S = TcpStream> {
+    pub socket: WebSocket<S>,
     next: u32,
 }
 
@@ -386,7 +451,13 @@ impl Ws {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let host = format!("127.0.0.1:{port}");
+        Ws::over(stream, &format!("127.0.0.1:{port}"), headers)
+    }
+}
+
+impl<S: Read + Write> Ws<S> {
+    /// Opens over a connection that is there already.
+    pub fn over(stream: S, host: &str, headers: &[(&str, &str)]) -> Result<Self, (u16, String)> {
         let mut request = tungstenite::handshake::client::Request::builder().uri(format!("ws://{host}/"));
         let mut set_host = false;
         for (name, value) in headers {
