@@ -164,16 +164,19 @@ fn reload(settings: &Settings, tls: Option<&Tls>, store: &Store) {
     }
 }
 
-/// The folder of the sockets: ours alone, or passable where operators or a proxy's users are named, who are judged at the socket.
+/// The folder of the sockets: ours alone, or passable where operators or users of proxies are named, who are judged at
+/// the socket.
 fn make_runtime_folder(settings: &Settings, places: &Places) -> io::Result<()> {
-    let has_proxies = matches!(&settings.doors.mode, Mode::TrustedProxy(rules) if !rules.uids.is_empty());
-    if !settings.doors.has_named_operators && !has_proxies {
+    let doors = &settings.doors;
+    let has_named_proxies = matches!(&doors.mode, Mode::TrustedProxy(rules) if !rules.uids.is_empty());
+    if !doors.has_named_operators && !has_named_proxies {
         return os::fs::private_dir(&places.runtime);
     }
-    if places.runtime.starts_with(&places.state) {
+    // A proxy may as well come by TCP.
+    if doors.has_named_operators && places.runtime.starts_with(&places.state) {
         tracing::warn!(
             socket = %places.socket().display(),
-            "operators or a proxy's users are named, but the socket lies in the private state folder where they cannot reach it; \
+            "operators are named, but the socket lies in the private state folder where they cannot reach it; \
              set RUNTIME_DIRECTORY or XDG_RUNTIME_DIR"
         );
     }
