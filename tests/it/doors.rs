@@ -1,9 +1,9 @@
 //! The doors beyond the unix socket: TLS, wider binds, a real proxy, a tailnet, signed requests.
 
-use crate::neighbours::{Certificate, Network, ask, curl, fingerprint, openssl};
+use crate::neighbours::{Certificate, Network, Nginx, ask, curl, fingerprint, openssl};
 use crate::world::{Ran, User, World, Ws, eventually, finish, program};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::Command;
 
 const TLS: &str = "[gateway.tls]\nenabled = true\n";
@@ -187,4 +187,206 @@ fn a_gateway_that_asks_for_nothing_stays_on_loopback_even_with_tls() {
     let stranger = World::new(User::Ordinary);
     finish(stranger.command(&["--url", &url, "status"]).env("VAMBRACE_TOKEN", "any")).fails(1, "missing scope");
     finish(&mut stranger.command(&["--url", &url, "status"])).fails(1, "pairing required");
+}
+
+/// What nginx is to say of a client, which it would see if it were not on this host.
+const ADDRESS: &str = "203.0.113.9";
+
+/// Lines by which nginx passes everything on to this address, upgrades as well.
+fn passing(to: &str, more: &str) -> String {
+    format!(
+        "proxy_pass {to}; proxy_set_header Host $http_host;\n\
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgraded;\n{more}"
+    )
+}
+
+/// A proxy that asks for names and passwords and passes the name on; on `/unnamed/` it lets everybody pass without one.
+fn naming_proxy(world: &World, to: &str, more: &str) -> Nginx {
+    let passwords = "ada@example.org:{PLAIN}ada\neve@example.org:{PLAIN}eve\n";
+    Nginx::own(&world.write("passwords", passwords.as_bytes()));
+    let named = format!(
+        "proxy_set_header X-Forwarded-For \"$http_x_forwarded_for, {ADDRESS}\"; \
+         proxy_set_header X-Forwarded-User $remote_user; {more}"
+    );
+    let unnamed = format!("proxy_set_header X-Forwarded-For {ADDRESS}; proxy_set_header X-Forwarded-User \"\"; {more}");
+    let separator = if to.contains("unix:") { ":" } else { "" };
+    let lines = format!(
+        "location / {{ auth_basic users; auth_basic_user_file @/passwords; {} }}\n\
+         location /unnamed/ {{ {} }}",
+        passing(to, &named),
+        passing(&format!("{to}{separator}/"), &unnamed)
+    );
+    Nginx::start(world, None, &lines)
+}
+
+/// The code and the scopes that somebody gets who comes through this port: `None` where it is no WebSocket at all.
+fn comes_in(port: u16, path: &str, headers: &[(&str, &str)], auth: Value) -> Result<(String, Vec<String>), String> {
+    let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
+    let mut ws = Ws::over_path(stream, &format!("127.0.0.1:{port}"), path, headers)
+        .map_err(|(status, body)| format!("{status} {body}"))?;
+    let hello = ws.hello("", json!({"auth": auth}));
+    let scopes = hello["payload"]["auth"]["scopes"].as_array().cloned().unwrap_or_default();
+    let code = hello["error"]["details"]["code"].as_str().unwrap_or("let in").to_owned();
+    Ok((code, scopes.iter().map(|scope| scope.as_str().unwrap().to_owned()).collect()))
+}
+
+fn basic(user: &str) -> String {
+    use base64::Engine as _;
+    let name = user.split('@').next().unwrap();
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{name}")))
+}
+
+#[test]
+fn a_proxy_that_the_gateway_does_not_know_opens_nothing() {
+    let world = World::running(User::Root);
+    let to = format!("http://127.0.0.1:{}", world.port());
+    let token = json!({"token": world.token()});
+    let telling = Nginx::start(
+        &world,
+        None,
+        &format!("location / {{ {} }}", passing(&to, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;")),
+    );
+    let certificate = Certificate::new(&world, "proxy", None);
+    let silent = Nginx::start(&world, None, &format!("location / {{ {} }}", passing(&to, "")));
+    let encrypting = Nginx::start(&world, Some(&certificate), &format!("location / {{ {} }}", passing(&to, "")));
+
+    // Without a proxy the same process with the same token is the operator's.
+    assert_eq!(comes_in(world.port(), "/", &[], token.clone()).unwrap().1.len(), 3);
+
+    let told = comes_in(telling.port, "/", &[], token.clone()).unwrap_err();
+    assert!(told.starts_with("403") && told.contains("proxy_attribution_required"), "{told}");
+    // Even when it says nothing: the kernel says that the peer is the web server, not the operator.
+    assert_eq!(comes_in(silent.port, "/", &[], token).unwrap(), ("let in".into(), vec![]));
+    let status = |url: &str, more: &[&str]| finish(&mut remote(&world, "far", url, &[more, &["status"]].concat()));
+    status(&silent.url("ws", ""), &[]).fails(1, "missing scope");
+    status(&encrypting.url("wss", ""), &["--fingerprint", &certificate.fingerprint()]).fails(1, "pairing required");
+    assert_eq!(world.json(&["devices", "list", "--json"])["paired"], json!([]));
+    assert_eq!(world.json(&["devices", "list", "--json"])["pending"].as_array().unwrap().len(), 1);
+    let right = format!("Authorization: Bearer {}", world.token());
+    let call = ["-H", "Content-Type: application/json", "-H", &right, "-d", "{}"];
+    ask(curl().args(call), &[&silent.url("http", "/rpc/status")]).is(401);
+    ask(curl().args(call), &[&format!("{to}/rpc/status")]).is(200);
+}
+
+const TRUSTED: &str = "[gateway.auth]\nmode = \"trusted-proxy\"\n[gateway.auth.trusted_proxy]\n\
+    user_header = \"x-forwarded-user\"\nallow_users = [\"ada\\u0040example.org\"]\n";
+
+/// What holds for every proxy whose word is taken.
+fn names_users(nginx: &Nginx) {
+    let (ada, eve) = (basic("ada@example.org"), basic("eve@example.org"));
+    let through = |path: &str, headers: &[(&str, &str)]| comes_in(nginx.port, path, headers, json!({}));
+    let code = |path: &str, headers: &[(&str, &str)]| through(path, headers).unwrap().0;
+    let refused = |code: &str| code == "AUTH_VERIFIED_USER_REQUIRED";
+
+    let (welcome, scopes) = through("/", &[("Authorization", &ada)]).unwrap();
+    assert_eq!((welcome.as_str(), scopes.len()), ("let in", 3));
+    assert!(refused(&code("/", &[("Authorization", &eve)])));
+    assert_eq!(code("/unnamed/", &[]), "AUTH_IDENTITY_HEADER_REQUIRED");
+    assert!(through("/", &[]).unwrap_err().starts_with("401"), "nginx itself asks for a password");
+
+    // What a client writes of itself does not reach the gateway, or is not what it reads.
+    let forged = ("X-Forwarded-User", "ada@example.org");
+    assert!(refused(&code("/", &[("Authorization", &eve), forged])));
+    assert_eq!(code("/unnamed/", &[forged]), "AUTH_IDENTITY_HEADER_REQUIRED");
+    assert_eq!(code("/unnamed/", &[("X_Forwarded_User", "ada@example.org")]), "AUTH_IDENTITY_HEADER_REQUIRED");
+    let near = ("X-Forwarded-For", "127.0.0.1");
+    assert!(refused(&code("/", &[("Authorization", &eve), near])));
+}
+
+#[test]
+fn a_trusted_proxy_names_users_and_nobody_else_on_the_host_can() {
+    let config = format!("{TRUSTED}users = [\"www-data\"]\n");
+    let world = World::new(User::Root).config(&config).start();
+    let to = format!("http://127.0.0.1:{}", world.port());
+
+    names_users(&naming_proxy(&world, &to, ""));
+
+    let stranger = World::new(User::Ordinary);
+    let forged = ["-H", "X-Forwarded-User: ada@example.org", "-H", "X-Forwarded-For: 203.0.113.9"];
+    let upgrade = [
+        "-H",
+        "Connection: Upgrade",
+        "-H",
+        "Upgrade: websocket",
+        "-H",
+        "Sec-WebSocket-Version: 13",
+        "-H",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ];
+    for who in [&world, &stranger] {
+        let mut curl = who.bare_command("curl");
+        let refused = ask(curl.args(forged).args(upgrade), &[&format!("{to}/")]).is(403);
+        assert!(refused.contains("proxy_attribution_required"), "{refused}");
+        let mut curl = who.bare_command("curl");
+        let call = ["-H", "Content-Type: application/json", "-d", "{}"];
+        ask(curl.args(forged).args(call), &[&format!("{to}/rpc/status")]).is(403);
+    }
+    let journal = serde_json::to_string(&world.journal()).unwrap();
+    assert!(journal.contains("203.0.113.9 via 127.0.0.1:"), "who came is recorded: {journal}");
+    // Nor is there a token in this mode.
+    assert_eq!(comes_in(world.port(), "/", &[], json!({"token": "any"})).unwrap().0, "AUTH_TOKEN_NOT_CONFIGURED");
+}
+
+#[test]
+fn a_trusted_proxy_may_come_by_the_unix_socket() {
+    let config = format!("{TRUSTED}users = [\"www-data\"]\n");
+    let world = World::new(User::Root).as_service().config(&config).start();
+
+    names_users(&naming_proxy(&world, "http://unix:@/run/vambrace/gateway.sock", ""));
+
+    // The operator is the operator there, and a user who is neither gets no further for a header.
+    assert_eq!(world.exec(&["true"]).code, 0);
+    let socket = world.dir.join("run/vambrace/gateway.sock").display().to_string();
+    let call = ["--unix-socket", &socket, "-H", "Content-Type: application/json", "-d", "{}"];
+    let stranger = World::new(User::Ordinary);
+    let asks = |who: &World, more: &[&str]| {
+        let url = "http://localhost/rpc/status";
+        ask(who.bare_command("curl").args(call).args(more), &[url])
+    };
+    asks(&world, &[]).is(200);
+    asks(&stranger, &[]).is(401);
+    asks(&stranger, &["-H", "X-Forwarded-User: ada@example.org", "-H", "X-Forwarded-For: 203.0.113.9"]).is(403);
+}
+
+#[test]
+fn the_unix_socket_is_out_of_reach_where_nobody_is_named_who_may_come_to_it() {
+    let stranger = World::new(User::Ordinary);
+    let reaches = |world: &World| {
+        let socket = world.dir.join("run/vambrace/gateway.sock").display().to_string();
+        ask(&mut stranger.bare_command("curl"), &["--unix-socket", &socket, "http://localhost/health"]).status
+    };
+
+    let alone = World::new(User::Root).as_service().start();
+    let shared = World::new(User::Root).as_service().config("[gateway.auth]\noperators = [\"www-data\"]\n").start();
+
+    assert_eq!(reaches(&alone), 0);
+    assert_eq!(reaches(&shared), 200);
+}
+
+#[test]
+fn a_proxy_with_a_certificate_of_the_authority_names_users_and_one_without_does_not() {
+    let config = format!("{TLS}{TRUSTED}proxies = [\"127.0.0.1\"]\nclient_ca = \"@/authority.pem\"\n");
+    let world = World::new(User::Root).config(&config);
+    let authority = Certificate::authority(&world, "authority");
+    let world = world.start();
+    let to = format!("https://127.0.0.1:{}", world.port());
+    let sure = |issuer: &Certificate, name: &str| {
+        let certificate = Certificate::new(&world, name, Some(issuer));
+        Nginx::own(&certificate.pem);
+        Nginx::own(&certificate.key);
+        format!("proxy_ssl_certificate @/{name}.pem; proxy_ssl_certificate_key @/{name}.key;")
+    };
+    world.write("gateway.pem", &std::fs::read(world.certificate()).unwrap());
+    let verified = "proxy_ssl_trusted_certificate @/gateway.pem; proxy_ssl_verify on; proxy_ssl_name localhost;";
+
+    names_users(&naming_proxy(&world, &to, &format!("{verified} {}", sure(&authority, "member"))));
+
+    let ada = basic("ada@example.org");
+    let asks = |nginx: &Nginx| comes_in(nginx.port, "/", &[("Authorization", &ada)], json!({})).unwrap_err();
+    let bare = asks(&naming_proxy(&world, &to, verified));
+    assert!(bare.starts_with("403") && bare.contains("proxy_attribution_required"), "{bare}");
+    let foreign = Certificate::authority(&world, "foreign");
+    let outsider = asks(&naming_proxy(&world, &to, &format!("{verified} {}", sure(&foreign, "outsider"))));
+    assert!(outsider.starts_with("502"), "the gateway ends the handshake: {outsider}");
 }

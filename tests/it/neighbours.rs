@@ -1,6 +1,7 @@
 //! What stands beside a gateway: certificates, a proxy, a tailnet, a network of its own. All of it goes when it is dropped.
 
-use crate::world::{Ran, Spawned, World, am_root, finish};
+use crate::world::{Ran, Spawned, World, am_root, eventually, finish};
+use nix::sys::signal::Signal;
 use nix::sys::socket;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -140,8 +141,7 @@ impl Nginx {
         assert!(am_root(), "this test needs root: run `make test` as root");
         let dir = world.dir.join(format!("nginx{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&dir).unwrap();
-        let give = |path: &Path| chown(path, Some(web_uid()), Some(web_uid())).unwrap();
-        give(&dir);
+        Self::own(&dir);
         // The socket is handed over as nginx does it to its own successor, so that no two tests race for a port.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -151,7 +151,7 @@ impl Nginx {
         if let Some(certificate) = ssl {
             for (from, to) in [(&certificate.pem, "own.pem"), (&certificate.key, "own.key")] {
                 fs::copy(from, dir.join(to)).unwrap();
-                give(&dir.join(to));
+                Self::own(&dir.join(to));
             }
             listen = format!(
                 "listen 127.0.0.1:{port} ssl; ssl_certificate {here}/own.pem; ssl_certificate_key {here}/own.key;"
@@ -162,7 +162,7 @@ impl Nginx {
             .concat();
         let lines = lines.replace('@', world.dir.to_str().unwrap());
         let config = format!(
-            "daemon off; master_process off; pid {here}/pid; error_log {here}/log info;\n\
+            "daemon off; worker_processes 1; pid {here}/pid; error_log {here}/log info;\n\
              events {{ worker_connections 64; }}\n\
              http {{\naccess_log off; {folders}\n\
              map $http_upgrade $upgraded {{ default upgrade; '' close; }}\n\
@@ -184,8 +184,8 @@ impl Nginx {
     }
 
     /// Gives it a file of its own.
-    pub fn own(world: &World, relative: &str) {
-        chown(world.dir.join(relative), Some(web_uid()), Some(web_uid())).unwrap();
+    pub fn own(path: &Path) {
+        chown(path, Some(web_uid()), Some(web_uid())).unwrap();
     }
 
     pub fn url(&self, scheme: &str, path: &str) -> String {
@@ -195,6 +195,11 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
+        // Its worker ends with it only when it is asked to end, and it may not listen yet to who asks.
+        eventually("nginx ends", || {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.process.0.id() as i32), Signal::SIGTERM);
+            self.process.0.try_wait().unwrap().is_some()
+        });
         if std::thread::panicking() {
             let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
             eprintln!("--- nginx {}: {}{}", self.process.0.id(), read("log"), read("stderr"));

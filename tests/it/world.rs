@@ -458,7 +458,12 @@ impl Ws {
 impl<S: Read + Write> Ws<S> {
     /// Opens over a connection that is there already.
     pub fn over(stream: S, host: &str, headers: &[(&str, &str)]) -> Result<Self, (u16, String)> {
-        let mut request = tungstenite::handshake::client::Request::builder().uri(format!("ws://{host}/"));
+        Self::over_path(stream, host, "/", headers)
+    }
+
+    /// The same on another path than `/`.
+    pub fn over_path(stream: S, host: &str, path: &str, headers: &[(&str, &str)]) -> Result<Self, (u16, String)> {
+        let mut request = tungstenite::handshake::client::Request::builder().uri(format!("ws://{host}{path}"));
         let mut set_host = false;
         for (name, value) in headers {
             set_host |= *name == "Host";
