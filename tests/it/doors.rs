@@ -1,9 +1,10 @@
 //! The doors beyond the unix socket: TLS, wider binds, a real proxy, a tailnet, signed requests.
 
-use crate::neighbours::{Certificate, Network, Nginx, ask, curl, fingerprint, openssl};
-use crate::world::{Ran, User, World, Ws, eventually, finish, program};
+use crate::neighbours::{Certificate, Network, Nginx, Tailscaled, ask, curl, fingerprint, openssl};
+use crate::world::{PATIENCE, Ran, User, World, Ws, eventually, finish, program, tls};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::net::SocketAddrV4;
 use std::process::Command;
 
 const TLS: &str = "[gateway.tls]\nenabled = true\n";
@@ -222,7 +223,7 @@ fn naming_proxy(world: &World, to: &str, more: &str) -> Nginx {
 /// The code and the scopes that somebody gets who comes through this port: `None` where it is no WebSocket at all.
 fn comes_in(port: u16, path: &str, headers: &[(&str, &str)], auth: Value) -> Result<(String, Vec<String>), String> {
     let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut ws = Ws::over_path(stream, &format!("127.0.0.1:{port}"), path, headers)
         .map_err(|(status, body)| format!("{status} {body}"))?;
     let hello = ws.hello("", json!({"auth": auth}));
@@ -389,4 +390,72 @@ fn a_proxy_with_a_certificate_of_the_authority_names_users_and_one_without_does_
     let foreign = Certificate::authority(&world, "foreign");
     let outsider = asks(&naming_proxy(&world, &to, &format!("{verified} {}", sure(&foreign, "outsider"))));
     assert!(outsider.starts_with("502"), "the gateway ends the handshake: {outsider}");
+}
+
+#[test]
+fn on_a_tailnet_a_user_is_who_tailscaled_says() {
+    let network = Network::new(&["100.64.0.1", "100.64.0.2", "100.64.0.3", "100.64.0.4", "100.64.0.5", "10.77.0.1"]);
+    let config = format!(
+        "[gateway]\nbind = \"tailnet\"\n{TLS}[gateway.auth]\nmode = \"tailnet\"\n\
+         [gateway.auth.tailnet]\nsocket = \"@/tailscaled.sock\"\nallow_users = [\"ada\\u0040example.org\"]\n"
+    );
+    let world = World::new(User::Root).config(&config).within(&network.path());
+    let tailscaled = Tailscaled::start(
+        &world.dir.join("tailscaled.sock"),
+        &[
+            ("100.64.0.2", r#"{"Node":{"Name":"a"},"UserProfile":{"LoginName":"Ada@example.org"},"CapMap":null}"#),
+            ("100.64.0.3", r#"{"Node":{"Name":"e"},"UserProfile":{"LoginName":"eve@example.org"}}"#),
+            ("100.64.0.5", r#"{"Node":{"Tags":["tag:ci"]},"UserProfile":{"LoginName":"ada@example.org"}}"#),
+        ],
+    );
+    let world = world.start();
+    let at: SocketAddrV4 = world.status()["addresses"][0].as_str().unwrap().parse().unwrap();
+    let open = |from: &str, headers: &[(&str, &str)]| {
+        let stream = network.connect(from, at);
+        let own = stream.local_addr().unwrap().to_string();
+        Ws::over(tls(stream, &at.ip().to_string(), &world.certificate()), &at.to_string(), headers).map(|ws| (ws, own))
+    };
+    let code = |from: &str| {
+        let (mut ws, own) = open(from, &[]).unwrap();
+        let hello = ws.hello("", json!({"auth": {"token": "any"}}));
+        (hello["error"]["details"]["code"].as_str().unwrap_or("let in").to_owned(), own)
+    };
+
+    let (mut ada, own) = open("100.64.0.2", &[]).unwrap();
+    let welcome = ada.hello("", json!({"auth": {}}));
+    assert_eq!(welcome["payload"]["auth"]["scopes"].as_array().unwrap().len(), 3, "{welcome}");
+    assert_eq!(ada.call("status", json!({}))["payload"]["authMode"], "tailnet");
+    assert_eq!(tailscaled.asked(), [own], "asked of the connection's own address, once");
+
+    for (from, refusal) in [
+        ("100.64.0.3", "AUTH_VERIFIED_USER_REQUIRED"),
+        ("100.64.0.4", "AUTH_TAILSCALE_IDENTITY_MISSING"),
+        ("100.64.0.5", "AUTH_TAILSCALE_IDENTITY_MISSING"),
+    ] {
+        let (code, own) = code(from);
+        assert_eq!((code.as_str(), tailscaled.asked()), (refusal, vec![own]), "{from}");
+    }
+    // Who comes from elsewhere is not on the tailnet, and tailscaled is not troubled.
+    assert_eq!(code("10.77.0.1").0, "AUTH_TOKEN_NOT_CONFIGURED");
+    let forged = ("Tailscale-User-Login", "ada@example.org");
+    for from in ["10.77.0.1", "100.64.0.3"] {
+        let (status, body) = open(from, &[forged]).map(|_| ()).unwrap_err();
+        assert!(status == 403 && body.contains("proxy_attribution_required"), "{body}");
+    }
+    assert!(tailscaled.asked().is_empty());
+
+    drop(tailscaled);
+    assert_eq!(code("100.64.0.2").0, "AUTH_TAILSCALE_WHOIS_FAILED");
+    assert_eq!(ada.call("health", json!({}))["ok"], true, "who is in stays in");
+}
+
+#[test]
+fn without_a_tailnet_address_there_is_no_tailnet_door() {
+    let network = Network::new(&["10.77.0.1", "100.128.0.1"]);
+    let config = format!("[gateway]\nbind = \"tailnet\"\n{TLS}");
+    let world = World::new(User::Root).config(&config).within(&network.path());
+
+    let ran = finish(&mut world.within_network(world.command(&["gateway", "--port", "0"])));
+
+    ran.fails(1, "no interface has a tailnet address");
 }

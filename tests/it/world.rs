@@ -213,6 +213,20 @@ impl World {
         command
     }
 
+    /// The same command in the gateway's network.
+    pub fn within_network(&self, command: Command) -> Command {
+        let Some(network) = &self.network else { return command };
+        let mut inside = Command::new("nsenter");
+        inside
+            .arg(format!("--net={}", network.display()))
+            .arg("--")
+            .arg(command.get_program())
+            .args(command.get_args());
+        inside.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        inside.current_dir(&self.dir);
+        inside
+    }
+
     /// Starts the gateway and waits for its word that it is ready.
     pub fn start(mut self) -> Self {
         self.start_again();
@@ -226,11 +240,8 @@ impl World {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let log = fs::File::create(self.dir.join("gateway.log")).unwrap();
-        let mut command = self.command(&["gateway", "--port", "0"]);
-        if let Some(network) = &self.network {
-            command = entering(network, &command);
-        }
-        let child = command
+        let child = self
+            .within_network(self.command(&["gateway", "--port", "0"]))
             .env("NOTIFY_SOCKET", &path)
             .env("VAMBRACE_LOG", "debug")
             .stdin(Stdio::null())
@@ -398,15 +409,6 @@ impl Ran {
         assert!(self.stderr.contains("error: ") && self.stderr.contains(words), "{self:?}");
         assert!(self.stderr.contains("hint: "), "{self:?}");
     }
-}
-
-/// The same command in another network.
-fn entering(network: &Path, command: &Command) -> Command {
-    let mut inside = Command::new("nsenter");
-    inside.arg(format!("--net={}", network.display())).arg("--").arg(command.get_program()).args(command.get_args());
-    inside.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    inside.current_dir(command.get_current_dir().unwrap());
-    inside
 }
 
 pub type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
