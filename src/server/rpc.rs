@@ -9,7 +9,7 @@ use super::{Door, House};
 use crate::auth::{Gatekeeper, Peer, Refusal, Session, SignedHead, is_signed};
 use crate::gateway::{self, Gateway};
 use crate::model::ConnId;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
@@ -21,6 +21,9 @@ use tokio::time::timeout;
 /// Largest body, and how long it may take to come.
 const MAX_BODY: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What is taken beyond that and thrown away: closing on somebody who still sends would lose the answer on its way.
+const MOST_DISCARDED: usize = 8 << 20;
 
 pub(super) async fn answer(door: &Door, request: Request<Incoming>, house: &Arc<House>) -> Reply {
     let rules = house.gateway.gatekeeper().proxy_rules();
@@ -117,13 +120,28 @@ async fn admitted(
     Ok((session, method, body))
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Stop> {
-    let late = || error(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
-    let large = |_| error(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "the body has more than 1 MiB");
-    match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
-        Err(_) => Err(Stop::Reply(late().into())),
-        Ok(Err(e)) => Err(Stop::Reply(large(e).into())),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+async fn read(mut body: Incoming) -> Result<Bytes, Stop> {
+    let whole = async {
+        let (mut kept, mut size) = (Vec::new(), 0);
+        while size <= MAX_BODY + MOST_DISCARDED
+            && let Some(frame) = body.frame().await
+        {
+            let Ok(data) = frame?.into_data() else { continue };
+            size += data.len();
+            if size <= MAX_BODY {
+                kept.extend_from_slice(&data);
+            }
+        }
+        Ok::<_, hyper::Error>((kept, size))
+    };
+    let refused = |status, kind, message| Err(Stop::Reply(error(status, kind, message).into()));
+    match timeout(BODY_TIMEOUT, whole).await {
+        Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time"),
+        Ok(Err(_)) => refused(StatusCode::BAD_REQUEST, "invalid_request", "the body broke off"),
+        Ok(Ok((_, size))) if size > MAX_BODY => {
+            refused(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "the body has more than 1 MiB")
+        }
+        Ok(Ok((kept, _))) => Ok(kept.into()),
     }
 }
 
