@@ -15,6 +15,7 @@ mod journal;
 mod neighbours;
 mod pairing;
 mod processes;
+mod signed;
 mod walls;
 mod wire;
 #[allow(unreachable_pub)]
