@@ -332,7 +332,7 @@ fn a_trusted_proxy_names_users_and_nobody_else_on_the_host_can() {
 #[test]
 fn a_trusted_proxy_may_come_by_the_unix_socket() {
     let config = format!("{TRUSTED}users = [\"www-data\"]\n");
-    let world = World::new(User::Root).as_service().config(&config).start();
+    let world = World::new(User::Root).under_systemd().config(&config).start();
 
     names_users(&naming_proxy(&world, "http://unix:@/run/vambrace/gateway.sock", ""));
 
@@ -358,8 +358,8 @@ fn the_unix_socket_is_out_of_reach_where_nobody_is_named_who_may_come_to_it() {
         ask(&mut stranger.bare_command("curl"), &["--unix-socket", &socket, "http://localhost/health"]).status
     };
 
-    let alone = World::new(User::Root).as_service().start();
-    let shared = World::new(User::Root).as_service().config("[gateway.auth]\noperators = [\"www-data\"]\n").start();
+    let alone = World::new(User::Root).under_systemd().start();
+    let shared = World::new(User::Root).under_systemd().config("[gateway.auth]\noperators = [\"www-data\"]\n").start();
 
     assert_eq!(reaches(&alone), 0);
     assert_eq!(reaches(&shared), 200);

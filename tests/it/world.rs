@@ -143,7 +143,7 @@ impl World {
     }
 
     /// With its places named as systemd does for a service: sockets lie beside the state, in `run/vambrace`.
-    pub fn as_service(mut self) -> Self {
+    pub fn under_systemd(mut self) -> Self {
         self.is_service = true;
         self
     }
