@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -259,7 +259,7 @@ impl Network {
 pub struct Tailscaled {
     path: PathBuf,
     asked: Arc<Mutex<Vec<String>>>,
-    ends: Arc<AtomicBool>,
+    listener: UnixListener,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -268,17 +268,14 @@ impl Tailscaled {
     pub fn start(path: &Path, knows: &'static [(&'static str, &'static str)]) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
-        let (asked, ends) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
-        let (log, stop) = (Arc::clone(&asked), Arc::clone(&ends));
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let (log, accepting) = (Arc::clone(&asked), listener.try_clone().unwrap());
         let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stop.load(Ordering::Acquire) {
-                    return;
-                }
-                answer(stream.unwrap(), knows, &log);
+            while let Ok((stream, _)) = accepting.accept() {
+                answer(stream, knows, &log);
             }
         });
-        Tailscaled { path: path.to_owned(), asked, ends, thread: Some(thread) }
+        Tailscaled { path: path.to_owned(), asked, listener, thread: Some(thread) }
     }
 
     /// The addresses it was asked about since the last time.
@@ -307,8 +304,8 @@ fn answer(mut stream: UnixStream, knows: &[(&str, &str)], log: &Mutex<Vec<String
 
 impl Drop for Tailscaled {
     fn drop(&mut self) {
-        self.ends.store(true, Ordering::Release);
-        let _ = UnixStream::connect(&self.path);
+        // Wakes its thread, also where the folder is gone already.
+        let _ = socket::shutdown(self.listener.as_raw_fd(), socket::Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
