@@ -5,7 +5,7 @@
 #   docs/signed-request.sh https://HOST[:PORT] METHOD [PARAMETERS]
 #
 # The two variables are deviceId and signingKey of `vambrace --url wss://HOST[:PORT] devices identity --signing-key`,
-# on a host that is paired (`vambrace devices join CODE`). PARAMETERS are JSON; "-" reads them from standard input,
+# on a host that is paired (`vambrace devices join`). PARAMETERS are JSON; "-" reads them from standard input,
 # without them there are none. With -n before the URL the signed headers are printed and nothing is sent.
 #
 # A gateway's own certificate is trusted with CURL_CA_BUNDLE=FILE. Exit codes are curl's; 22 where the gateway refuses.

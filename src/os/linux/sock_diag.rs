@@ -30,6 +30,9 @@ const ESTABLISHED: u8 = 1;
 /// `None` where the kernel knows no such socket (it is gone, or lies in another network namespace), and where nobody
 /// holds it any more: of a socket that was closed the kernel keeps the addresses and says uid 0, whoever it was.
 pub(crate) fn owner_of_peer(theirs: SocketAddr, ours: SocketAddr) -> io::Result<Option<u32>> {
+    // IPv4 that came in by an IPv6 listener: the other end is an IPv4 socket.
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let (theirs, ours) = (canonical(theirs), canonical(ours));
     // One socket for all questions: making one is most of what a question costs.
     static LINE: Mutex<Option<OwnedFd>> = Mutex::new(None);
     let mut line = LINE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,6 +122,16 @@ mod tests {
 
         assert_eq!(owner, Some(nix::unistd::getuid().as_raw()));
         assert_eq!(nobody, None);
+    }
+
+    #[test]
+    fn ipv4_at_a_listener_for_both_families_is_found_as_well() {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let client = TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap();
+        let (server, theirs) = listener.accept().unwrap();
+        let owner = owner_of_peer(theirs, server.local_addr().unwrap()).unwrap();
+        drop(client);
+        assert_eq!(owner, Some(nix::unistd::getuid().as_raw()));
     }
 
     #[test]
