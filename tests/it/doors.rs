@@ -461,3 +461,21 @@ fn without_a_tailnet_address_there_is_no_tailnet_door() {
 
     ran.fails(1, "no interface has a tailnet address");
 }
+
+#[test]
+fn whichever_address_of_the_host_a_process_takes_it_is_no_proxy_by_that() {
+    let network = Network::new(&["10.77.0.1", "10.77.0.5"]);
+    let config = format!(
+        "[gateway]\nbind = \"10.77.0.5\"\n{TLS}[gateway.auth]\nmode = \"trusted-proxy\"\n\
+         [gateway.auth.trusted_proxy]\nproxies = [\"10.77.0.0/24\"]\nallow_users = [\"*\"]\n"
+    );
+    let world = World::new(User::Root).config(&config).within(&network.path()).start();
+    let at: SocketAddrV4 = world.status()["addresses"][0].as_str().unwrap().parse().unwrap();
+    let forged = [("X-Forwarded-User", "ada@example.org"), ("X-Forwarded-For", "203.0.113.9")];
+
+    for from in ["10.77.0.1", "10.77.0.5"] {
+        let stream = tls(network.connect(from, at), &at.ip().to_string(), &world.certificate());
+        let (status, body) = Ws::over(stream, &at.to_string(), &forged).map(|_| ()).unwrap_err();
+        assert!(status == 403 && body.contains("proxy_attribution_required"), "{from}: {status} {body}");
+    }
+}

@@ -283,3 +283,23 @@ fn wrong_signatures_are_counted_and_their_maker_is_locked_out() {
     guest.send("/rpc/status", &right, "{}", &[]).is(200);
     guest.send("/rpc/status", &right, "{}", &[]).is(401);
 }
+
+#[test]
+fn a_revocation_ends_what_a_signed_request_runs() {
+    use crate::world::{eventually, mark, processes_with};
+    let gateway = World::new(User::Root).config(NAMED).start();
+    let guest = Guest::join(&gateway, "operator.write");
+    std::thread::scope(|threads| {
+        let asking = threads.spawn(|| {
+            let parameters = format!("{{\"command\":[\"sleep\",\"{}\"]}}", mark(7401));
+            guest.script(&[&guest.url, "exec.run", &parameters], b"")
+        });
+        eventually("it sleeps", || processes_with(&format!("sleep\0{}", mark(7401))).len() == 1);
+
+        gateway.run(&["devices", "revoke", &guest.device]).exits(0);
+
+        eventually("it ends", || processes_with(&format!("sleep\0{}", mark(7401))).is_empty());
+        assert!(asking.join().unwrap().stdout.contains("cancelled"));
+    });
+    guest.script(&[&guest.url, "status"], b"").exits(22);
+}
