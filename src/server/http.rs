@@ -185,7 +185,12 @@ fn websocket_key(request: &Request<Incoming>) -> Option<HeaderValue> {
 /// A head that is refused before anybody looks at credentials.
 pub(super) fn foreign(why: Foreign) -> Reply {
     let (kind, message) = why.words();
-    error(StatusCode::FORBIDDEN, kind, &message)
+    let mut body = json!({"error": {"message": message, "type": kind}});
+    if why == Foreign::Origin {
+        // What the original answers within the protocol, which here has not begun yet.
+        body["error"]["code"] = json!("CONTROL_UI_ORIGIN_NOT_ALLOWED");
+    }
+    reply(StatusCode::FORBIDDEN, &body)
 }
 
 pub(super) fn error(status: StatusCode, kind: &str, message: &str) -> Reply {

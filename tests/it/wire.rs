@@ -239,6 +239,7 @@ fn a_page_a_proxy_and_a_foreign_host_name_do_not_get_a_socket() {
     let open = |name: &str, value: &str| Ws::try_open(world.port(), &[(name, value)]).map(|_| ());
     for (name, value, kind) in [
         ("Origin", "https://evil.example", "origin_not_allowed"),
+        ("Origin", "https://evil.example:443", "CONTROL_UI_ORIGIN_NOT_ALLOWED"),
         ("Origin", "null", "origin_not_allowed"),
         ("Origin", "http://127.0.0.1:18789", "origin_not_allowed"),
         ("Host", "evil.example", "host_not_allowed"),
