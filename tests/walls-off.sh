@@ -56,15 +56,15 @@ off "output bound" src/runner/pump.rs 's|^ *self.kill\(Ending::OutputLimit\);||'
 off "deadline" src/runner/pump.rs 's/self.kill\(Ending::TimedOut\)/{}/' every_way_to_end
 off "refused environment" src/policy/judge.rs 's/if let Some\(why\) = \(policy.refused_env\)/if let (Some(why), false) = ((policy.refused_env)/; s/\(name, \&profile.env_allow\) \{/(name, \&profile.env_allow), true) {/' a_variable_that_changes
 
-gate=src/auth/gatekeeper.rs registry=src/auth/registry.rs
+gate=src/auth/gatekeeper registry=src/auth/registry/admission.rs
 off "throttle" src/auth/throttle.rs 's/if self.guesses >= budget.guesses \{/if false \{/' ten_wrong_guesses_lock
 off "right token" src/auth/secret.rs 's/if right.matches\(\&digest\) \{ Fit::Right \} else \{ Fit::Wrong \}/if right.matches(\&digest) { Fit::Right } else { Fit::Right }/' a_wrong_or_missing_token
-off "kernel's word" $gate 's/peer\.own_uid\(\)\.is_some_and\(\|uid\| self\.operators\.contains\(\&uid\)\)/peer.own_uid().is_some()/' another_users_process_gains
+off "kernel's word" $gate/mod.rs 's/peer\.own_uid\(\)\.is_some_and\(\|uid\| self\.operators\.contains\(\&uid\)\)/peer.own_uid().is_some()/' another_users_process_gains
 off "owner of a closed socket" src/os/linux/sock_diag.rs 's/let is_held = .*;/let is_held = true;/' a_request_whose_sender_is_gone
 off "managing itself alone" src/model/principal.rs 's/matches!\(self\.credential, Credential::DeviceToken \| Credential::SetupCode\) \&\& !self/false \&\& !self/' an_approver_grants_only
 off "revocation closes" src/gateway/methods/pairing.rs 's/!self\.registry\(\)\.stands\(grant\)/false/' a_revocation_during_a_call
 off "setup code once" src/auth/invites.rs 's/ \&\& invite\.used_by\.is_none\(\)//' a_setup_code_pairs_one_of_two
-off "device token with its device" $gate 's/if !self\.registry\.is_token\(device, role, presented\.expose\(\)\)/if false/' unknown_revoked_and_wrong
+off "device token with its device" $gate/shown.rs 's/if !self\.registry\.is_token\(device, role, presented\.expose\(\)\)/if false/' unknown_revoked_and_wrong
 off "scopes of a pairing" $registry 's/if wish\.scopes\.beyond\(token\.scopes\)\.is_some\(\) \|\|/if/' a_device_that_asks_for_more
 off "forwarding headers" src/server/origin.rs 's/_ if is_forwarded => return Err\(Foreign::Forwarded\),//' a_page_a_proxy_and_a_foreign
 off "host names" src/server/origin.rs 's/if !self\.serves_host\(door, headers, via\.is_some\(\)\)/if false/' a_page_a_proxy_and_a_foreign
