@@ -8,6 +8,7 @@ pub(crate) mod bytes;
 mod connect;
 mod frame;
 mod methods;
+mod pairing;
 mod results;
 mod whois;
 
