@@ -7,7 +7,7 @@
 use super::registry::{Answer, Notice, PairingFault, Registry, Wish, facts_of, live_token, requests_of};
 use crate::crypto;
 use crate::journal::{Event, Record};
-use crate::model::{Invitation, Principal, RequestId, Role, Scope, Secret, UnixMillis, needed_to_grant};
+use crate::model::{Credential, Invitation, Principal, RequestId, Role, Scope, Secret, UnixMillis, needed_to_grant};
 use crate::store::{ApprovedVia, Changes, InviteRecord, PairingRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -81,6 +81,7 @@ impl Registry {
             created: now,
             expires: now + LIFE_MS,
             failures: 0,
+            maker: by.device.clone().filter(|_| !matches!(by.credential, Credential::PeerUid(_))),
             used_by: None,
         };
         let changes = old.iter().fold(Changes::default().put(&record), |c, id| c.remove::<InviteRecord>(id.as_str()));
@@ -124,6 +125,10 @@ impl Registry {
             self.write(|state| state.invites.records.insert(failed.id.clone(), failed));
             return Ok(None);
         }
+        // Whoever made it must still be there and hold what it gives away.
+        if !self.maker_stands(&invite) {
+            return Ok(None);
+        }
         let device = self.device(&wish.proven.id);
         self.check_room(device.as_deref())?;
         // A device that is paired already keeps what it is: a code does not turn an agent into an operator.
@@ -139,12 +144,15 @@ impl Registry {
         let _receipt = self.parts.journal.append(written)?;
         let used = InviteRecord { used_by: Some(record.id.clone()), ..invite };
         let waiting = self.read(|state| requests_of(state, &record.id, wish.role));
-        let changes = Changes::default().put(&record).put(&used);
+        let moved = self.moved(device.as_deref(), &record);
+        let is_moved = !moved.is_empty();
+        let changes = moved.put(&record).put(&used);
         let changes = waiting.iter().fold(changes, |c, id| c.remove::<PairingRequest>(id.as_str()));
         self.parts.store.apply(&changes)?;
         let record = Arc::new(record);
         let setup = used.id.clone();
         self.write(|state| {
+            self.forget_surface(state, is_moved, &record.id);
             state.insert_device(Arc::clone(&record));
             state.remove_requests(&waiting);
             state.invites.records.insert(used.id.clone(), used);
@@ -155,6 +163,19 @@ impl Registry {
         let token = live_token(&record, wish.role).ok_or(PairingFault::UnknownDevice)?;
         // It gets in with what the code grants, whatever it asked for.
         Ok(Some(Answer::Entered(self.entered(&record, token, &Wish { scopes: token.scopes, ..*wish }))))
+    }
+}
+
+impl Registry {
+    fn maker_stands(&self, invite: &InviteRecord) -> bool {
+        let Some(maker) = &invite.maker else { return true };
+        let needed = match invite.role {
+            Role::Node => [Scope::Admin].into_iter().collect(),
+            Role::Operator => needed_to_grant(invite.scopes),
+        };
+        let device = self.device(maker);
+        let held = device.as_deref().and_then(|d| live_token(d, Role::Operator)).map(|t| t.scopes);
+        held.is_some_and(|held| needed.beyond(held).is_none())
     }
 }
 

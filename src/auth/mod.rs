@@ -47,6 +47,8 @@ pub(crate) enum Peer {
         /// Whether it is a process of this host that speaks for itself: loopback, no forwarding header, a loopback
         /// Host, no Origin.
         is_direct: bool,
+        /// Whether it comes from an address of this host: any process here may have made it.
+        is_local: bool,
         /// The uid that owns the other end of a direct connection, where the kernel names it.
         local_uid: Option<u32>,
         /// Whether a browser's Origin header came with it.

@@ -8,7 +8,7 @@ use super::gatekeeper::Gatekeeper;
 use super::registry::{Grant, PairingFault, Registry};
 use super::{Needed, Peer, Refusal, Session};
 use crate::crypto;
-use crate::model::{ConnId, DeviceId, Role, Secret};
+use crate::model::{ConnId, Credential, DeviceId, Role, Secret};
 use crate::store::{Changes, NonceRecord, ReplayFloor, Store, StoreFault};
 use sfv::{BareItem, Dictionary, FieldType, InnerList, ListEntry, Parser};
 use std::collections::HashMap;
@@ -176,7 +176,10 @@ impl Gatekeeper {
             return Err(wrong);
         }
         let device = self.registry.device(&signed.grant.device).ok_or(wrong.clone())?;
-        let scopes = super::registry::live_token(&device, signed.grant.role).ok_or(wrong)?.scopes;
+        // A user whom the proxy or the tailnet names and the configuration does not let in is kept out at this door too.
+        self.vouched(peer).await?;
+        let held = super::registry::live_token(&device, signed.grant.role).ok_or(wrong)?.scopes;
+        let scopes = held.within(self.most(peer, &Credential::DeviceToken));
         Ok(self.session_of(conn, peer, signed.grant, scopes, device.agent.clone()))
     }
 }

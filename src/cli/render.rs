@@ -62,7 +62,8 @@ impl From<ClientFault> for Fault {
             }
             ClientFault::Protocol(_) | ClientFault::Ended(_) => Some("the gateway's log tells why".into()),
         };
-        Fault { message: fault.to_string(), hint, code: 1 }
+        // What a gateway says is one line, whatever it holds: it must not look like a hint of ours.
+        Fault { message: one_line(&fault.to_string()), hint: hint.map(|hint| one_line(&hint)), code: 1 }
     }
 }
 

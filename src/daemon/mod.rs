@@ -139,7 +139,7 @@ fn listen(settings: &Settings, places: &Places, tls: Option<Tls>) -> Listen {
     // The name in the public address is one of ours.
     let public = doors.public_url.as_deref().and_then(|url| url.split("://").nth(1)).unwrap_or_default();
     let authority = public.split('/').next().unwrap_or_default();
-    let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
+    let name = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(authority, |(name, _)| name);
     hosts.extend((!name.is_empty()).then(|| name.trim_matches(['[', ']']).to_ascii_lowercase()));
     Listen {
         address: doors.address,
@@ -259,14 +259,18 @@ fn addresses_port(addresses: &[String]) -> u16 {
 
 /// The gateway's own key pair, made at the first start.
 fn identity(store: &Store) -> Result<KeyPair, StoreFault> {
-    if let Some(seed) = store.load(Name::GatewayIdentity)?
-        && let Ok(seed) = <&[u8; 32]>::try_from(seed.expose().as_slice())
-    {
-        return Ok(KeyPair::from_seed(seed));
+    if let Some(seed) = store.load(Name::GatewayIdentity)? {
+        let seed = <&[u8; 32]>::try_from(seed.expose().as_slice());
+        return seed.map(KeyPair::from_seed).map_err(|_| torn("gateway-identity"));
     }
     let seed: [u8; 32] = os::host::random();
     store.save(Name::GatewayIdentity, &seed)?;
     Ok(KeyPair::from_seed(&seed))
+}
+
+/// A key of another length is damaged: a new one in its place would undo every pairing in silence.
+fn torn(name: &str) -> StoreFault {
+    StoreFault::Read { path: name.into(), cause: io::Error::other("it is no key of 32 bytes") }
 }
 
 /// A runner of our own unless one is configured as a service.

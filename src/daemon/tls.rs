@@ -59,10 +59,8 @@ fn own(settings: &Settings, store: &Store) -> Result<Pem, DaemonFault> {
 
 /// The key that device tokens are derived with, made at the first start.
 pub(super) fn device_key(store: &Store) -> Result<[u8; 32], StoreFault> {
-    if let Some(key) = store.load(Name::DeviceKey)?
-        && let Ok(key) = <[u8; 32]>::try_from(key.expose().as_slice())
-    {
-        return Ok(key);
+    if let Some(key) = store.load(Name::DeviceKey)? {
+        return <[u8; 32]>::try_from(key.expose().as_slice()).map_err(|_| super::torn("device-key"));
     }
     let key: [u8; 32] = os::host::random();
     store.save(Name::DeviceKey, &key)?;

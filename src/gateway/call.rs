@@ -49,10 +49,8 @@ pub(crate) async fn call(gateway: &Arc<Gateway>, session: Session, method: &str,
     let session = Arc::new(session);
     let _guard = Guard(gateway, session.conn);
     gateway.calls.lock().unwrap_or_else(PoisonError::into_inner).insert(session.conn, Arc::clone(&session));
-    // Registered first, looked at second: what is taken away in between ends it by one of the two.
-    if !gateway.gatekeeper().stands(&session) {
-        return failed(ErrorShape::new(ErrorCode::Forbidden, "what this request rests on was taken away"), Vec::new());
-    }
+    // Registered first; the pipeline looks second whether it stands: what is taken away in between ends it by one of
+    // the two.
     let mut events: Vec<Box<RawValue>> = Vec::new();
     let mut bytes = 0;
     let answering = pipeline::answer(gateway, &session, &frame, &outbox);
@@ -64,10 +62,11 @@ pub(crate) async fn call(gateway: &Arc<Gateway>, session: Session, method: &str,
                 Some(Outgoing::Text(text)) => {
                     outlet.written(text.len());
                     bytes += text.len();
-                    if bytes > MOST_EVENTS {
-                        break Err(ErrorShape::new(ErrorCode::InvalidRequest, "the answer is too large for HTTP"));
+                    match bytes > MOST_EVENTS {
+                        // It goes on to its recorded end, which is near.
+                        true => gateway.cancel_runs_of(session.conn),
+                        false => events.extend(RawValue::from_string(text)),
                     }
-                    events.extend(RawValue::from_string(text));
                 }
                 Some(Outgoing::Close(_)) | None => {}
             },
@@ -77,6 +76,10 @@ pub(crate) async fn call(gateway: &Arc<Gateway>, session: Session, method: &str,
     while let Some(Outgoing::Text(text)) = outlet.try_next() {
         events.extend(RawValue::from_string(text));
     }
+    let answer = match bytes > MOST_EVENTS {
+        true => Err(ErrorShape::new(ErrorCode::InvalidRequest, "the answer is too large for HTTP")),
+        false => answer,
+    };
     match answer {
         Ok(payload) => Called { body: json!({"ok": true, "payload": payload, "events": events}), error_code: None },
         Err(shape) => failed(shape, events),

@@ -81,8 +81,7 @@ pub(crate) struct Gateway {
     in_progress: AtomicUsize,
     closing: AtomicBool,
     strangers: Mutex<Strangers>,
-    /// Denials of principals that hold no scope.
-    denials: Mutex<Strangers>,
+    denials: Mutex<Denials>,
 }
 
 /// Refused connections are recorded one by one up to this many in a minute; more are counted.
@@ -93,6 +92,20 @@ const RECORDED_STRANGERS: u32 = 20;
 struct Strangers {
     minute: UnixMillis,
     recorded: u32,
+    counted: u64,
+}
+
+/// Denied requests of one principal are recorded one by one up to this many in a minute; more are counted.
+const RECORDED_DENIALS: u32 = 60;
+
+/// Principals that are told apart in one minute.
+const MOST_DENIED: usize = 1024;
+
+/// Denied requests of the running minute: whoever is inside must not be able to fill the disk with them either.
+#[derive(Default)]
+struct Denials {
+    minute: UnixMillis,
+    recorded: HashMap<String, u32>,
     counted: u64,
 }
 
@@ -206,15 +219,24 @@ impl Gateway {
         }
     }
 
-    /// Whether one more denial of somebody without any scope is recorded in this minute.
-    fn may_record_denial(&self) -> bool {
+    /// Whether one more denial of this principal is recorded in this minute; and how many were not since the last that
+    /// was, of anybody.
+    fn may_record_denial(&self, principal: &str) -> Option<u64> {
         let minute = self.parts.clock.now() / 60_000;
         let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
         if denials.minute != minute {
-            (denials.minute, denials.recorded) = (minute, 0);
+            denials.minute = minute;
+            denials.recorded.clear();
         }
-        denials.recorded += 1;
-        denials.recorded <= RECORDED_STRANGERS
+        let so_far = denials.recorded.get(principal).copied();
+        let is_full =
+            so_far.unwrap_or(0) >= RECORDED_DENIALS || (so_far.is_none() && denials.recorded.len() >= MOST_DENIED);
+        if is_full {
+            denials.counted += 1;
+            return None;
+        }
+        *denials.recorded.entry(principal.to_owned()).or_default() += 1;
+        Some(std::mem::take(&mut denials.counted))
     }
 
     /// How many runs there are.

@@ -15,6 +15,11 @@ use crate::wire::{self, Frame};
 
 /// Answers one request of an authenticated session.
 pub(super) async fn answer(gateway: &Gateway, session: &Session, frame: &Frame, outbox: &Outbox) -> Answer {
+    // Does what this session rests on still stand? A revocation is at use, not only at the door.
+    if !gateway.parts.gatekeeper.stands(session) {
+        return reply::fallen();
+    }
+
     // What is asked: one of a closed list of actions, or nothing we know.
     let action = match wire::action(frame) {
         Ok(action) => action,

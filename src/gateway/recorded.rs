@@ -3,7 +3,7 @@
 use super::{Gateway, methods};
 use crate::auth::Session;
 use crate::journal::{Event, JournalFault, Receipt, Record};
-use crate::model::{Action, ExecRequest, NodeAction, PairingAction, RunId, SandboxProfile, ScopeSet};
+use crate::model::{Action, ExecRequest, NodeAction, PairingAction, RunId, SandboxProfile};
 use crate::policy::{Denial, MissingScope, Permit, Permitted, Why};
 
 /// What may now be done. What changes or runs something carries the receipt of its record.
@@ -78,10 +78,6 @@ pub(super) fn finish(gateway: &Gateway, record: Option<Record>) -> Result<(), Jo
 
 /// Records that a principal lacked the right to ask.
 pub(super) fn refusal(gateway: &Gateway, session: &Session, method: &str, missing: &MissingScope) {
-    // Who holds nothing and asks for everything must not be able to fill the disk.
-    if session.principal.scopes == ScopeSet::EMPTY && !gateway.may_record_denial() {
-        return;
-    }
     let rule = match missing.why {
         Why::Scope(scope) => format!("scope.{}", scope.as_str()),
         Why::Role(role) => format!("role.{}", role.as_str()),
@@ -91,7 +87,7 @@ pub(super) fn refusal(gateway: &Gateway, session: &Session, method: &str, missin
     let mut record =
         Record::new(Event::RequestDenied).by(&session.principal, &session.peer.label()).decided("deny", &rule);
     record = record.error(&format!("{method} was refused"));
-    write(gateway, record);
+    write(gateway, session, record);
 }
 
 /// Records that the rules denied a request.
@@ -101,11 +97,16 @@ pub(super) fn denial(gateway: &Gateway, session: &Session, method: &str, denial:
     if let Some(request) = &denial.request {
         record = record.asking(request);
     }
-    write(gateway, record.error(&format!("{method}: {}", denial.reason)));
+    write(gateway, session, record.error(&format!("{method}: {}", denial.reason)));
 }
 
 /// A refusal stands whether or not it can be recorded; that it could not is logged.
-fn write(gateway: &Gateway, record: Record) {
+fn write(gateway: &Gateway, session: &Session, mut record: Record) {
+    let Some(unrecorded) = gateway.may_record_denial(&session.principal.label()) else { return };
+    if unrecorded > 0 {
+        let said = record.error.take().unwrap_or_default();
+        record = record.error(&format!("{said}; {unrecorded} more denials before this one were not recorded"));
+    }
     if let Err(error) = gateway.parts.journal.append(record) {
         tracing::error!(%error, "cannot record a refusal");
     }

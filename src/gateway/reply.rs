@@ -30,6 +30,12 @@ pub(super) fn invalid(session: &Session, invalid: &Invalid) -> Answer {
     Err(shape)
 }
 
+/// What the session rests on was taken away.
+pub(super) fn fallen() -> Answer {
+    Err(ErrorShape::new(ErrorCode::Forbidden, "what this connection rests on was taken away")
+        .details(json!({"code": "AUTH_CHANGED"})))
+}
+
 /// A principal that may not ask.
 pub(super) fn missing_scope(missing: &MissingScope) -> Answer {
     Err(match missing.why {

@@ -86,6 +86,11 @@ impl ScopeSet {
         Scope::ALL.into_iter().filter(|s| s.as_str().starts_with("operator.")).collect()
     }
 
+    /// An agent's scopes.
+    pub(crate) fn agent() -> Self {
+        [Scope::AgentExec, Scope::AgentFiles].into_iter().collect()
+    }
+
     /// Every scope there is: a bound that bounds nothing.
     pub(crate) fn all() -> Self {
         Scope::ALL.into_iter().collect()

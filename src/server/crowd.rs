@@ -5,6 +5,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    At(IpAddr),
+    /// On the unix socket.
+    Uid(u32),
+}
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Connections from one address that have not become a WebSocket yet, and in all.
@@ -23,8 +31,8 @@ pub(super) struct Crowd(Mutex<Counts>);
 #[derive(Default)]
 struct Counts {
     all: usize,
-    connections: HashMap<IpAddr, usize>,
-    sockets: HashMap<IpAddr, usize>,
+    connections: HashMap<Who, usize>,
+    sockets: HashMap<Who, usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,26 +44,26 @@ enum Kind {
 /// A stranger's place; it is free again when this is dropped.
 pub(super) struct Place {
     crowd: Arc<Crowd>,
-    address: Option<IpAddr>,
+    address: Option<Who>,
     kind: Kind,
 }
 
 impl Crowd {
     /// A new connection; `None` where there are too many.
-    pub(super) fn arrive(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
+    pub(super) fn arrive(self: &Arc<Self>, address: Option<Who>) -> Option<Place> {
         self.take(address, Kind::Connection)
     }
 
     /// A new WebSocket that has not authenticated; `None` where there are too many.
-    pub(super) fn upgrade(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
+    pub(super) fn upgrade(self: &Arc<Self>, address: Option<Who>) -> Option<Place> {
         self.take(address, Kind::Socket)
     }
 
-    fn take(self: &Arc<Self>, address: Option<IpAddr>, kind: Kind) -> Option<Place> {
+    fn take(self: &Arc<Self>, address: Option<Who>, kind: Kind) -> Option<Place> {
         let address = address.map(network);
         if let Some(ip) = address {
             let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let most = if ip.is_loopback() { MOST_IN_ALL } else { MOST_IN_ALL - KEPT_FOR_LOOPBACK };
+            let most = if ip.is_of_this_host() { MOST_IN_ALL } else { MOST_IN_ALL - KEPT_FOR_LOOPBACK };
             if counts.all >= most {
                 return None;
             }
@@ -71,16 +79,28 @@ impl Crowd {
     }
 }
 
+impl Who {
+    fn is_of_this_host(self) -> bool {
+        match self {
+            Who::At(ip) => ip.is_loopback(),
+            Who::Uid(_) => true,
+        }
+    }
+}
+
 /// Who has one IPv6 address has the whole /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        other => other,
+fn network(who: Who) -> Who {
+    match who {
+        Who::Uid(uid) => Who::Uid(uid),
+        Who::At(ip) => Who::At(match ip.to_canonical() {
+            IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+            other => other,
+        }),
     }
 }
 
 impl Counts {
-    fn table(&mut self, kind: Kind) -> (&mut HashMap<IpAddr, usize>, usize) {
+    fn table(&mut self, kind: Kind) -> (&mut HashMap<Who, usize>, usize) {
         match kind {
             Kind::Connection => (&mut self.connections, MOST_FROM_ONE),
             Kind::Socket => (&mut self.sockets, MOST_SOCKETS_FROM_ONE),
@@ -110,19 +130,22 @@ mod tests {
     #[test]
     fn one_network_of_many_addresses_is_one_and_this_host_keeps_its_places() {
         let crowd = Arc::new(Crowd::default());
-        let arrive = |text: String| crowd.arrive(text.parse().ok());
+        let arrive = |text: String| crowd.arrive(text.parse().ok().map(Who::At));
         let same: Vec<_> = (0..400).filter_map(|n| arrive(format!("2001:db8::{n:x}"))).collect();
         assert_eq!(same.len(), MOST_FROM_ONE);
         let many: Vec<_> =
             (0..400_000).filter_map(|n| arrive(format!("2001:db8:{:x}:{:x}::1", n >> 16, n & 0xffff))).collect();
         assert_eq!(same.len() + many.len(), MOST_IN_ALL - KEPT_FOR_LOOPBACK);
         assert!(arrive("127.0.0.1".into()).is_some());
+        let one_user: Vec<_> = (0..1000).filter_map(|_| crowd.arrive(Some(Who::Uid(7)))).collect();
+        assert!(one_user.len() == MOST_FROM_ONE && crowd.arrive(None).is_some());
     }
 
     #[test]
     fn one_address_fills_its_own_places_only_and_leaving_frees_them() {
         let crowd = Arc::new(Crowd::default());
-        let (one, two) = ("127.0.0.1".parse().ok(), "127.0.0.2".parse().ok());
+        let at = |text: &str| text.parse().ok().map(Who::At);
+        let (one, two) = (at("127.0.0.1"), at("127.0.0.2"));
         let mut places: Vec<_> = std::iter::from_fn(|| crowd.upgrade(one)).collect();
         assert_eq!(places.len(), MOST_SOCKETS_FROM_ONE);
         assert!(crowd.upgrade(two).is_some());

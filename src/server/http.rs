@@ -1,6 +1,6 @@
 //! HTTP/1.1: probes, the twin of every method, and the upgrade to WebSocket. One closed table of routes.
 
-use super::crowd::Place;
+use super::crowd::{Place, Who};
 use super::origin::{Foreign, is_direct};
 use super::{Door, HEAD_TIMEOUT, House, MAX_HEAD, rpc, websocket};
 use crate::gateway::Gateway;
@@ -144,7 +144,8 @@ fn upgrade<S: websocket::Stream>(
         );
     };
     // Strangers behind a proxy are counted by their own addresses, not by the proxy's.
-    let counted = peer.client_ip().filter(|ip| !ip.is_loopback()).or_else(|| door.counted());
+    let far = peer.client_ip().filter(|ip| !ip.is_loopback()).map(Who::At);
+    let counted = far.or_else(|| door.counted(house.gateway.gatekeeper()));
     let Some(place) = house.crowd.upgrade(counted) else {
         return Err(plain(StatusCode::SERVICE_UNAVAILABLE, "Too many unauthenticated sockets").into());
     };

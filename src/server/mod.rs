@@ -14,10 +14,10 @@ mod websocket;
 
 pub(crate) use tls::{Pem, Tls};
 
-use crate::auth::PeerFacts;
+use crate::auth::{Gatekeeper, PeerFacts};
 use crate::gateway::Gateway;
 use crate::os;
-use crowd::{Crowd, Place};
+use crowd::{Crowd, Place, Who};
 use origin::Names;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -77,13 +77,16 @@ enum Door {
 }
 
 impl Door {
-    /// The address that bounds count against; everybody on the unix socket is known by uid and not counted.
-    fn counted(&self) -> Option<IpAddr> {
+    /// Whom bounds count against; nobody for operators and proxies on the unix socket, who are never kept out of it.
+    fn counted(&self, gatekeeper: &Gatekeeper) -> Option<Who> {
         match self {
             // All of 127.0.0.0/8 is this one host, whichever of its addresses a process picks.
-            Door::Tcp { theirs, .. } if theirs.ip().to_canonical().is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
-            Door::Tcp { theirs, .. } => Some(theirs.ip().to_canonical()),
-            Door::Unix { .. } => None,
+            Door::Tcp { theirs, .. } if theirs.ip().to_canonical().is_loopback() => {
+                Some(Who::At(Ipv4Addr::LOCALHOST.into()))
+            }
+            Door::Tcp { theirs, .. } => Some(Who::At(theirs.ip().to_canonical())),
+            Door::Unix { uid } if gatekeeper.expects(*uid) => None,
+            Door::Unix { uid } => Some(Who::Uid(*uid)),
         }
     }
 
@@ -177,7 +180,7 @@ impl Doors {
                         let Ok(ours) = stream.local_addr() else { continue };
                         let _ = stream.set_nodelay(true);
                         let door = Door::Tcp { theirs, ours, has_certificate: false };
-                        let Some(place) = house.crowd.arrive(door.counted()) else { continue };
+                        let Some(place) = house.crowd.arrive(door.counted(house.gateway.gatekeeper())) else { continue };
                         tokio::spawn(welcome(door, stream, self.tls.clone(), Arc::clone(&house), place));
                     }
                     Err(error) => rest(&error).await,
@@ -186,7 +189,7 @@ impl Doors {
                     Ok((stream, _)) => match stream.peer_cred() {
                         Ok(peer) => {
                             let door = Door::Unix { uid: peer.uid() };
-                            let Some(place) = house.crowd.arrive(door.counted()) else { continue };
+                            let Some(place) = house.crowd.arrive(door.counted(house.gateway.gatekeeper())) else { continue };
                             let house = Arc::clone(&house);
                             tokio::spawn(async move { http::serve(door, stream, house, place).await });
                         }

@@ -4,7 +4,7 @@
 //! BRO-05, PRX-01, PRX-10).
 
 use super::Door;
-use crate::auth::{Peer, ProxyFault, ProxyRules};
+use crate::auth::{Peer, ProxyFault, ProxyRules, is_tailnet};
 use hyper::header::{self, HeaderMap};
 use std::net::IpAddr;
 
@@ -95,7 +95,8 @@ impl Names {
             Door::Tcp { theirs, .. } => theirs.ip().to_canonical().is_loopback(),
         };
         let is_forwarded = is_forwarded(headers);
-        let facts = (rules.is_some() || (local && !is_forwarded)).then(|| door.facts());
+        let on_tailnet = matches!(door, Door::Tcp { theirs, .. } if is_tailnet(theirs.ip()));
+        let facts = (rules.is_some() || on_tailnet || (local && !is_forwarded)).then(|| door.facts());
         let via = match (rules, &facts) {
             (Some(rules), Some(facts)) if rules.is_proxy(facts) => {
                 let values = |name: &str| headers.get_all(name).iter().map(|v| v.as_bytes()).collect();
@@ -115,8 +116,9 @@ impl Names {
             Door::Unix { uid } => Peer::Unix { uid, via },
             Door::Tcp { theirs, .. } => {
                 let is_direct = local && via.is_none() && !has_origin && has_loopback_host(headers);
+                let is_local = facts.map_or(local, |facts| facts.is_local);
                 let local_uid = facts.filter(|_| is_direct).and_then(|facts| facts.uid);
-                Peer::Tcp { address: theirs, is_direct, local_uid, has_origin, via }
+                Peer::Tcp { address: theirs, is_direct, is_local, local_uid, has_origin, via }
             }
         })
     }

@@ -149,7 +149,12 @@ async fn call(gateway: &Arc<Gateway>, session: Session, method: &str, body: &[u8
     let Ok(text) = std::str::from_utf8(body) else {
         return error(StatusCode::BAD_REQUEST, "invalid_request", "the body is not UTF-8");
     };
-    let called = gateway::call(gateway, session, method, text).await;
+    // In a task of its own: a client that goes away ends what it runs, and breaks nothing off in the middle.
+    let _leaving = Leaving(Arc::clone(gateway), session.conn);
+    let (own, method, text) = (Arc::clone(gateway), method.to_owned(), text.to_owned());
+    let Ok(called) = tokio::spawn(async move { gateway::call(&own, session, &method, &text).await }).await else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request was broken off");
+    };
     let status = match &called.error_code {
         None => StatusCode::OK,
         Some("FORBIDDEN" | "NOT_PAIRED") => StatusCode::FORBIDDEN,
@@ -157,6 +162,15 @@ async fn call(gateway: &Arc<Gateway>, session: Session, method: &str, body: &[u8
         Some(_) => StatusCode::BAD_REQUEST,
     };
     reply(status, &called.body)
+}
+
+/// Nobody waits for the answer any more: what runs for it is cancelled, and its end recorded.
+struct Leaving(Arc<Gateway>, ConnId);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.cancel_runs_of(self.1);
+    }
 }
 
 fn refused(refusal: &Refusal) -> Reply {

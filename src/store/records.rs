@@ -144,6 +144,9 @@ pub(crate) struct InviteRecord {
     pub(crate) created: UnixMillis,
     pub(crate) expires: UnixMillis,
     pub(crate) failures: u32,
+    /// The device that made it; the code is worth no more than its maker.
+    #[serde(default, with = "maybe_device")]
+    pub(crate) maker: Option<DeviceId>,
     /// The device that used it.
     #[serde(with = "maybe_device")]
     pub(crate) used_by: Option<DeviceId>,

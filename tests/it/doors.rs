@@ -396,7 +396,9 @@ fn a_proxy_with_a_certificate_of_the_authority_names_users_and_one_without_does_
 
 #[test]
 fn on_a_tailnet_a_user_is_who_tailscaled_says() {
-    let network = Network::new(&["100.64.0.1", "100.64.0.2", "100.64.0.3", "100.64.0.4", "100.64.0.5", "10.77.0.1"]);
+    let network = Network::new(&[]);
+    let others = ["100.64.0.2", "100.64.0.3", "100.64.0.4", "100.64.0.5", "10.77.0.1"];
+    let far = network.joined(&["100.64.0.1"], &others);
     let config = format!(
         "[gateway]\nbind = \"tailnet\"\n{TLS}[gateway.auth]\nmode = \"tailnet\"\n\
          [gateway.auth.tailnet]\nsocket = \"@/tailscaled.sock\"\nallow_users = [\"ada\\u0040example.org\"]\n"
@@ -405,6 +407,7 @@ fn on_a_tailnet_a_user_is_who_tailscaled_says() {
     let tailscaled = Tailscaled::start(
         &world.dir.join("tailscaled.sock"),
         &[
+            ("100.64.0.1", r#"{"Node":{"Name":"own"},"UserProfile":{"LoginName":"ada@example.org"}}"#),
             ("100.64.0.2", r#"{"Node":{"Name":"a"},"UserProfile":{"LoginName":"Ada@example.org"},"CapMap":null}"#),
             ("100.64.0.3", r#"{"Node":{"Name":"e"},"UserProfile":{"LoginName":"eve@example.org"}}"#),
             ("100.64.0.5", r#"{"Node":{"Tags":["tag:ci"]},"UserProfile":{"LoginName":"ada@example.org"}}"#),
@@ -413,7 +416,7 @@ fn on_a_tailnet_a_user_is_who_tailscaled_says() {
     let world = world.start();
     let at: SocketAddrV4 = world.status()["addresses"][0].as_str().unwrap().parse().unwrap();
     let open = |from: &str, headers: &[(&str, &str)]| {
-        let stream = network.connect(from, at);
+        let stream = if from == "100.64.0.1" { network.connect(from, at) } else { far.connect(from, at) };
         let own = stream.local_addr().unwrap().to_string();
         Ws::over(tls(stream, &at.ip().to_string(), &world.certificate()), &at.to_string(), headers).map(|ws| (ws, own))
     };
@@ -437,6 +440,8 @@ fn on_a_tailnet_a_user_is_who_tailscaled_says() {
         let (code, own) = code(from);
         assert_eq!((code.as_str(), tailscaled.asked()), (refusal, vec![own]), "{from}");
     }
+    // Any process of this host can take its address: tailscaled would name whose the host is, and is not asked.
+    assert_eq!(code("100.64.0.1").0, "AUTH_TOKEN_NOT_CONFIGURED");
     // Who comes from elsewhere is not on the tailnet, and tailscaled is not troubled.
     assert_eq!(code("10.77.0.1").0, "AUTH_TOKEN_NOT_CONFIGURED");
     let forged = ("Tailscale-User-Login", "ada@example.org");

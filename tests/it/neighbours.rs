@@ -227,6 +227,25 @@ impl Network {
         Network(Spawned(holder))
     }
 
+    /// A second network, joined to this one by a cable; each end has these addresses, and reaches those of the other.
+    pub fn joined(&self, here: &[&str], there: &[&str]) -> Network {
+        let other = Network::new(&[]);
+        let make = format!("ip link add cable type veth peer name cable netns {}", other.0.0.id());
+        let ends = [(self, here, there), (&other, there, here)];
+        let run = |network: &Network, line: &str| {
+            let done = network.command("sh", "dash").args(["-c", line]).status().unwrap();
+            assert!(done.success(), "{line}: the kernel has no veth, or this is not root");
+        };
+        run(self, &make);
+        for (network, own, others) in ends {
+            let add: String = own.iter().map(|a| format!("ip address add {a}/32 dev cable && ")).collect();
+            let routes: String =
+                others.iter().map(|a| format!(" && ip route add {a}/32 dev cable src {}", own[0])).collect();
+            run(network, &format!("{add}ip link set cable up{routes}"));
+        }
+        other
+    }
+
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/ns/net", self.0.0.id()).into()
     }

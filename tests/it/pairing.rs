@@ -500,3 +500,71 @@ fn a_state_file_of_somebody_else_or_a_damaged_one_keeps_the_gateway_from_startin
     world.start_again();
     assert_eq!(world.json(&["devices", "list", "--json"])["paired"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_revocation_by_somebody_who_does_not_wait_for_the_answer_is_whole() {
+    use std::io::Write;
+    let world = strict();
+    for seed in 1..=6 {
+        let device = Device::new(seed);
+        let token = pair(&world, &device, &["operator.read"]);
+        let (mut ws, _) = device.connect(&world, &["operator.read"], token);
+        let body = json!({"deviceId": device.id(), "role": "operator"}).to_string();
+        let mut socket = std::os::unix::net::UnixStream::connect(world.state().join("run/gateway.sock")).unwrap();
+        let head = "POST /rpc/device.token.revoke HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+        socket.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+        drop(socket);
+        assert_eq!(ws.closed().1, Closed { code: 4001, reason: "device removed".into() });
+    }
+}
+
+#[test]
+fn what_is_denied_again_and_again_is_counted_and_does_not_fill_the_disk() {
+    let world = strict();
+    let agent = Device::new(1);
+    let (_, refused) = agent.connect(&world, &["agent.exec"], json!({"token": world.token()}));
+    let request = refused["error"]["details"]["requestId"].as_str().unwrap().to_owned();
+    world.run(&["devices", "approve", &request, "--agent", "builder"]).exits(0);
+    let (mut ws, _) = agent.connect(&world, &["agent.exec"], json!({"token": world.token()}));
+    for _ in 0..500 {
+        assert_eq!(ws.call("status", json!({}))["ok"], false);
+    }
+    // Sixty a minute, and a minute may end in between.
+    let recorded = world.events("request.denied").len();
+    assert!((60..=120).contains(&recorded), "{recorded}");
+}
+
+#[test]
+fn a_setup_code_is_worth_no_more_than_its_maker() {
+    let world = strict();
+    let admin = Device::new(1);
+    let token = pair(&world, &admin, &["operator.admin"]);
+    let (mut ws, _) = admin.connect(&world, &["operator.admin"], token);
+    let params = json!({"publicUrl": "ws://127.0.0.1:1", "role": "operator", "scopes": ["operator.admin"]});
+    let made = ws.call("device.pair.setupCode", params);
+    let auth = json!({"bootstrapToken": base64_json(made["payload"]["setupCode"].as_str().unwrap())["bootstrapToken"]});
+
+    world.run(&["devices", "remove", &admin.id()]).exits(0);
+
+    assert_eq!(code(&admin.connect(&world, &[], auth.clone()).1), "AUTH_BOOTSTRAP_TOKEN_INVALID");
+    assert_eq!(code(&Device::new(2).connect(&world, &[], auth).1), "AUTH_BOOTSTRAP_TOKEN_INVALID");
+}
+
+#[test]
+fn a_rotated_token_ends_what_was_begun_by_it_over_http() {
+    let world = World::running(User::Root);
+    let body = format!("{{\"command\":[\"sleep\",\"{}\"]}}", mark(7501));
+    let request = format!(
+        "POST /rpc/exec.run HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+        world.token(),
+        body.len()
+    );
+    std::thread::scope(|threads| {
+        let asking = threads.spawn(|| http(world.port(), &request));
+        eventually("it sleeps", || processes_with(&format!("sleep\0{}", mark(7501))).len() == 1);
+        world.run(&["token", "rotate"]).exits(0);
+        let (status, _, answer) = asking.join().unwrap();
+        assert!(status == 200 && answer.contains("cancelled"), "{status} {answer}");
+    });
+}

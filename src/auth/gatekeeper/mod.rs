@@ -77,6 +77,11 @@ impl Gatekeeper {
         &self.throttle
     }
 
+    /// Whether somebody of this uid is an operator or a proxy, for whom the unix socket is.
+    pub(crate) fn expects(&self, uid: u32) -> bool {
+        self.operators.contains(&uid) || self.proxy_rules().is_some_and(|rules| rules.uids.contains(&uid))
+    }
+
     /// How a proxy is told from anybody else, where there may be one.
     pub(crate) fn proxy_rules(&self) -> Option<&ProxyRules> {
         match &self.mode {
@@ -157,7 +162,7 @@ impl Gatekeeper {
             }
         };
         let record = match &entered {
-            Some(entered) => entered.scopes.within(self.most(&credential)),
+            Some(entered) => entered.scopes.within(self.most(peer, &credential)),
             None => self.scopes_without_pairing(peer, &credential, params, proven.as_ref())?,
         };
         let surface =
@@ -215,7 +220,13 @@ impl Gatekeeper {
         // A request that is new costs a record and a place: as many as guesses, and no more.
         let mut guess = Guess::of(self, peer);
         guess.charge(Guessed::Random)?;
-        let answer = self.write(move |registry| registry.admit(&owned.lend(), voucher)).await?;
+        let answer = match self.write(move |registry| registry.admit(&owned.lend(), voucher)).await {
+            Ok(answer) => answer,
+            Err(why) => {
+                guess.give_back();
+                return Err(why);
+            }
+        };
         if !matches!(&answer, Answer::Waiting(waiting) if waiting.is_new) {
             guess.give_back();
         }
@@ -236,7 +247,7 @@ impl Gatekeeper {
     ) -> Result<ScopeSet, Refusal> {
         match credential {
             Credential::PeerUid(_) | Credential::Local(_) => return Ok(ScopeSet::operator()),
-            Credential::Proxy(_) | Credential::Tailnet(_) => return Ok(self.most(credential)),
+            Credential::Proxy(_) | Credential::Tailnet(_) => return Ok(self.most(peer, credential)),
             _ => {}
         }
         if proven.is_none() && matches!(params.client.id.as_str(), "openclaw-control-ui" | "openclaw-tui") {
@@ -247,13 +258,20 @@ impl Gatekeeper {
         Ok(if own { ScopeSet::operator() } else { ScopeSet::EMPTY })
     }
 
-    /// The most that this credential may carry, whatever a pairing says.
-    fn most(&self, credential: &Credential) -> ScopeSet {
-        match (credential, &self.mode) {
-            (Credential::Proxy(_), Mode::TrustedProxy(rules)) => rules.scopes,
-            (Credential::Tailnet(_), Mode::Tailnet(rules)) => rules.scopes,
+    /// The most that anybody may hold who comes this way, whatever a pairing says. Agents are bounded by their name.
+    pub(in crate::auth) fn most(&self, peer: &Peer, credential: &Credential) -> ScopeSet {
+        let agents = ScopeSet::agent();
+        match &self.mode {
+            Mode::TrustedProxy(rules) if peer.via().is_some() => rules.scopes.union(agents),
+            Mode::Tailnet(rules) if matches!(credential, Credential::Tailnet(_)) || self.is_on_tailnet(peer) => {
+                rules.scopes.union(agents)
+            }
             _ => ScopeSet::all(),
         }
+    }
+
+    fn is_on_tailnet(&self, peer: &Peer) -> bool {
+        matches!(peer, Peer::Tcp { address, is_local: false, .. } if super::is_tailnet(address.ip()))
     }
 
     /// Whether what a credential leaves open is given by the kernel's word. Without any credential never for root's

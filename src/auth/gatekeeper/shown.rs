@@ -78,7 +78,7 @@ impl Gatekeeper {
     }
 
     /// A user whom a trusted proxy or the tailnet names.
-    pub(super) async fn vouched(&self, peer: &Peer) -> Result<Option<Credential>, Refusal> {
+    pub(in crate::auth) async fn vouched(&self, peer: &Peer) -> Result<Option<Credential>, Refusal> {
         match (&self.mode, peer) {
             (Mode::TrustedProxy(rules), _) => match peer.via().map(|via| via.user.as_deref()) {
                 Some(Some(user)) => {
@@ -86,7 +86,8 @@ impl Gatekeeper {
                 }
                 _ => Ok(None),
             },
-            (Mode::Tailnet(rules), Peer::Tcp { address, .. }) if is_tailnet(address.ip()) => {
+            // Of this host's own addresses tailscaled says whose the host is, and not whose the process.
+            (Mode::Tailnet(rules), Peer::Tcp { address, is_local: false, .. }) if is_tailnet(address.ip()) => {
                 let login = rules.whois(*address).await.map_err(|error| {
                     tracing::warn!(%error, "tailscaled cannot be asked who a peer is");
                     Refusal::TailnetWhoisFailed

@@ -66,12 +66,12 @@ fn signed(mut params: ConnectParams, seed: u8, role: &str) -> ConnectParams {
 
 fn tcp(local_uid: Option<u32>, has_origin: bool) -> Peer {
     let address: SocketAddr = "127.0.0.1:5".parse().unwrap();
-    Peer::Tcp { address, is_direct: local_uid.is_some(), local_uid, has_origin, via: None }
+    Peer::Tcp { address, is_direct: local_uid.is_some(), is_local: true, local_uid, has_origin, via: None }
 }
 
 fn remote(ip: &str) -> Peer {
     let address = SocketAddr::new(ip.parse().unwrap(), 5);
-    Peer::Tcp { address, is_direct: false, local_uid: None, has_origin: false, via: None }
+    Peer::Tcp { address, is_direct: false, is_local: false, local_uid: None, has_origin: false, via: None }
 }
 
 impl Stage {
@@ -223,6 +223,7 @@ fn a_proxys_user_is_let_in_by_name_and_its_scopes_are_the_configurations() {
     let via = |user: Option<&str>| Peer::Tcp {
         address: "10.0.0.1:9".parse().unwrap(),
         is_direct: false,
+        is_local: false,
         local_uid: None,
         has_origin: false,
         via: Some(Proxied { client: "203.0.113.9".parse().unwrap(), user: user.map(ToOwned::to_owned) }),

@@ -131,12 +131,14 @@ impl Registry {
         written.from = Some(wish.from.to_owned());
         let _receipt = self.parts.journal.append(written)?;
         let gone = self.read(|state| requests_of(state, &record.id, wish.role));
-        let changes =
-            gone.iter().fold(Changes::default().put(&record), |c, id| c.remove::<PairingRequest>(id.as_str()));
+        let moved = self.moved(device.as_deref(), &record);
+        let is_moved = !moved.is_empty();
+        let changes = gone.iter().fold(moved.put(&record), |c, id| c.remove::<PairingRequest>(id.as_str()));
         self.parts.store.apply(&changes)?;
         let record = Arc::new(record);
         self.write(|state| {
             state.devices.insert(record.id.clone(), Arc::clone(&record));
+            self.forget_surface(state, is_moved, &record.id);
             gone.iter().for_each(|id| drop(state.requests.remove(id)));
         });
         self.tell(&Notice::Changed);

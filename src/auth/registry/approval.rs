@@ -36,8 +36,11 @@ impl Registry {
         let facts = Facts { id: &request.device, key: &request.public_key, client: request.client.clone() };
         let record =
             Arc::new(self.granted(device.as_deref(), &facts, request.role, granted, agent, ApprovedVia::Owner));
-        self.parts.store.apply(&Changes::default().put(&*record).remove::<PairingRequest>(request.id.as_str()))?;
+        let moved = self.moved(device.as_deref(), &record);
+        let is_moved = !moved.is_empty();
+        self.parts.store.apply(&moved.put(&*record).remove::<PairingRequest>(request.id.as_str()))?;
         self.write(|state| {
+            self.forget_surface(state, is_moved, &record.id);
             state.requests.remove(&request.id);
             state.devices.insert(record.id.clone(), Arc::clone(&record));
         });

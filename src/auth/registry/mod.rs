@@ -277,6 +277,22 @@ impl Registry {
         record
     }
 
+    /// What else must go when a device turns out to be another kind of machine: what was enabled of it as a node.
+    pub(in crate::auth) fn moved(&self, before: Option<&DeviceRecord>, after: &DeviceRecord) -> Changes {
+        let same = before.is_none_or(|before| is_same_kind(&before.client, &after.client));
+        if same {
+            return Changes::default();
+        }
+        Changes::default().remove::<NodeRecord>(&after.id.0).remove::<NodeRequest>(&after.id.0)
+    }
+
+    /// The same in memory.
+    pub(in crate::auth) fn forget_surface(&self, state: &mut State, moved: bool, device: &DeviceId) {
+        if moved {
+            state.nodes.forget(device);
+        }
+    }
+
     pub(in crate::auth) fn check_room(&self, device: Option<&DeviceRecord>) -> Result<(), PairingFault> {
         if device.is_none() && self.count() >= MOST_DEVICES { Err(PairingFault::Full) } else { Ok(()) }
     }

@@ -147,7 +147,7 @@ pub(super) async fn signal(gateway: &Gateway, session: &Session, run: &RunId, si
 
 impl Gateway {
     /// Cancels what a connection that is gone has started.
-    pub(in crate::gateway) fn cancel_runs_of(&self, conn: ConnId) {
+    pub(crate) fn cancel_runs_of(&self, conn: ConnId) {
         for (owner, remote) in self.runs.lock().unwrap_or_else(PoisonError::into_inner).values() {
             if *owner == conn {
                 remote.cancel();

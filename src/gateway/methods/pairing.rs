@@ -267,15 +267,19 @@ impl Gateway {
 
     fn close_fallen_where(&self, which: impl Fn(&Session) -> bool) {
         let removed = Close::new(close::AUTH_CHANGED, "device removed");
-        let fell = |session: &Session| {
+        self.close_where(&removed, |session| {
             which(session) && session.grant.as_ref().is_some_and(|grant: &Grant| !self.registry().stands(grant))
-        };
-        // What they run ends now, not when the last that was written for them has been read.
-        for conn in self.hub.close_all(&removed, fell) {
+        });
+    }
+
+    /// Ends these sessions: connections are closed, and what they and requests without a connection run is cancelled
+    /// now, not when the last that was written for them has been read.
+    pub(super) fn close_where(&self, close: &Close, which: impl Fn(&Session) -> bool) {
+        for conn in self.hub.close_all(close, &which) {
             self.cancel_runs_of(conn);
         }
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let fallen: Vec<ConnId> = calls.values().filter(|session| fell(session)).map(|session| session.conn).collect();
+        let fallen: Vec<ConnId> = calls.values().filter(|session| which(session)).map(|session| session.conn).collect();
         drop(calls);
         fallen.into_iter().for_each(|conn| self.cancel_runs_of(conn));
     }

@@ -35,7 +35,7 @@ pub(super) async fn set_password(gateway: &Gateway, session: &Session, hash: Str
 
 fn close_shared(gateway: &Gateway, session: &Session, credential: &Credential) {
     let changed = Close::new(close::AUTH_CHANGED, "gateway auth changed");
-    gateway.hub.close_all(&changed, |other| other.principal.credential == *credential && other.conn != session.conn);
+    gateway.close_where(&changed, |other| other.principal.credential == *credential && other.conn != session.conn);
 }
 
 fn fault(cause: String) -> ErrorShape {

@@ -94,10 +94,23 @@ fn address(ip: IpAddr) -> [u8; 16] {
     }
 }
 
+/// The parts of an answer as they would be asked for: an IPv6 socket that speaks IPv4 tells its addresses mapped.
+fn in_one_family(family: u8, socket: &[u8]) -> Vec<u8> {
+    let (ports, addresses) = socket.split_at(4);
+    let mut parts = ports.to_vec();
+    for bytes in addresses.chunks(16) {
+        let whole: [u8; 16] = bytes.try_into().unwrap_or_default();
+        let v6 = std::net::Ipv6Addr::from(whole);
+        parts.extend(if i32::from(family) == libc::AF_INET6 { address(IpAddr::V6(v6).to_canonical()) } else { whole });
+    }
+    parts
+}
+
 fn uid_in(answer: &[u8], asked: &[u8]) -> Option<u32> {
     let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    let is_answer = kind == SOCK_DIAG_BY_FAMILY && answer.get(SOCKET_AT..SOCKET_AT + SOCKET_LENGTH)? == asked;
+    let socket = answer.get(SOCKET_AT..SOCKET_AT + SOCKET_LENGTH)?;
+    let is_answer = kind == SOCK_DIAG_BY_FAMILY && in_one_family(*answer.get(HEADER)?, socket) == asked;
     // Open and in somebody's hands: an inode is what a closed socket has no more.
     let is_held = *answer.get(STATE_AT)? == ESTABLISHED && number(INODE_AT)? != 0;
     (is_answer && is_held).then_some(())?;
@@ -130,6 +143,17 @@ mod tests {
         let client = TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap();
         let (server, theirs) = listener.accept().unwrap();
         let owner = owner_of_peer(theirs, server.local_addr().unwrap()).unwrap();
+        drop(client);
+        assert_eq!(owner, Some(nix::unistd::getuid().as_raw()));
+    }
+
+    #[test]
+    fn an_ipv6_socket_that_speaks_ipv4_is_found_as_well() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = listener.local_addr().unwrap();
+        let client = TcpStream::connect(("::ffff:127.0.0.1", ours.port())).unwrap();
+        let (_server, theirs) = listener.accept().unwrap();
+        let owner = owner_of_peer(theirs, ours).unwrap();
         drop(client);
         assert_eq!(owner, Some(nix::unistd::getuid().as_raw()));
     }
