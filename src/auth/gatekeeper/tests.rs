@@ -288,3 +288,43 @@ fn a_device_of_the_operator_is_paired_at_once_and_every_other_waits() {
     let ui = params(("openclaw-control-ui", "ui"), &[], token(RIGHT));
     assert_eq!(stage.code(&tcp(Some(OPERATOR), false), &ui), "CONTROL_UI_DEVICE_IDENTITY_REQUIRED");
 }
+
+#[test]
+fn what_a_proxys_users_may_hold_bounds_the_devices_that_come_through_it() {
+    use crate::auth::registry::{Answer, Voucher, Wish};
+    let rules = ProxyRules {
+        networks: vec!["10.0.0.1/32".parse().unwrap()],
+        uids: vec![],
+        shows_certificate: false,
+        user_header: "x-forwarded-user".into(),
+        users: AllowedUsers::parse(&["ada@example.org".into()]).unwrap(),
+        scopes: [crate::model::Scope::Read].into_iter().collect(),
+    };
+    let stage = stage(Mode::TrustedProxy(rules), LocalTrust::Socket);
+    let asks = |auth| signed(params(CLI, &["operator.write", "operator.read"], auth), 3, "operator");
+    let probe = asks(json!({}));
+    let proven = device::verify(probe.device.as_ref().unwrap(), &probe, "nonce", 0).unwrap();
+    let client = label(&probe);
+    let wish = Wish {
+        proven: &proven,
+        role: Role::Operator,
+        scopes: probe.scopes().unwrap(),
+        client: &client,
+        from: "x",
+        source: "x",
+    };
+    let Ok(Answer::Entered(entered)) = stage.keeper.registry.admit(&wish, Voucher::Operator) else { panic!() };
+    let own = asks(json!({"deviceToken": entered.token.expose()}));
+    let via = |user: Option<&str>| Peer::Tcp {
+        address: "10.0.0.1:9".parse().unwrap(),
+        is_direct: false,
+        is_local: false,
+        local_uid: None,
+        has_origin: false,
+        via: Some(Proxied { client: "203.0.113.9".parse().unwrap(), user: user.map(ToOwned::to_owned) }),
+    };
+    assert_eq!(stage.scopes(&remote("192.0.2.1"), &own).names().len(), 2, "not through the proxy");
+    assert_eq!(stage.scopes(&via(None), &own).names(), ["operator.read"]);
+    assert_eq!(stage.scopes(&via(Some("ada@example.org")), &own).names(), ["operator.read"]);
+    assert_eq!(stage.code(&via(Some("eve@example.org")), &own), "AUTH_VERIFIED_USER_REQUIRED");
+}
