@@ -120,6 +120,9 @@ fn print(entry: &Value, as_json: bool) {
     let number = |key: &str| entry[key].as_u64().map(|n| n.to_string());
     for (label, value) in [
         ("by", text("principal")),
+        ("target", text("target")),
+        ("scopes", text("scopes")),
+        ("from", text("from").filter(|_| entry["principal"].is_null())),
         ("agent", text("agent")),
         ("rule", text("rule")),
         ("ending", text("ending")),
