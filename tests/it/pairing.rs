@@ -497,6 +497,12 @@ fn a_state_file_of_somebody_else_or_a_damaged_one_keeps_the_gateway_from_startin
         world.run(&["gateway", "--port", "0"]).fails(1, "state.sqlite");
     }
     std::fs::write(&path, whole).unwrap();
+    // A key that was cut short is not replaced in silence: that would undo every pairing.
+    let key = world.state().join("device-key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::write(&key, &right[..31]).unwrap();
+    world.run(&["gateway", "--port", "0"]).fails(1, "device-key");
+    std::fs::write(&key, right).unwrap();
     world.start_again();
     assert_eq!(world.json(&["devices", "list", "--json"])["paired"].as_array().unwrap().len(), 1);
 }

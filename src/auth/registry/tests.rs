@@ -400,3 +400,24 @@ fn a_nodes_surface_is_enabled_as_it_was_shown_and_replaced_when_it_grows() {
     assert!(live_token(&stage.registry.device(&id).unwrap(), Role::Node).is_none());
     assert_eq!(stage.registry.surface(&id), (None, None));
 }
+
+#[test]
+fn on_another_machine_nothing_that_was_enabled_stays_so() {
+    use crate::auth::Surface;
+    let stage = stage();
+    let Answer::Waiting(waiting) = stage.wish(1, Role::Node, &[], "n", Voucher::Nobody) else { panic!() };
+    stage.approve(&waiting, &by(ADMIN)).unwrap();
+    let id = proven(1).id;
+    stage.registry.declare(&id, &client("n"), &Surface::of(&[], &["system.run".into()])).unwrap();
+    let asked = stage.registry.surface(&id).1.unwrap();
+    stage.registry.approve_node(&by(ADMIN), &asked.id).unwrap();
+
+    let (proven, moved) = (proven(1), ClientLabel { platform: "win32".into(), ..client("n") });
+    let wish =
+        Wish { proven: &proven, role: Role::Node, scopes: ScopeSet::EMPTY, client: &moved, from: "x", source: "x" };
+    let Ok(Answer::Entered(_)) = stage.registry.admit(&wish, Voucher::Operator) else { panic!() };
+
+    assert_eq!(stage.registry.surface(&id), (None, None));
+    let restarted = open(&stage.store, &stage.journal, &stage.clock);
+    assert_eq!(restarted.surface(&id), (None, None));
+}
