@@ -519,6 +519,12 @@ fn a_revocation_by_somebody_who_does_not_wait_for_the_answer_is_whole() {
         let mut socket = std::os::unix::net::UnixStream::connect(world.state().join("run/gateway.sock")).unwrap();
         let head = "POST /rpc/device.token.revoke HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
         socket.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+        // Whoever leaves before it has begun has asked for nothing. Once it is recorded it is done whole.
+        let begun = |text: String| text.contains("device.token.revoked") && text.contains(&device.id());
+        let lines = || std::fs::read_dir(world.state().join("journal")).unwrap().flatten().map(|e| e.path());
+        eventually("it is begun", || {
+            lines().any(|path| std::fs::read_to_string(path).unwrap().lines().any(|line| begun(line.to_owned())))
+        });
         drop(socket);
         assert_eq!(ws.closed().1, Closed { code: 4001, reason: "device removed".into() });
     }
