@@ -89,6 +89,30 @@ impl Stage {
     }
 }
 
+/// A proxy at 10.0.0.1 that may name ada, who may read.
+fn reading_proxy() -> Mode {
+    Mode::TrustedProxy(ProxyRules {
+        networks: vec!["10.0.0.1/32".parse().unwrap()],
+        uids: vec![],
+        shows_certificate: false,
+        user_header: "x-forwarded-user".into(),
+        users: AllowedUsers::parse(&["ada@example.org".into()]).unwrap(),
+        scopes: [crate::model::Scope::Read].into_iter().collect(),
+    })
+}
+
+/// Somebody who comes through it, named or not.
+fn through_proxy(user: Option<&str>) -> Peer {
+    Peer::Tcp {
+        address: "10.0.0.1:9".parse().unwrap(),
+        is_direct: false,
+        is_local: false,
+        local_uid: None,
+        has_origin: false,
+        via: Some(Proxied { client: "203.0.113.9".parse().unwrap(), user: user.map(ToOwned::to_owned) }),
+    }
+}
+
 #[test]
 fn a_right_token_opens_and_every_other_answers_alike() {
     for wrong in ["x", "right token of this tes", "right token of this test2", "undefined"] {
@@ -211,23 +235,8 @@ fn wrong_guesses_lock_over_every_kind_of_credential_and_both_families() {
 
 #[test]
 fn a_proxys_user_is_let_in_by_name_and_its_scopes_are_the_configurations() {
-    let rules = ProxyRules {
-        networks: vec!["10.0.0.1/32".parse().unwrap()],
-        uids: vec![],
-        shows_certificate: false,
-        user_header: "x-forwarded-user".into(),
-        users: AllowedUsers::parse(&["ada@example.org".into()]).unwrap(),
-        scopes: [crate::model::Scope::Read].into_iter().collect(),
-    };
-    let stage = stage(Mode::TrustedProxy(rules), LocalTrust::Socket);
-    let via = |user: Option<&str>| Peer::Tcp {
-        address: "10.0.0.1:9".parse().unwrap(),
-        is_direct: false,
-        is_local: false,
-        local_uid: None,
-        has_origin: false,
-        via: Some(Proxied { client: "203.0.113.9".parse().unwrap(), user: user.map(ToOwned::to_owned) }),
-    };
+    let stage = stage(reading_proxy(), LocalTrust::Socket);
+    let via = through_proxy;
     let asks = params(CLI, &["operator.admin", "operator.read"], json!({}));
     assert_eq!(stage.scopes(&via(Some("Ada@example.org")), &asks).names(), ["operator.read"]);
     assert_eq!(stage.code(&via(Some("eve@example.org")), &asks), "AUTH_VERIFIED_USER_REQUIRED");
@@ -292,15 +301,7 @@ fn a_device_of_the_operator_is_paired_at_once_and_every_other_waits() {
 #[test]
 fn what_a_proxys_users_may_hold_bounds_the_devices_that_come_through_it() {
     use crate::auth::registry::{Answer, Voucher, Wish};
-    let rules = ProxyRules {
-        networks: vec!["10.0.0.1/32".parse().unwrap()],
-        uids: vec![],
-        shows_certificate: false,
-        user_header: "x-forwarded-user".into(),
-        users: AllowedUsers::parse(&["ada@example.org".into()]).unwrap(),
-        scopes: [crate::model::Scope::Read].into_iter().collect(),
-    };
-    let stage = stage(Mode::TrustedProxy(rules), LocalTrust::Socket);
+    let stage = stage(reading_proxy(), LocalTrust::Socket);
     let asks = |auth| signed(params(CLI, &["operator.write", "operator.read"], auth), 3, "operator");
     let probe = asks(json!({}));
     let proven = device::verify(probe.device.as_ref().unwrap(), &probe, "nonce", 0).unwrap();
@@ -315,14 +316,7 @@ fn what_a_proxys_users_may_hold_bounds_the_devices_that_come_through_it() {
     };
     let Ok(Answer::Entered(entered)) = stage.keeper.registry.admit(&wish, Voucher::Operator) else { panic!() };
     let own = asks(json!({"deviceToken": entered.token.expose()}));
-    let via = |user: Option<&str>| Peer::Tcp {
-        address: "10.0.0.1:9".parse().unwrap(),
-        is_direct: false,
-        is_local: false,
-        local_uid: None,
-        has_origin: false,
-        via: Some(Proxied { client: "203.0.113.9".parse().unwrap(), user: user.map(ToOwned::to_owned) }),
-    };
+    let via = through_proxy;
     assert_eq!(stage.scopes(&remote("192.0.2.1"), &own).names().len(), 2, "not through the proxy");
     assert_eq!(stage.scopes(&via(None), &own).names(), ["operator.read"]);
     assert_eq!(stage.scopes(&via(Some("ada@example.org")), &own).names(), ["operator.read"]);
