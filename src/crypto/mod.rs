@@ -1,8 +1,12 @@
 //! Digests, signatures, text encodings of bytes: pure functions, no keys kept, no I/O.
 
 mod certificate;
+mod kdf;
+mod seal;
 
 pub(crate) use certificate::{fingerprint, parse_fingerprint, self_signed};
+pub(crate) use kdf::{Cost, degenerate, scrypt_key, subkey};
+pub(crate) use seal::{NONCE, SealingKey, TAG};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -32,6 +36,20 @@ pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 /// Whether two digests are the same, in constant time.
 pub(crate) fn same(a: &[u8; 32], b: &[u8]) -> bool {
     b.len() == a.len() && bool::from(a[..].ct_eq(b))
+}
+
+/// Reads hex of exactly so many bytes, in either case.
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    let digit = |at: usize| char::from(digits[at]).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = digit(2 * at)? << 4 | digit(2 * at + 1)?;
+    }
+    Some(bytes)
 }
 
 /// Lowercase hex.

@@ -66,6 +66,89 @@ pub(crate) fn read_private(path: &Path, at_most: u64) -> io::Result<Option<Vec<u
     Ok(Some(bytes))
 }
 
+/// Reads a file that holds a key: private, with one name, and nobody but us or root can put another in its place.
+///
+/// # Errors
+/// As `read_private`; and where it has a second name, or a folder above it can be written by others (sshd's StrictModes).
+pub(crate) fn read_key(path: &Path, at_most: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some(bytes) = read_private(path, at_most)? else { return Ok(None) };
+    let absolute = std::path::absolute(path)?;
+    if fs::symlink_metadata(&absolute)?.nlink() != 1 {
+        return Err(io::Error::other("it has more than one name (a hard link)"));
+    }
+    for folder in absolute.ancestors().skip(1) {
+        let meta = fs::metadata(folder)?;
+        if meta.uid() != 0 && meta.uid() != super::process::uid() {
+            return Err(io::Error::other(format!("{} belongs to uid {}", folder.display(), meta.uid())));
+        }
+        if meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
+            return Err(io::Error::other(format!("others can write to {}", folder.display())));
+        }
+    }
+    Ok(Some(bytes))
+}
+
+/// Reads a credential that the service manager put there: its owner is root or us, others cannot read it. Its mode may
+/// show a group, which is the mask of an access list that names us (systemd.exec(5), credentials).
+///
+/// # Errors
+/// Where it is a link, not a regular file, somebody else's, readable by all, or larger than `at_most` bytes.
+pub(crate) fn read_credential(path: &Path, at_most: u64) -> io::Result<Option<Vec<u8>>> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() || (meta.uid() != 0 && meta.uid() != super::process::uid()) || meta.mode() & 0o027 != 0 {
+        return Err(io::Error::other(
+            "it is no credential of a service manager: a file of root's or ours, 0440 or less",
+        ));
+    }
+    if meta.len() > at_most {
+        return Err(io::Error::other(format!("it has {} bytes, more than {at_most}", meta.len())));
+    }
+    let mut bytes = Vec::new();
+    file.take(at_most).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Opens a private file to be overwritten in place, making it with mode 0600; never through a link.
+pub(crate) fn open_for_overwriting(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW.bits() as i32;
+    let options =
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)?;
+    let meta = options.metadata()?;
+    if !meta.is_file() || meta.uid() != super::process::uid() {
+        return Err(io::Error::other("it is not a regular file of ours"));
+    }
+    Ok(options)
+}
+
+/// Removes a file whose content was plain: overwritten first, which helps where the file system writes in place.
+pub(crate) fn wipe(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let file = match open_existing_for_overwriting(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    file.write_all_at(&vec![0; length], 0)?;
+    file.sync_all()?;
+    fs::remove_file(path)
+}
+
+fn open_existing_for_overwriting(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
+}
+
+/// Brings a folder's list of names to the disk.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// Replaces a private file whole: written aside with mode 0600, synced, renamed, folder synced.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or_else(|| io::Error::other("it has no folder"))?;

@@ -5,6 +5,7 @@
 
 pub(crate) mod fs;
 pub(crate) mod host;
+pub(crate) mod memory;
 pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod terminal;
