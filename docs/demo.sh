@@ -25,7 +25,7 @@ done
 show() { printf '\n\033[1m$ vambrace exec --agent demo -- %s\033[0m\n' "${*@Q}"; "$vambrace" exec --agent demo -- "$@" || printf '(exit %s)\n' $?; }
 show sh -c 'echo "hello from $(id -un), $(uname -n), in $PWD"; echo kept > note; ls -l'
 echo; echo "The walls stop it from reading the gateway's own state:"
-show cat "$VAMBRACE_STATE_DIR/gateway-token"
+show cat "$VAMBRACE_STATE_DIR/state.sqlite"
 echo; echo "... and from reaching the network, even this gateway:"
 show bash -c "exec 3<>/dev/tcp/127.0.0.1/$port"
 printf '\n\033[1m$ vambrace journal list\033[0m\n'; "$vambrace" journal list

@@ -1,6 +1,6 @@
 //! Setup codes: a device that brings one is paired at once, once.
 //!
-//! A code has a public half, by which it is found, and 256 secret bits, of which only a digest is kept.
+//! A code has a public half, by which it is found, and 256 secret bits, of which only a keyed digest is kept.
 //! It lives ten minutes by a clock that cannot be set back, and dies of a few wrong guesses or of its use
 //! (attack classes PAI-11, PAI-16).
 
@@ -74,7 +74,7 @@ impl Registry {
         let secret = Secret::new(crypto::base64url(&[a, b].concat()));
         let record = InviteRecord {
             id: RequestId::from_random((self.parts.random)()),
-            digest: digest(secret.expose()),
+            digest: self.digest(secret.expose()),
             role: wanted.role,
             scopes: wanted.scopes,
             agent: wanted.agent.clone(),
@@ -119,7 +119,7 @@ impl Registry {
             invite.filter(|i| invites.is_usable(i, now, ticks)).cloned()
         });
         let Some(invite) = found else { return Ok(None) };
-        if !crypto::same(&invite.digest, &digest(secret)) || invite.role != wish.role {
+        if !crypto::same(&invite.digest, &self.digest(secret)) || invite.role != wish.role {
             let failed = InviteRecord { failures: invite.failures + 1, ..invite };
             self.parts.store.apply(&Changes::default().put(&failed))?;
             self.write(|state| state.invites.records.insert(failed.id.clone(), failed));
@@ -167,6 +167,11 @@ impl Registry {
 }
 
 impl Registry {
+    /// What is kept of a code: keyed, so that the store alone does not even let one try.
+    fn digest(&self, secret: &str) -> [u8; 32] {
+        crypto::hmac_sha256(self.key.expose(), &[b"vambrace setup code\0", secret.as_bytes()])
+    }
+
     fn maker_stands(&self, invite: &InviteRecord) -> bool {
         let Some(maker) = &invite.maker else { return true };
         let needed = match invite.role {
@@ -177,8 +182,4 @@ impl Registry {
         let held = device.as_deref().and_then(|d| live_token(d, Role::Operator)).map(|t| t.scopes);
         held.is_some_and(|held| needed.beyond(held).is_none())
     }
-}
-
-fn digest(secret: &str) -> [u8; 32] {
-    crypto::sha256(&[b"vambrace setup code\0", secret.as_bytes()])
 }

@@ -3,7 +3,6 @@
 use super::args::PlaceArgs;
 use super::render::{self, Fault};
 use crate::auth;
-use crate::client::Target;
 use crate::daemon;
 use crate::model::Secret;
 use crate::os;
@@ -18,19 +17,16 @@ pub(super) fn set(place: &PlaceArgs) -> Result<ExitCode, Fault> {
     let password = ask()?;
     let hash = auth::hash_password(password.expose())
         .map_err(|why| Fault::new(format!("this password cannot be taken: {why}")).hint("12 to 1024 bytes").code(2))?;
-    let target = place.target()?;
-    let running = match &target {
-        Target::Socket(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
-        Target::Remote(_) => true,
-    };
-    if running {
+    if place.has_gateway()? {
         place.call(&["operator.admin"], "password.set", Some(json!({"hash": hash})))?;
         render::line("the password is set; whoever came in by the old one was sent out");
         return Ok(ExitCode::SUCCESS);
     }
-    let state = place.places().state;
-    daemon::keep_password(&state, &hash).map_err(|e| {
-        Fault::new(e.to_string()).hint("run this as the user the gateway runs as, or while it runs, as an operator")
+    let (settings, places) = place.settings()?;
+    let state = places.state;
+    daemon::keep_password(&state, &settings.keys, &hash).map_err(|e| {
+        let hint = format!("{}; or start the gateway and run this as an operator", e.hint());
+        Fault::new(e.to_string()).hint(hint)
     })?;
     render::line(&format!("the password is set for the gateway of {}", state.display()));
     Ok(ExitCode::SUCCESS)
@@ -56,7 +52,7 @@ pub(super) fn ask_setup_code() -> Result<Secret<String>, Fault> {
 }
 
 /// Standard input to its end. One line ending is the pipe's, not the secret's.
-fn piped() -> std::io::Result<Secret<String>> {
+pub(super) fn piped() -> std::io::Result<Secret<String>> {
     let mut text = String::new();
     std::io::stdin().take(MOST).read_to_string(&mut text)?;
     let line = Secret::new(text);
@@ -64,7 +60,7 @@ fn piped() -> std::io::Result<Secret<String>> {
     Ok(Secret::new(secret.strip_suffix('\r').unwrap_or(secret).to_owned()))
 }
 
-fn prompt(text: &str) -> std::io::Result<Secret<String>> {
+pub(super) fn prompt(text: &str) -> std::io::Result<Secret<String>> {
     eprint!("{text}");
     std::io::stderr().flush()?;
     let line = os::terminal::read_hidden_line();

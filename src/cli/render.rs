@@ -44,8 +44,8 @@ impl From<ClientFault> for Fault {
             ClientFault::Unreachable { .. } => Some("is it running? `vambrace gateway` starts one".to_owned()),
             ClientFault::BadUrl(_) => Some("give wss://HOST[:PORT], or ws://HOST:PORT with a loopback host".into()),
             ClientFault::OtherCertificate { .. } => Some(
-                "somebody may be in between. If the gateway's operator changed it, remove its entry from \
-                 client/gateways.json in the state folder and pin the new one with --fingerprint"
+                "somebody may be in between. If the gateway's operator changed it, forget the old one with \
+                 `vambrace devices identity --forget` and pin the new one with --fingerprint"
                     .into(),
             ),
             ClientFault::Untrusted { .. } => {

@@ -1,7 +1,7 @@
 //! From places, file and flags to what the rooms take, and the word where each sandbox setting came from.
 
 use super::doors::{DoorReader, DoorSettings};
-use super::file::{AccessFile, AgentFile, ConfigFault, File, JournaldFile, Layer, NetworkFile};
+use super::file::{AccessFile, AgentFile, ConfigFault, File, JournaldFile, KeyFrom, Layer, NetworkFile, StoreFile};
 use super::places::Places;
 use super::units;
 use crate::journal::JournaldUse;
@@ -9,6 +9,7 @@ use crate::model::{AgentId, Limits, Network, ProfileName, SandboxProfile, Worksp
 use crate::os;
 use crate::policy::Policy;
 use crate::sandbox::{Protected, refused_name};
+use crate::store::{KeySettings, KeySource};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ pub(crate) struct Settings {
     pub(crate) doors: DoorSettings,
     pub(crate) runner_socket: Option<PathBuf>,
     pub(crate) journald: JournaldUse,
+    pub(crate) keys: KeySettings,
     pub(crate) profiles: Profiles,
     pub(crate) protected: Protected,
 }
@@ -112,17 +114,19 @@ pub(crate) fn compose(
             Some(JournaldFile::Required) => JournaldUse::Required,
             Some(JournaldFile::Off) => JournaldUse::Off,
         },
+        keys: reader.keys(&file.store, places)?,
         profiles: Profiles { workspaces: canonical(&places.workspaces), defaults, agents, named, agent_profiles },
-        protected: protected(places),
+        protected: protected(places, &file.store),
     })
 }
 
 /// What no sandbox may be shown: our own places as they really are.
-fn protected(places: &Places) -> Protected {
+fn protected(places: &Places, store: &StoreFile) -> Protected {
     let config_dir = places.config.parent().map(Path::to_owned).unwrap_or_default();
     // A file named on the command line may lie anywhere: then it alone is ours, not its folder.
     let config = if places.config_is_named { places.config.clone() } else { config_dir };
-    let own = [&places.state, &places.runtime, &config].map(|p| canonical(p)).to_vec();
+    let keys = [&store.key_file, &store.previous_key_file, &places.credentials].into_iter().flatten();
+    let own = [&places.state, &places.runtime, &config].into_iter().chain(keys).map(|p| canonical(p)).collect();
     Protected { own, home: std::env::var_os("HOME").map(|h| canonical(Path::new(&h))) }
 }
 
@@ -153,6 +157,28 @@ impl Reader<'_> {
             profile.workspace = Some(self.folder(&format!("agents.{name}.workspace"), workspace)?);
         }
         Ok(profile)
+    }
+
+    fn keys(&self, file: &StoreFile, places: &Places) -> Result<KeySettings, ConfigFault> {
+        for (key, path) in [("key_file", &file.key_file), ("previous_key_file", &file.previous_key_file)] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                return Err(self.fault(&format!("store.{key}"), format!("{} is not an absolute path", path.display())));
+            }
+        }
+        let wanted = file.key.map(|key| match key {
+            KeyFrom::SystemdCredential => KeySource::Credential,
+            KeyFrom::KeyFile => KeySource::KeyFile,
+            KeyFrom::Machine => KeySource::Machine,
+        });
+        if wanted == Some(KeySource::KeyFile) && file.key_file.is_none() {
+            return Err(self.fault("store.key", "\"key-file\" needs store.key_file"));
+        }
+        Ok(KeySettings {
+            wanted,
+            key_file: file.key_file.clone(),
+            previous_key_file: file.previous_key_file.clone(),
+            credentials: places.credentials.clone(),
+        })
     }
 
     fn folder(&self, key: &str, path: &Path) -> Result<PathBuf, ConfigFault> {

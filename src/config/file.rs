@@ -13,6 +13,7 @@ pub(crate) struct File {
     pub(crate) gateway: GatewayFile,
     pub(crate) runner: RunnerFile,
     pub(crate) journal: JournalFile,
+    pub(crate) store: StoreFile,
     pub(crate) defaults: DefaultsFile,
     /// Agents by name.
     pub(crate) agents: BTreeMap<String, AgentFile>,
@@ -150,6 +151,33 @@ pub(crate) struct RunnerFile {
     /// The socket of a runner that is its own service; without it the gateway starts one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) socket: Option<PathBuf>,
+}
+
+/// The key that the state is sealed with.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StoreFile {
+    /// Where the key comes from; without it the first there is of a credential, a key file and the machine itself.
+    /// A state that is sealed already opens with the key it was sealed with, until `vambrace secrets rotate-key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<KeyFrom>,
+    /// A file of 32 random bytes or 64 hex digits, mode 0600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The key file before this one, until `vambrace secrets rotate-key` has sealed everything with the new one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) previous_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KeyFrom {
+    /// `vambrace.key` among the credentials systemd gave the service.
+    SystemdCredential,
+    /// `key_file`.
+    KeyFile,
+    /// scrypt of the host's id and a random salt in the state folder.
+    Machine,
 }
 
 /// The journal.

@@ -22,6 +22,8 @@ pub(crate) struct Places {
     pub(crate) runtime: PathBuf,
     /// Where agents without a workspace of their own get one; beside the state, never in it.
     pub(crate) workspaces: PathBuf,
+    /// Where the service manager put credentials.
+    pub(crate) credentials: Option<PathBuf>,
 }
 
 impl Places {
@@ -58,7 +60,8 @@ impl Places {
             }
         };
         let workspaces = beside(&state);
-        Places { config, config_is_named: named_config.is_some(), state, runtime, workspaces }
+        let credentials = var("CREDENTIALS_DIRECTORY");
+        Places { config, config_is_named: named_config.is_some(), state, runtime, workspaces, credentials }
     }
 
     /// The socket for the command line.

@@ -17,6 +17,7 @@ use crate::journal::{Journal, JournalFault};
 use crate::model::{Secret, SystemClock};
 use crate::os;
 use crate::runner::{Client, Supply};
+use crate::secrets::Secrets;
 use crate::server::{DoorFault, Doors, Listen, Tls, Wider};
 use crate::store::{Name, Store, StoreFault};
 use std::io;
@@ -50,10 +51,8 @@ impl DaemonFault {
     /// What the reader can do about it.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            DaemonFault::Store(StoreFault::Taken(_)) => "stop the other gateway, or choose another --state-dir",
-            DaemonFault::Store(_) | DaemonFault::Journal(_) => {
-                "the state folder and all in it must belong to the user the gateway runs as"
-            }
+            DaemonFault::Store(fault) => fault.hint(),
+            DaemonFault::Journal(_) => "the state folder and all in it must belong to the user the gateway runs as",
             DaemonFault::Door(DoorFault::Tcp { .. }) => "choose another --port, or stop what listens there",
             DaemonFault::Door(DoorFault::NotSafe(_)) => {
                 "see gateway.bind, gateway.auth.mode and gateway.tls of the configuration"
@@ -91,8 +90,9 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot listen for signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot listen for signals"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(system("cannot listen for signals"))?;
-    let store = Arc::new(Store::open(&places.state)?);
-    let tls = tls::open(&settings, &store)?;
+    let store = Arc::new(Store::open(&places.state, &settings.keys)?);
+    let stored = Arc::clone(&store);
+    let tls = tls::open(&settings, places, &store)?;
     let runner = Client::supply(supply(&settings, places)?);
     make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
     let doors = Doors::open(listen(&settings, places, tls.clone())).await?;
@@ -103,7 +103,7 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(doors.serve(Arc::clone(&gateway.0), stopping));
     tokio::spawn(tick(Arc::clone(&gateway.0)));
-    tokio::spawn(sync(gateway.1.clone()));
+    tokio::spawn(sync(gateway.1.clone(), Arc::clone(&store)));
     tokio::spawn(keep_seen(Arc::clone(&gateway.0)));
     tokio::spawn(watch_runner(Arc::clone(&gateway.0), runner.clone()));
     // Ready means that commands run; without a runner the gateway still answers, and says so.
@@ -118,7 +118,7 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&settings, tls.as_ref(), &store),
+            _ = hangup.recv() => reload(&settings, places, tls.as_ref(), &stored),
         }
     }
     tracing::info!("stopping");
@@ -129,6 +129,7 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     let _ = timeout(GRACE, idle(&gateway.0)).await;
     gateway.0.keep_seen();
     gateway.0.write_farewell();
+    let _ = stored.sync();
     gateway.1.sync().map_err(system("cannot sync the journal"))
 }
 
@@ -156,9 +157,9 @@ fn listen(settings: &Settings, places: &Places, tls: Option<Tls>) -> Listen {
 }
 
 /// SIGHUP: the certificate is read again. What cannot be used changes nothing, and is said.
-fn reload(settings: &Settings, tls: Option<&Tls>, store: &Store) {
+fn reload(settings: &Settings, places: &Places, tls: Option<&Tls>, store: &Store) {
     let Some(tls) = tls else { return };
-    match tls::reload(settings, tls, store) {
+    match tls::reload(settings, places, tls, store) {
         Ok(()) => tracing::info!(fingerprint = tls.fingerprint(), "the certificate was read again"),
         Err(error) => tracing::error!(%error, "the certificate was not replaced"),
     }
@@ -202,7 +203,7 @@ fn open_gateway(
             clock: clock.clone(),
             random: os::host::random,
         },
-        Secret::new(tls::device_key(&store)?),
+        os::memory::Locked::new(tls::device_key(&store)?).map_err(system("cannot get memory for a key"))?,
     )?;
     let doors = &settings.doors;
     let key = os::host::random();
@@ -215,10 +216,11 @@ fn open_gateway(
     let gatekeeper = Gatekeeper::new(key, doors.mode.clone(), secret, local, Arc::new(registry), clock.clone());
     let fingerprint = tls.clone();
     let gateway = Gateway::open(Parts {
-        clock,
+        clock: clock.clone(),
         random: os::host::random,
         gatekeeper,
         token: Box::new(token),
+        secrets: Arc::new(Secrets::open(store, clock)?),
         identity,
         policy: settings.profiles.policy(),
         journal: journal.clone(),
@@ -263,9 +265,9 @@ fn identity(store: &Store) -> Result<KeyPair, StoreFault> {
         let seed = <&[u8; 32]>::try_from(seed.expose().as_slice());
         return seed.map(KeyPair::from_seed).map_err(|_| torn("gateway-identity"));
     }
-    let seed: [u8; 32] = os::host::random();
-    store.save(Name::GatewayIdentity, &seed)?;
-    Ok(KeyPair::from_seed(&seed))
+    let seed: Secret<[u8; 32]> = Secret::new(os::host::random());
+    store.save(Name::GatewayIdentity, seed.expose())?;
+    Ok(KeyPair::from_seed(seed.expose()))
 }
 
 /// A key of another length is damaged: a new one in its place would undo every pairing in silence.
@@ -309,15 +311,21 @@ async fn keep_seen(gateway: Arc<Gateway>) {
     }
 }
 
-/// Brings the journal to the disk about once a second, off the async threads.
-async fn sync(journal: Journal) {
+/// Brings the journal and the store's counter to the disk about once a second, off the async threads.
+async fn sync(journal: Journal, store: Arc<Store>) {
     let mut every = interval(Duration::from_secs(1));
     loop {
         every.tick().await;
-        let journal = journal.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || journal.sync()).await {
-            tracing::error!(%error, "the journal did not reach the disk");
-        }
+        let (journal, store) = (journal.clone(), Arc::clone(&store));
+        let _ = tokio::task::spawn_blocking(move || {
+            if let Err(error) = journal.sync() {
+                tracing::error!(%error, "the journal did not reach the disk");
+            }
+            if let Err(error) = store.sync() {
+                tracing::error!(%error, "the counter of the state did not reach the disk");
+            }
+        })
+        .await;
     }
 }
 

@@ -1,31 +1,39 @@
 //! The certificate: the operator's files, or one of our own in the store. Read at the start and on SIGHUP.
 
 use super::DaemonFault;
-use crate::config::{Settings, TlsSource};
+use crate::config::{Places, Settings, TlsSource};
 use crate::crypto;
+use crate::model::Secret;
 use crate::os;
 use crate::server::{Pem, Tls};
 use crate::store::{Name, Store, StoreFault};
 use std::path::Path;
 
 /// TLS as the settings want it; `None` where they want none.
-pub(super) fn open(settings: &Settings, store: &Store) -> Result<Option<Tls>, DaemonFault> {
+pub(super) fn open(settings: &Settings, places: &Places, store: &Store) -> Result<Option<Tls>, DaemonFault> {
     let Some(source) = &settings.doors.tls else { return Ok(None) };
     let client_ca = settings.doors.client_ca.as_deref().map(read).transpose()?;
-    let tls = Tls::new(&load(source, settings, store)?, client_ca.as_deref()).map_err(DaemonFault::Tls)?;
+    let tls = Tls::new(&load(source, settings, places, store)?, client_ca.as_deref()).map_err(DaemonFault::Tls)?;
     Ok(Some(tls))
 }
 
 /// Reads the operator's files again; a certificate of our own stays.
-pub(super) fn reload(settings: &Settings, tls: &Tls, store: &Store) -> Result<(), DaemonFault> {
+pub(super) fn reload(settings: &Settings, places: &Places, tls: &Tls, store: &Store) -> Result<(), DaemonFault> {
     let Some(source) = &settings.doors.tls else { return Ok(()) };
-    tls.replace(&load(source, settings, store)?).map_err(DaemonFault::Tls)
+    tls.replace(&load(source, settings, places, store)?).map_err(DaemonFault::Tls)
 }
 
-fn load(source: &TlsSource, settings: &Settings, store: &Store) -> Result<Pem, DaemonFault> {
+fn load(source: &TlsSource, settings: &Settings, places: &Places, store: &Store) -> Result<Pem, DaemonFault> {
     match source {
         TlsSource::Files { certificate, key } => Ok(Pem { certificate: read(certificate)?, key: read(key)?.into() }),
-        TlsSource::Own => own(settings, store),
+        TlsSource::Own => {
+            let pem = own(settings, store)?;
+            // For whoever is to trust it, `curl --cacert` for one. It is never read back.
+            let copy = places.state.join("tls-certificate.pem");
+            let written = os::fs::write_private(&copy, &pem.certificate);
+            written.map_err(|cause| StoreFault::Write { path: copy, cause })?;
+            Ok(pem)
+        }
     }
 }
 
@@ -58,11 +66,12 @@ fn own(settings: &Settings, store: &Store) -> Result<Pem, DaemonFault> {
 }
 
 /// The key that device tokens are derived with, made at the first start.
-pub(super) fn device_key(store: &Store) -> Result<[u8; 32], StoreFault> {
+pub(super) fn device_key(store: &Store) -> Result<Secret<[u8; 32]>, StoreFault> {
     if let Some(key) = store.load(Name::DeviceKey)? {
-        return <[u8; 32]>::try_from(key.expose().as_slice()).map_err(|_| super::torn("device-key"));
+        let key = <[u8; 32]>::try_from(key.expose().as_slice()).map(Secret::new);
+        return key.map_err(|_| super::torn("device-key"));
     }
-    let key: [u8; 32] = os::host::random();
-    store.save(Name::DeviceKey, &key)?;
+    let key = Secret::new(os::host::random());
+    store.save(Name::DeviceKey, key.expose())?;
     Ok(key)
 }

@@ -4,7 +4,7 @@ use crate::auth::{is_sound_hash, is_sound_token, new_token};
 use crate::gateway::TokenKeeper;
 use crate::model::Secret;
 use crate::os;
-use crate::store::{Name, Store, StoreFault};
+use crate::store::{KeySettings, Name, Store, StoreFault};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +75,6 @@ impl TokenKeeper for StoredToken {
 }
 
 /// Keeps the hash of a password where no gateway runs that could be asked to.
-pub(crate) fn keep_password(state: &Path, hash: &str) -> Result<(), StoreFault> {
-    Store::open(state)?.save(Name::GatewayPassword, hash.as_bytes())
+pub(crate) fn keep_password(state: &Path, keys: &KeySettings, hash: &str) -> Result<(), StoreFault> {
+    Store::open(state, keys)?.save(Name::GatewayPassword, hash.as_bytes())
 }

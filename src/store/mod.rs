@@ -1,26 +1,39 @@
-//! What the gateway keeps, in a state folder that is its own alone.
+//! What the gateway keeps, in a state folder that is its own alone: one SQLite file whose every value is sealed.
 //!
-//! A few secrets are files of mode 0600 replaced whole; everything there are many of is a row in one
-//! SQLite file. Both are readable by the gateway's own user; sealing them is the next thing built in
-//! this room, behind these same functions.
+//! `seal` is the format, `keys` says where the key comes from, `ledger` notices what was put back, `table` is the file,
+//! `plain` brings a store of before sealing over. What is read was sealed by us, for this place, and is the newest there
+//! was; anything else is a fault with its reason. There is no reader of plain values.
 
+mod backup;
+mod keys;
+mod ledger;
+mod plain;
 mod records;
+mod seal;
 mod table;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use backup::{BackupFault, LARGEST, Lock, Opener, Over, lock, one_time_keys, unlock};
+pub(crate) use keys::{KeySettings, KeySource};
 pub(crate) use records::{
     ApprovedVia, ClientFacts, DeviceRecord, InviteRecord, NodeRecord, NodeRequest, NonceRecord, PairingRequest, Record,
-    ReplayFloor, TokenRecord,
+    ReplayFloor, SecretRecord, TokenRecord,
 };
 pub(crate) use table::Changes;
 
-use crate::model::Secret;
+use crate::model::{Secret, SecretName};
+use crate::os;
 use crate::os::fs as private;
+use ledger::{Counter, Ledger};
+use seal::{Header, Seal};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use table::Tables;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use table::{Layout, Tables};
 
-/// The secrets that are files.
+/// The secrets there is one of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     /// The shared token.
@@ -34,10 +47,23 @@ pub(crate) enum Name {
     /// Our own certificate and its key, PEM.
     TlsCertificate,
     TlsKey,
+    /// The seed of the command line's own keys.
+    ClientSeed,
 }
 
 impl Name {
-    fn file(self) -> &'static str {
+    /// Those that were files before there was a sealed store.
+    const WERE_FILES: [Name; 6] = [
+        Name::GatewayToken,
+        Name::GatewayIdentity,
+        Name::GatewayPassword,
+        Name::DeviceKey,
+        Name::TlsCertificate,
+        Name::TlsKey,
+    ];
+
+    /// The key of its row.
+    fn as_str(self) -> &'static str {
         match self {
             Name::GatewayToken => "gateway-token",
             Name::GatewayIdentity => "gateway-identity",
@@ -45,11 +71,15 @@ impl Name {
             Name::DeviceKey => "device-key",
             Name::TlsCertificate => "tls-certificate.pem",
             Name::TlsKey => "tls-key.pem",
+            Name::ClientSeed => "client-seed",
         }
     }
 }
 
-/// The file of everything there are many of.
+/// The kind of their rows.
+const OWN: &str = "own";
+
+/// The file.
 const TABLES: &str = "state.sqlite";
 
 /// Why the state cannot be used.
@@ -63,55 +93,374 @@ pub(crate) enum StoreFault {
     Read { path: PathBuf, cause: io::Error },
     #[error("cannot write {path}: {cause}")]
     Write { path: PathBuf, cause: io::Error },
+    #[error("there is no key to open the state with (source: {key}): {why}")]
+    NoKey { key: KeySource, why: String },
+    #[error("the state does not open with its key (source: {key}): {why}")]
+    WrongKey { key: KeySource, why: &'static str },
+    #[error("the state is damaged, or was changed by somebody else: {what}")]
+    Damaged { what: String },
+    #[error("the state is an older copy: it stands at change {found}, but change {seen} was made")]
+    RolledBack { found: u64, seen: u64 },
+    #[error("the counter {path} is missing, so nobody can say whether the state is the newest")]
+    CounterMissing { path: PathBuf },
+    #[error("the records {path} are missing, but their counter is there")]
+    RecordsMissing { path: PathBuf },
+}
+
+impl StoreFault {
+    /// What the reader can do about it.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            StoreFault::Taken(_) => "stop the other gateway, or choose another --state-dir",
+            StoreFault::Folder { .. } | StoreFault::Read { .. } | StoreFault::Write { .. } => {
+                "the state folder and all in it must belong to the user the gateway runs as, on a disk with room that can \
+                 be written"
+            }
+            StoreFault::NoKey { key: KeySource::Machine, .. } => {
+                "put the file back if you have it; otherwise `vambrace restore` a backup into a new state folder"
+            }
+            StoreFault::NoKey { .. } => {
+                "give the key it was sealed with; it is 32 random bytes or 64 hex digits, in a file of mode 0600 with one \
+                 name that belongs to the gateway's user, in a folder that only this user or root can write to"
+            }
+            StoreFault::WrongKey { .. } => {
+                "a state folder opens only on its own machine, with its own salt or key; `vambrace restore` brings a \
+                 backup to another machine, and `previous_key_file` names the key before a rotation"
+            }
+            StoreFault::Damaged { .. } => "`vambrace restore --replace` a backup; nothing was changed now",
+            StoreFault::RolledBack { .. } | StoreFault::CounterMissing { .. } | StoreFault::RecordsMissing { .. } => {
+                "put all files of the state folder back from the same moment, or `vambrace restore --replace` a backup, \
+                 which says that the older state is meant"
+            }
+        }
+    }
 }
 
 /// An open state folder, ours until it is dropped.
 pub(crate) struct Store {
     folder: PathBuf,
-    tables: Tables,
+    settings: KeySettings,
+    inner: Mutex<Inner>,
     _lock: Option<File>,
 }
 
+struct Inner {
+    tables: Tables,
+    seal: Seal,
+    source: KeySource,
+    /// The changes we know of. Whoever changes the file behind our back meets this number.
+    generation: u64,
+    counter: Option<Counter>,
+}
+
+/// What `status` tells of the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyFacts {
+    pub(crate) source: KeySource,
+    /// The source a rotation would take.
+    pub(crate) best: KeySource,
+    /// Rotations, counted from 1.
+    pub(crate) epoch: u32,
+    /// Whether the kernel keeps the keys out of swap.
+    pub(crate) is_locked: bool,
+}
+
 impl Store {
-    /// Opens the folder, making it if need be, and keeps every other gateway out of it.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StoreFault> {
+    /// Opens the folder, making it if need be, and keeps every other gateway out of it. Takes about 0.1 s where the key
+    /// is the machine's.
+    ///
+    /// # Errors
+    /// Where the folder cannot be used, or is in use; where the key is missing or wrong; where a row was changed, moved,
+    /// removed, added or put back.
+    pub(crate) fn open(folder: &Path, settings: &KeySettings) -> Result<Self, StoreFault> {
+        let lock = Self::take(folder)?;
+        Self::open_locked(folder, settings, lock)
+    }
+
+    fn open_locked(folder: &Path, settings: &KeySettings, lock: File) -> Result<Self, StoreFault> {
+        let path = folder.join(TABLES);
+        let read = |cause| StoreFault::Read { path: path.clone(), cause };
+        let is_there = path.symlink_metadata().is_ok_and(|meta| meta.len() > 0);
+        if !is_there && Counter::is_in(folder) {
+            return Err(StoreFault::RecordsMissing { path });
+        }
+        // Made by us before SQLite sees it, so that it and its companions are ours alone from their first byte.
+        private::append_private(&path).map_err(read)?;
+        let (mut tables, layout) = Tables::open(&path).map_err(read)?;
+        if layout != Layout::Sealed {
+            if Counter::is_in(folder) {
+                // A counter is made with the first sealed row: what stands here now is not what it counted.
+                let what = format!("{} is an unsealed file where a sealed one was", path.display());
+                return Err(StoreFault::Damaged { what });
+            }
+            plain::seal(&mut tables, layout, folder, settings)?;
+        }
+        let inner = Inner::unlock(tables, folder, settings)?;
+        plain::clean(&inner.tables, folder)?;
+        Ok(Store { folder: folder.to_owned(), settings: settings.clone(), inner: Mutex::new(inner), _lock: Some(lock) })
+    }
+
+    /// The same for a store that many short-lived processes share: waits until the one before has let go of it.
+    pub(crate) fn open_waiting(folder: &Path, settings: &KeySettings) -> Result<Self, StoreFault> {
+        let fault = |cause| StoreFault::Folder { path: folder.to_owned(), cause };
+        private::private_dir(folder).map_err(fault)?;
+        let lock = private::lock_waiting(&folder.join("lock")).map_err(fault)?;
+        Self::open_locked(folder, settings, lock)
+    }
+
+    /// The folder and the lock on it.
+    fn take(folder: &Path) -> Result<File, StoreFault> {
         let fault = |cause| StoreFault::Folder { path: folder.to_owned(), cause };
         private::private_dir(folder).map_err(fault)?;
         let lock = private::lock(&folder.join("lock")).map_err(fault)?;
-        let lock = lock.ok_or_else(|| StoreFault::Taken(folder.to_owned()))?;
-        let path = folder.join(TABLES);
-        // Made by us before SQLite sees it, so that it and its companions are ours alone from their first byte.
-        private::append_private(&path).map_err(|cause| StoreFault::Read { path: path.clone(), cause })?;
-        let tables = Tables::open(&path).map_err(|cause| StoreFault::Read { path, cause })?;
-        Ok(Store { folder: folder.to_owned(), tables, _lock: Some(lock) })
+        lock.ok_or_else(|| StoreFault::Taken(folder.to_owned()))
     }
 
     /// A store for tests of other rooms, without files.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {
-        Store { folder: "/nonexistent".into(), tables: Tables::in_memory(), _lock: None }
+        let mut tables = Tables::in_memory();
+        let seal = Seal::new(os::host::random(), 1, Secret::new(os::host::random())).unwrap();
+        let begun = tables.begin().unwrap();
+        begun.lay_out().unwrap();
+        begun.keep_seal(b"", &seal.seal_ledger(Ledger::new().encode().expose())).unwrap();
+        begun.commit().unwrap();
+        let inner = Inner { tables, seal, source: KeySource::Machine, generation: 0, counter: None };
+        Store { folder: "/nonexistent".into(), settings: KeySettings::default(), inner: Mutex::new(inner), _lock: None }
     }
 
     /// Every record of a kind.
     pub(crate) fn all<R: Record>(&self) -> Result<Vec<R>, StoreFault> {
-        self.tables.all().map_err(|cause| StoreFault::Read { path: self.folder.join(TABLES), cause })
+        let inner = self.inner();
+        let rows = inner.tables.rows(Some(R::KIND)).map_err(|cause| self.unreadable(cause))?;
+        rows.iter().map(|row| table::read_record(&row.key, &inner.open_row(&row.kind, &row.key, &row.value)?)).collect()
     }
 
     /// Makes changes durable, all or none. Waits for the disk: not for an async thread.
     pub(crate) fn apply(&self, changes: &Changes) -> Result<(), StoreFault> {
-        self.tables.apply(changes).map_err(|cause| StoreFault::Write { path: self.folder.join(TABLES), cause })
+        self.inner().apply(changes, |cause| StoreFault::Write { path: self.folder.join(TABLES), cause })
     }
 
-    /// Reads a record; `None` where there is none.
+    /// Reads a secret; `None` where there is none.
     pub(crate) fn load(&self, name: Name) -> Result<Option<Secret<Vec<u8>>>, StoreFault> {
-        let path = self.folder.join(name.file());
-        let read = private::read_private(&path, 64 << 10);
-        read.map(|bytes| bytes.map(Secret::new)).map_err(|cause| StoreFault::Read { path, cause })
+        self.value(OWN, name.as_str())
     }
 
-    /// Replaces a record: afterwards it is the new one, or, on an error or a crash, still the old.
+    /// Replaces a secret: afterwards it is the new one, or, on an error or a crash, still the old.
     pub(crate) fn save(&self, name: Name, bytes: &[u8]) -> Result<(), StoreFault> {
-        let path = self.folder.join(name.file());
-        private::write_private(&path, bytes).map_err(|cause| StoreFault::Write { path, cause })
+        self.apply(&Changes::default().put_bytes(OWN, name.as_str().to_owned(), Secret::new(bytes.to_vec())))
     }
+
+    /// A secret's value; `None` where there is no such secret.
+    pub(crate) fn secret(&self, name: &SecretName) -> Result<Option<Secret<Vec<u8>>>, StoreFault> {
+        self.value(table::SECRET_VALUE, name)
+    }
+
+    fn value(&self, kind: &str, key: &str) -> Result<Option<Secret<Vec<u8>>>, StoreFault> {
+        let inner = self.inner();
+        let value = inner.tables.value(kind, key).map_err(|cause| self.unreadable(cause))?;
+        value.map(|value| inner.open_row(kind, key, &value)).transpose()
+    }
+
+    /// Where the key comes from, and how it is kept.
+    pub(crate) fn key_facts(&self) -> KeyFacts {
+        let inner = self.inner();
+        KeyFacts {
+            source: inner.source,
+            best: self.settings.best(),
+            epoch: inner.seal.epoch,
+            is_locked: inner.seal.is_locked(),
+        }
+    }
+
+    /// Seals everything anew under a new key, from the best source there is now. Whatever happens on the way, the state
+    /// opens afterwards, with the old key or with the new one, and not with both.
+    pub(crate) fn rotate(&self) -> Result<KeyFacts, StoreFault> {
+        self.inner().rotate(&self.folder, &self.settings)?;
+        Ok(self.key_facts())
+    }
+
+    /// Brings the counter to the disk, which `apply` does not wait for.
+    pub(crate) fn sync(&self) -> Result<(), StoreFault> {
+        let inner = self.inner();
+        let Some(counter) = &inner.counter else { return Ok(()) };
+        counter.sync().map_err(|cause| StoreFault::Write { path: counter.path().to_owned(), cause })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreadable(&self, cause: io::Error) -> StoreFault {
+        StoreFault::Read { path: self.folder.join(TABLES), cause }
+    }
+}
+
+/// Seals an empty file, or one whose rows were just taken out: a new store under a new key.
+fn found(
+    tables: &mut Tables,
+    folder: &Path,
+    settings: &KeySettings,
+    salt: &str,
+    rows: &[PlainRow],
+) -> Result<(), StoreFault> {
+    let wrapping = settings.fresh(folder, salt)?;
+    let write = |cause| StoreFault::Write { path: folder.join(TABLES), cause };
+    let seal = Seal::new(os::host::random(), 1, Secret::new(os::host::random())).map_err(write)?;
+    let mut ledger = Ledger::new();
+    let begun = tables.begin().map_err(write)?;
+    begun.lay_out().map_err(write)?;
+    begun.clear().map_err(write)?;
+    for row in rows {
+        begun.put(&seal, &mut ledger, &row.kind, &row.key, &row.value).map_err(write)?;
+    }
+    let header = header_of(&wrapping, &seal).encode(&wrapping.key, &seal);
+    begun.keep_seal(&header, &seal.seal_ledger(ledger.encode().expose())).map_err(write)?;
+    begun.commit().map_err(write)
+}
+
+/// A row before it is sealed.
+struct PlainRow {
+    kind: String,
+    key: String,
+    value: Secret<Vec<u8>>,
+}
+
+fn header_of(wrapping: &keys::Wrapping, seal: &Seal) -> Header {
+    Header {
+        source: wrapping.source,
+        cost: wrapping.cost,
+        has_host_id: wrapping.has_host_id,
+        store: seal.store,
+        epoch: seal.epoch,
+        key_id: wrapping.id,
+    }
+}
+
+impl Inner {
+    /// Opens a sealed file: its key, its ledger, every row, its counter.
+    fn unlock(tables: Tables, folder: &Path, settings: &KeySettings) -> Result<Self, StoreFault> {
+        let path = folder.join(TABLES);
+        let read = |cause| StoreFault::Read { path: path.clone(), cause };
+        let damaged = |what: &str| StoreFault::Damaged { what: format!("{what} of {}", path.display()) };
+        let bytes = tables.header().map_err(read)?.ok_or_else(|| damaged("the header"))?;
+        let header = Header::decode(&bytes).ok_or_else(|| damaged("the header"))?;
+        let wrapping = settings.find(&header, folder)?;
+        let data = Header::unwrap(&bytes, &wrapping.key).ok_or(StoreFault::WrongKey {
+            key: header.source,
+            why: match header.source {
+                KeySource::Machine => "this is not the machine it was sealed on, or the header was changed",
+                _ => "the header was changed",
+            },
+        })?;
+        // A rotation that was killed is brought to its end before anything else.
+        tables.settle().map_err(read)?;
+        finish_rotation(folder, &wrapping)?;
+        let seal = Seal::new(header.store, header.epoch, data).map_err(read)?;
+        let ledger = seal.open_ledger(&tables.ledger().map_err(read)?).and_then(|content| Ledger::decode(&content));
+        let ledger = ledger.ok_or_else(|| damaged("the ledger"))?;
+        let mut inner = Inner { tables, seal, source: header.source, generation: ledger.generation, counter: None };
+        inner.verify(&ledger, &path)?;
+        inner.counter = Some(Counter::open(folder, &header.store, &ledger)?);
+        Ok(inner)
+    }
+
+    /// Opens every row, and compares them all with the ledger.
+    fn verify(&self, ledger: &Ledger, path: &Path) -> Result<(), StoreFault> {
+        let mut found = Ledger::new();
+        let read = |cause| StoreFault::Read { path: path.to_owned(), cause };
+        for row in self.tables.rows(None).map_err(read)? {
+            self.open_row(&row.kind, &row.key, &row.value)?;
+            found.add(&self.seal.row_digest(&row.kind, &row.key, &row.value));
+        }
+        if ledger.has_rows_of(&found) {
+            return Ok(());
+        }
+        let what = format!(
+            "the rows of {} are not those of its ledger: one was put back, removed or added ({} rows, {} counted)",
+            path.display(),
+            found.rows,
+            ledger.rows
+        );
+        Err(StoreFault::Damaged { what })
+    }
+
+    fn open_row(&self, kind: &str, key: &str, value: &[u8]) -> Result<Secret<Vec<u8>>, StoreFault> {
+        self.seal.open_row(kind, key, value).ok_or_else(|| StoreFault::Damaged {
+            what: format!("the {kind} record {key} does not open: it was changed, or belongs elsewhere"),
+        })
+    }
+
+    fn apply(&mut self, changes: &Changes, write: impl Fn(io::Error) -> StoreFault) -> Result<(), StoreFault> {
+        let begun = self.tables.begin().map_err(&write)?;
+        let ledger = self.seal.open_ledger(&begun.ledger().map_err(&write)?);
+        let ledger = ledger.and_then(|content| Ledger::decode(&content)).filter(|l| l.generation == self.generation);
+        let mut ledger = ledger.ok_or_else(|| StoreFault::Damaged {
+            what: "the file was replaced while it was in use; nothing is written to it any more".into(),
+        })?;
+        begun.apply(&self.seal, &mut ledger, changes).map_err(&write)?;
+        ledger.generation += 1;
+        begun.keep_ledger(&self.seal.seal_ledger(ledger.encode().expose())).map_err(&write)?;
+        begun.commit().map_err(&write)?;
+        self.count(&ledger);
+        Ok(())
+    }
+
+    /// Takes over what was committed. The change stands: a counter that could not follow is said and made good by the next.
+    fn count(&mut self, ledger: &Ledger) {
+        self.generation = ledger.generation;
+        if let Some(counter) = &self.counter
+            && let Err(error) = counter.write(ledger.generation)
+        {
+            tracing::error!(%error, path = %counter.path().display(), "the counter did not follow a change");
+        }
+    }
+
+    fn rotate(&mut self, folder: &Path, settings: &KeySettings) -> Result<(), StoreFault> {
+        let write = |cause| StoreFault::Write { path: folder.join(TABLES), cause };
+        let rows = self.tables.rows(None).map_err(write)?;
+        let rows: Vec<PlainRow> = rows
+            .into_iter()
+            .map(|row| {
+                let value = self.open_row(&row.kind, &row.key, &row.value)?;
+                Ok(PlainRow { kind: row.kind, key: row.key, value })
+            })
+            .collect::<Result<_, StoreFault>>()?;
+        let wrapping = settings.fresh(folder, keys::NEXT_SALT)?;
+        let seal = Seal::new(self.seal.store, self.seal.epoch + 1, Secret::new(os::host::random())).map_err(write)?;
+        let begun = self.tables.begin().map_err(write)?;
+        let ledger = self.seal.open_ledger(&begun.ledger().map_err(write)?);
+        let mut ledger = ledger
+            .and_then(|content| Ledger::decode(&content))
+            .ok_or_else(|| StoreFault::Damaged { what: "the ledger does not open".into() })?;
+        begun.clear().map_err(write)?;
+        (ledger.rows, ledger.sum) = (0, [0; 32]);
+        for row in &rows {
+            begun.put(&seal, &mut ledger, &row.kind, &row.key, &row.value).map_err(write)?;
+        }
+        ledger.generation += 1;
+        let header = header_of(&wrapping, &seal).encode(&wrapping.key, &seal);
+        begun.keep_seal(&header, &seal.seal_ledger(ledger.encode().expose())).map_err(write)?;
+        begun.commit().map_err(write)?;
+        (self.seal, self.source) = (seal, wrapping.source);
+        self.count(&ledger);
+        // What the old key opens goes now; a kill before the end is made good at the next start.
+        self.tables.settle().map_err(write)?;
+        finish_rotation(folder, &wrapping)
+    }
+}
+
+/// Leaves the salt in force and no other.
+fn finish_rotation(folder: &Path, wrapping: &keys::Wrapping) -> Result<(), StoreFault> {
+    let (salt, next) = (folder.join(keys::SALT), folder.join(keys::NEXT_SALT));
+    let write = |cause| StoreFault::Write { path: salt.clone(), cause };
+    if wrapping.source != KeySource::Machine {
+        return [&salt, &next].into_iter().try_for_each(|path| private::wipe(path)).map_err(write);
+    }
+    let Some(bytes) = private::read_private(&next, 64).map_err(write)? else { return Ok(()) };
+    if !keys::is_salt_of(&bytes, wrapping) {
+        return private::wipe(&next).map_err(write);
+    }
+    private::wipe(&salt).map_err(write)?;
+    std::fs::rename(&next, &salt).and_then(|()| private::sync_folder(folder)).map_err(write)
 }

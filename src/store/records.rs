@@ -3,9 +3,10 @@
 //! Knows nothing of what they are for. A field that is added later gets a default, so that a record
 //! written before is still read; a field that is not known means a newer program wrote it, and is an error.
 
-use crate::model::{AgentId, DeviceId, RequestId, Role, Scope, ScopeSet, UnixMillis};
+use crate::model::{AgentId, DeviceId, RequestId, Role, Scope, ScopeSet, SecretName, UnixMillis};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeSet;
 
 /// A kind of record: its table, and the key of each row.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -238,6 +239,29 @@ impl Record for ReplayFloor {
     }
 }
 
+/// A secret of agents; its value is a row of its own, which no parser ever sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretRecord {
+    #[serde(with = "secret_name")]
+    pub(crate) name: SecretName,
+    /// Who may use it.
+    #[serde(with = "agents")]
+    pub(crate) agents: BTreeSet<AgentId>,
+    pub(crate) created: UnixMillis,
+    pub(crate) updated: UnixMillis,
+    /// Who set it last: `device:…`, `uid:…`.
+    pub(crate) updated_by: String,
+}
+
+impl Record for SecretRecord {
+    const KIND: &'static str = "secret";
+
+    fn key(&self) -> String {
+        self.name.to_string()
+    }
+}
+
 /// Nouns of the house as text, and nothing else as one of them.
 macro_rules! as_text {
     ($name:ident, $noun:ty, $show:expr, $read:expr) => {
@@ -275,3 +299,10 @@ as_text!(agent, Option<AgentId>, |agent: &Option<AgentId>| agent.as_ref().map(To
     None => Some(None),
     Some(text) => AgentId::parse(&text).ok().map(Some),
 });
+as_text!(secret_name, SecretName, |name: &SecretName| name.to_string(), |text: String| SecretName::parse(&text).ok());
+as_text!(
+    agents,
+    BTreeSet<AgentId>,
+    |agents: &BTreeSet<AgentId>| agents.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    |names: Vec<String>| -> Option<BTreeSet<AgentId>> { names.iter().map(|name| AgentId::parse(name).ok()).collect() }
+);

@@ -19,7 +19,7 @@ fn the_gateways_own_state_cannot_be_seen_and_the_workspace_can() {
         let state = world.state();
         world.sh("echo mine > file").exits(0);
         assert_eq!(world.exec(&["cat", "/workspace/file"]).exits(0), "mine\n");
-        for path in [state.join("gateway-token"), state.join("gateway-identity"), state.join("journal"), state] {
+        for path in [state.join("state.sqlite"), state.join("salt"), state.join("journal"), state] {
             let ran = world.exec(&["ls", "-la", path.to_str().unwrap()]);
             assert!(ran.code != 0 && ran.stderr.contains("No such file"), "{ran:?}");
         }

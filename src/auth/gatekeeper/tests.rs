@@ -30,7 +30,8 @@ fn stage(mode: Mode, trust: LocalTrust) -> Stage {
         clock: clock.clone(),
         random: crate::os::host::random,
     };
-    let registry = Arc::new(Registry::open(parts, Secret::new([7; 32])).unwrap());
+    let registry =
+        Arc::new(Registry::open(parts, crate::os::memory::Locked::new(Secret::new([7; 32])).unwrap()).unwrap());
     let key = [1; 32];
     let secret = (mode == Mode::Token).then(|| Gatekeeper::token_digest(&key, &Secret::new(RIGHT.to_owned())));
     let keeper = Gatekeeper::new(key, mode, secret, (trust, vec![0, OPERATOR]), registry, clock.clone());

@@ -18,6 +18,7 @@ use super::nodes::Nodes;
 use super::signed::Replay;
 use crate::journal::{Journal, JournalFault};
 use crate::model::{AgentId, Clock, DeviceId, RequestId, Role, Scope, ScopeSet, Secret, UnixMillis};
+use crate::os::memory::Locked;
 use crate::store::{
     ApprovedVia, Changes, ClientFacts, DeviceRecord, InviteRecord, NodeRecord, NodeRequest, PairingRequest, Store,
     StoreFault, TokenRecord,
@@ -88,7 +89,7 @@ type Follower = Box<dyn Fn(&Notice) + Send + Sync>;
 /// The registry of one gateway.
 pub(crate) struct Registry {
     pub(in crate::auth) parts: RegistryParts,
-    key: Secret<[u8; 32]>,
+    pub(in crate::auth) key: Locked<Secret<[u8; 32]>>,
     writing: Mutex<()>,
     state: RwLock<State>,
     seen: Mutex<HashMap<DeviceId, (UnixMillis, String)>>,
@@ -117,7 +118,7 @@ impl Registry {
     ///
     /// # Errors
     /// Where a record cannot be read: nobody is let in on half a list.
-    pub(crate) fn open(parts: RegistryParts, key: Secret<[u8; 32]>) -> Result<Self, StoreFault> {
+    pub(crate) fn open(parts: RegistryParts, key: Locked<Secret<[u8; 32]>>) -> Result<Self, StoreFault> {
         let store = &parts.store;
         let state = State {
             devices: store.all::<DeviceRecord>()?.into_iter().map(|d| (d.id.clone(), Arc::new(d))).collect(),

@@ -33,7 +33,7 @@ fn open(store: &Arc<Store>, journal: &Journal, clock: &Arc<Held>) -> Registry {
         clock: clock.clone(),
         random: crate::os::host::random,
     };
-    Registry::open(parts, Secret::new([7; 32])).unwrap()
+    Registry::open(parts, crate::os::memory::Locked::new(Secret::new([7; 32])).unwrap()).unwrap()
 }
 
 fn scopes(list: &[Scope]) -> ScopeSet {
