@@ -18,10 +18,11 @@ mod journal;
 mod policy;
 mod store;
 
-// Floor 3, hands: who knocks, the walls, a voice to speak to a gateway.
+// Floor 3, hands: who knocks, the walls, the secrets of agents, a voice to speak to a gateway.
 mod auth;
 mod client;
 mod sandbox;
+mod secrets;
 
 // Floor 4, runner: the other process.
 mod runner;

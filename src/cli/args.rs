@@ -71,6 +71,13 @@ pub(super) enum Command {
     /// Say what paired nodes may offer
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Keep secrets for agents, and the key that everything is sealed with
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+    /// Write the whole state to one sealed file (age format) that opens on another machine
+    Backup(BackupArgs),
+    /// Make a state folder out of a backup, sealed under this machine's key; the gateway must not run
+    Restore(RestoreArgs),
     /// Read the journal and check its chain
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -238,6 +245,88 @@ pub(super) enum TokenCommand {
     Show(Output),
     /// Replace the token; the old one opens nothing any more, and its connections are closed
     Rotate(Output),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretsCommand {
+    /// Keep a secret, its value from a prompt or standard input
+    Set(SecretsSetArgs),
+    /// Show names and who may use them; never a value
+    List(Output),
+    /// Forget a secret and every grant of it
+    Remove {
+        /// The secret
+        name: String,
+    },
+    /// Keep all secrets of a file, or of standard input
+    Import(SecretsImportArgs),
+    /// Seal everything anew under a new key, from the best source there is; works with and without a running gateway
+    RotateKey(Output),
+}
+
+/// Who may use a secret.
+#[derive(Debug, Args)]
+pub(super) struct GrantArgs {
+    /// Agent that may use it; may be given again. Without it a new secret is nobody's, and an old one's grants stay
+    #[arg(long, value_name = "AGENT")]
+    pub(super) agent: Vec<String>,
+    /// No agent may use it
+    #[arg(long, conflicts_with = "agent")]
+    pub(super) no_agent: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SecretsSetArgs {
+    /// Its name: A-Z, 0-9 and '_'
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) grant: GrantArgs,
+    /// Change who may use it and leave the value as it is
+    #[arg(long)]
+    pub(super) keep_value: bool,
+    /// Keep every byte of standard input, also a line's end
+    #[arg(long)]
+    pub(super) exact: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SecretsImportArgs {
+    /// File to read; without it, or with '-', standard input
+    pub(super) file: Option<PathBuf>,
+    /// What it is
+    #[arg(long, value_enum, default_value = "env")]
+    pub(super) format: ImportFormat,
+    #[command(flatten)]
+    pub(super) grant: GrantArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum ImportFormat {
+    /// Lines NAME=VALUE
+    Env,
+    /// One object of names and texts
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BackupArgs {
+    /// File to write, which must not be there; '-' is standard output
+    pub(super) file: PathBuf,
+    /// Seal it for this age recipient instead of a passphrase from a prompt or standard input
+    #[arg(long, value_name = "AGE1…")]
+    pub(super) recipient: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// The backup
+    pub(super) file: PathBuf,
+    /// File with the age identity that opens it, instead of a passphrase from a prompt or standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) identity: Option<PathBuf>,
+    /// Put it in the place of the state that is there, which is lost
+    #[arg(long)]
+    pub(super) replace: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -437,6 +526,9 @@ pub(super) struct IdentityArgs {
     /// Also print the key that signs HTTP requests to it; it is a secret
     #[arg(long)]
     pub(super) signing_key: bool,
+    /// Forget what that gateway gave us: its certificate and our token; it is then a stranger
+    #[arg(long, conflicts_with = "signing_key")]
+    pub(super) forget: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

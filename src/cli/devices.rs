@@ -1,6 +1,6 @@
 //! `devices` and `node`: who is paired, who waits, what nodes may offer; and pairing ourselves with a gateway.
 
-use super::args::{DevicesCommand, InviteArgs, NodeCommand, Output, PlaceArgs, RoleArg};
+use super::args::{DevicesCommand, IdentityArgs, InviteArgs, NodeCommand, Output, PlaceArgs, RoleArg};
 use super::gateway::runtime;
 use super::render::{self, Fault, one_line, table};
 use crate::auth;
@@ -75,7 +75,7 @@ pub(super) fn run(place: &PlaceArgs, command: DevicesCommand) -> Result<ExitCode
         }
         DevicesCommand::Invite(args) => invite(place, &args),
         DevicesCommand::Join => join(place),
-        DevicesCommand::Identity(args) => identity(place, args.signing_key, args.json),
+        DevicesCommand::Identity(args) => identity(place, &args),
     }
 }
 
@@ -200,7 +200,7 @@ fn join(place: &PlaceArgs) -> Result<ExitCode, Fault> {
 }
 
 /// Who we are to the gateway of `--url`, and the key that signs HTTP requests to it.
-fn identity(place: &PlaceArgs, signing_key: bool, as_json: bool) -> Result<ExitCode, Fault> {
+fn identity(place: &PlaceArgs, args: &IdentityArgs) -> Result<ExitCode, Fault> {
     let Target::Remote(remote) = place.target()? else {
         return Err(Fault::new("this command line is another device to every gateway")
             .hint("say which with --url")
@@ -208,18 +208,21 @@ fn identity(place: &PlaceArgs, signing_key: bool, as_json: bool) -> Result<ExitC
     };
     let keyring = place.keyring();
     let fault = |e: std::io::Error| Fault::new(format!("our own identity cannot be used: {e}"));
+    if args.forget {
+        keyring.forget(&remote.name()).map_err(fault)?;
+    }
     let key = keyring.identity(&remote.name()).map_err(fault)?;
     let mut facts = json!({
         "gateway": remote.name(), "deviceId": client::device_id(&key), "publicKey": crypto::base64url(&key.public()),
     });
-    if signing_key {
+    if args.signing_key {
         let token = keyring.known(&remote.name()).map_err(fault)?.device_token.map(Secret::new).ok_or_else(|| {
             Fault::new(format!("this command line is not paired with {}", remote.name()))
                 .hint("pair it: `vambrace devices join`, or any command with --url and an operator's approval")
         })?;
         facts["signingKey"] = json!(crypto::hex(auth::signing_key(token.expose()).expose()));
     }
-    if as_json {
+    if args.json {
         render::json(&facts);
     } else {
         let rows = ["gateway", "deviceId", "publicKey", "signingKey"]

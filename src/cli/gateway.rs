@@ -57,6 +57,14 @@ impl PlaceArgs {
         Ok(Target::Socket(if named || own.exists() || !system.exists() { own } else { system }))
     }
 
+    /// Whether there is a gateway to ask; without one, what is in its state folder can be worked on here.
+    pub(super) fn has_gateway(&self) -> Result<bool, Fault> {
+        Ok(match self.target()? {
+            Target::Socket(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
+            Target::Remote(_) => true,
+        })
+    }
+
     /// Who we are to gateways beyond the unix socket.
     pub(super) fn keyring(&self) -> Keyring {
         Keyring::at(&self.places().state.join("client"))
@@ -152,6 +160,7 @@ pub(super) fn status(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault
         ("up", format!("{} s", status["uptimeMs"].as_u64().unwrap_or(0) / 1000)),
         ("running", text(&status["runs"])),
         ("connections", text(&status["connections"])),
+        ("key", key_line(&status["state"]["key"])),
         ("journald", if status["journal"]["journald"] == true { "yes" } else { "no" }.to_owned()),
         ("memory", format!("{megabytes:.1} MiB")),
         ("state", text(&status["stateDir"])),
@@ -159,6 +168,19 @@ pub(super) fn status(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault
     ];
     render::line(&table(&rows.map(|(name, value)| vec![name.to_owned(), render::one_line(&value)])));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the key of the state comes from, and what could be better about it.
+fn key_line(key: &Value) -> String {
+    let (source, best) = (key["source"].as_str().unwrap_or("-"), key["best"].as_str().unwrap_or("-"));
+    let mut line = format!("{source}, rotation {}", key["epoch"]);
+    if source != best {
+        line.push_str(&format!("; {best} is there as well: `vambrace secrets rotate-key` moves to it"));
+    }
+    if key["lockedInMemory"] == false {
+        line.push_str("; not locked in memory (LimitMEMLOCK)");
+    }
+    line
 }
 
 pub(super) fn health(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {

@@ -1,6 +1,7 @@
 //! The bell: arguments, rendering, exit codes. The only room that prints.
 
 mod args;
+mod backup;
 mod devices;
 mod exec;
 mod gateway;
@@ -9,6 +10,7 @@ mod pages;
 mod password;
 mod render;
 mod sandbox;
+mod secrets;
 
 use args::{Cli, Command, ConfigCommand, PasswordCommand, TokenCommand};
 use clap::Parser;
@@ -40,6 +42,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Password(PasswordCommand::Set) => password::set(&places),
         Command::Devices(command) => devices::run(&places, command),
         Command::Node(command) => devices::node(&places, command),
+        Command::Secrets(command) => secrets::run(&places, command),
+        Command::Backup(args) => backup::backup(&places, &args),
+        Command::Restore(args) => backup::restore(&places, &args),
         Command::Journal(command) => journal::run(&places, command),
         Command::Config(ConfigCommand::Check(args)) => gateway::config_check(&places, &args),
         Command::Config(ConfigCommand::Show(args)) => gateway::config_show(&places, &args),

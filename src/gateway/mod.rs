@@ -22,6 +22,7 @@ use crate::journal::{Entry, Event, Journal, JournalFault, Record};
 use crate::model::{Clock, ConnId, RunId, Secret, UnixMillis};
 use crate::policy::Policy;
 use crate::runner::{Client, Remote};
+use crate::secrets::Secrets;
 use crate::wire::{Close, close};
 use hub::Hub;
 use std::collections::HashMap;
@@ -45,6 +46,7 @@ pub(crate) struct Parts {
     pub(crate) random: fn() -> [u8; 16],
     pub(crate) gatekeeper: Gatekeeper,
     pub(crate) token: Box<dyn TokenKeeper>,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) identity: KeyPair,
     pub(crate) policy: Policy,
     pub(crate) journal: Journal,

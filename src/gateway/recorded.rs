@@ -3,7 +3,7 @@
 use super::{Gateway, methods};
 use crate::auth::Session;
 use crate::journal::{Event, JournalFault, Receipt, Record};
-use crate::model::{Action, ExecRequest, NodeAction, PairingAction, RunId, SandboxProfile};
+use crate::model::{Action, ExecRequest, NodeAction, PairingAction, RunId, SandboxProfile, SecretsAction};
 use crate::policy::{Denial, MissingScope, Permit, Permitted, Why};
 
 /// What may now be done. What changes or runs something carries the receipt of its record.
@@ -20,6 +20,7 @@ pub(super) enum Recorded {
     PasswordSet(String, Receipt),
     Pairing(PairingAction, Receipt),
     Nodes(NodeAction, Receipt),
+    Secrets(SecretsAction, Receipt),
     /// Reading and the steering of runs that are recorded themselves.
     Plain(Action),
 }
@@ -64,6 +65,17 @@ impl Recorded {
             Permitted::Plain(Action::Nodes(action)) if !action.reads() => {
                 let record = by(methods::node_event(&action)).about(&methods::node_target(&action));
                 Ok(Recorded::Nodes(action, journal.append(record)?))
+            }
+            Permitted::Plain(Action::Secrets(action)) if let Some(event) = methods::secrets_event(&action) => {
+                let mut record = by(event);
+                record.target = action.target().map(ToOwned::to_owned);
+                record.agents = match &action {
+                    SecretsAction::Set { agents: Some(agents), .. } | SecretsAction::Grant { agents, .. } => {
+                        Some(agents.iter().map(|agent| &**agent).collect::<Vec<_>>().join(" "))
+                    }
+                    _ => None,
+                };
+                Ok(Recorded::Secrets(action, journal.append(record)?))
             }
             Permitted::Plain(action) => Ok(Recorded::Plain(action)),
         }

@@ -59,6 +59,7 @@ fn datagram(entry: &Entry) -> Vec<u8> {
     put("VAMBRACE_DEVICE", record.device.as_deref());
     put("VAMBRACE_PRINCIPAL", record.principal.as_deref());
     put("VAMBRACE_TARGET", record.target.as_deref());
+    put("VAMBRACE_AGENTS", record.agents.as_deref());
     put("VAMBRACE_SCOPES", record.scopes.as_deref());
     put("VAMBRACE_RUN", record.run.as_deref());
     put("VAMBRACE_COMMAND", command.as_deref());

@@ -47,6 +47,12 @@ events! {
     NodeRejected = "node.rejected", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a52", 5;
     NodeRemoved = "node.removed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a53", 5;
     NodeRenamed = "node.renamed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a54", 5;
+    SecretSet = "secret.set", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a70", 5;
+    SecretGranted = "secret.granted", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a71", 5;
+    SecretRemoved = "secret.removed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a72", 5;
+    KeyRotated = "key.rotated", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a73", 5;
+    StateBackedUp = "state.backed-up", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a74", 5;
+    StateRestored = "state.restored", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a75", 4;
     ChangeRefused = "change.refused", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a60", 4;
     ExecPermitted = "exec.permitted", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a30", 5;
     ExecDenied = "exec.denied", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a31", 4;
@@ -74,6 +80,9 @@ pub(crate) struct Record {
     pub(crate) scopes: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<String>,
+    /// Whom a secret is granted to from now on, separated by spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agents: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) session: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! Everything a client may ask for, as one closed enum. What is not here cannot be asked.
 
-use super::{ExecRequest, NodeAction, PairingAction, RunId};
+use super::{ExecRequest, NodeAction, PairingAction, RunId, SecretsAction};
 
 /// What a running command is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,7 @@ pub(crate) enum Action {
     },
     Pairing(PairingAction),
     Nodes(NodeAction),
+    Secrets(SecretsAction),
     JournalList(JournalQuery),
     JournalVerify,
 }
@@ -66,6 +67,7 @@ impl Action {
             Action::PasswordSet { .. } => "password.set",
             Action::Pairing(action) => action.method(),
             Action::Nodes(action) => action.method(),
+            Action::Secrets(action) => action.method(),
             Action::JournalList(_) => "journal.list",
             Action::JournalVerify => "journal.verify",
         }

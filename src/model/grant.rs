@@ -1,6 +1,6 @@
 //! Secrets of agents: their names, who may use them, and how a run gets them. Values are not here.
 
-use super::AgentId;
+use super::{AgentId, Secret};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -84,6 +84,55 @@ impl Grants {
 impl FromIterator<(SecretName, BTreeSet<AgentId>)> for Grants {
     fn from_iter<T: IntoIterator<Item = (SecretName, BTreeSet<AgentId>)>>(grants: T) -> Self {
         Grants(grants.into_iter().collect())
+    }
+}
+
+/// Something asked about secrets, or about the key that everything is sealed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretsAction {
+    List,
+    /// A new secret, or a new value for one; who may use it stays as it is where no agents are named.
+    Set {
+        name: SecretName,
+        value: Secret<Vec<u8>>,
+        agents: Option<BTreeSet<AgentId>>,
+    },
+    /// Who may use it from now on.
+    Grant {
+        name: SecretName,
+        agents: BTreeSet<AgentId>,
+    },
+    Remove {
+        name: SecretName,
+    },
+    RotateKey,
+    /// Everything that is kept, sealed to this recipient.
+    Backup {
+        recipient: String,
+    },
+}
+
+impl SecretsAction {
+    /// The name of the method that asks for it.
+    pub(crate) fn method(&self) -> &'static str {
+        match self {
+            SecretsAction::List => "secrets.store.list",
+            SecretsAction::Set { .. } => "secrets.store.set",
+            SecretsAction::Grant { .. } => "secrets.store.grant",
+            SecretsAction::Remove { .. } => "secrets.store.delete",
+            SecretsAction::RotateKey => "secrets.key.rotate",
+            SecretsAction::Backup { .. } => "state.backup",
+        }
+    }
+
+    /// What it is about, for the record.
+    pub(crate) fn target(&self) -> Option<&str> {
+        match self {
+            SecretsAction::Set { name, .. } | SecretsAction::Grant { name, .. } | SecretsAction::Remove { name } => {
+                Some(name)
+            }
+            SecretsAction::List | SecretsAction::RotateKey | SecretsAction::Backup { .. } => None,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One table: which scope an action needs. A principal without it does not get as far as a rule.
 
-use crate::model::{Action, Principal, Role, Scope};
+use crate::model::{Action, Principal, Role, Scope, SecretsAction};
 
 /// An action whose principal may ask for it. Made by `scope` alone.
 #[derive(Debug)]
@@ -96,6 +96,12 @@ const TABLE: &[(&str, Need)] = &[
     ("node.rename", PAIRING),
     ("node.list", READ),
     ("node.describe", READ),
+    ("secrets.store.list", ADMIN),
+    ("secrets.store.set", ADMIN),
+    ("secrets.store.grant", ADMIN),
+    ("secrets.store.delete", ADMIN),
+    ("secrets.key.rotate", ADMIN),
+    ("state.backup", ADMIN),
     // routes; what /rpc/METHOD needs is what METHOD needs, judged where every request is
     ("/health", Nothing),
     ("/healthz", Nothing),
@@ -158,7 +164,13 @@ pub(crate) fn scope(principal: &Principal, action: Action) -> Result<Scoped, Mis
     {
         return refuse(Why::OtherAgent);
     }
-    let secret = matches!(action, Action::TokenShow | Action::TokenRotate | Action::PasswordSet { .. });
+    let secret = matches!(
+        action,
+        Action::TokenShow
+            | Action::TokenRotate
+            | Action::PasswordSet { .. }
+            | Action::Secrets(SecretsAction::RotateKey | SecretsAction::Backup { .. })
+    );
     if secret && !matches!(principal.credential, crate::model::Credential::PeerUid(_)) {
         return refuse(Why::NotLocal);
     }

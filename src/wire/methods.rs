@@ -4,6 +4,7 @@ use super::bytes;
 use super::connect::unique_keys;
 use super::frame::{Frame, strip_position};
 use super::pairing::{nodes, pairing};
+use super::secrets::secrets;
 use crate::model::{Action, AgentId, ExecRequest, JournalQuery, ProfileName, RunId, RunSignal, SessionId, Stdin};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +42,12 @@ pub(crate) const METHODS: &[&str] = &[
     "node.rename",
     "node.list",
     "node.describe",
+    "secrets.store.list",
+    "secrets.store.set",
+    "secrets.store.grant",
+    "secrets.store.delete",
+    "secrets.key.rotate",
+    "state.backup",
 ];
 
 /// Every event a client may be sent.
@@ -202,6 +209,10 @@ pub(crate) fn action(frame: &Frame) -> Result<Action, Invalid> {
             Some(action) => action.map(Action::Nodes).map_err(wrong),
             None => Err(Invalid::UnknownMethod(method.to_owned())),
         },
+        method if method.starts_with("secrets.") || method.starts_with("state.") => match secrets(method, frame)? {
+            Some(action) => action.map(Action::Secrets).map_err(wrong),
+            None => Err(Invalid::UnknownMethod(method.to_owned())),
+        },
         other => Err(Invalid::UnknownMethod(other.to_owned())),
     }
 }
@@ -283,6 +294,10 @@ mod tests {
                 "device.pair.setupStatus" => r#"{"setupId":"s"}"#.to_owned(),
                 "device.token.rotate" | "device.token.revoke" => r#"{"deviceId":"d","role":"node"}"#.to_owned(),
                 "node.pair.remove" | "node.describe" => r#"{"nodeId":"d"}"#.to_owned(),
+                "secrets.store.set" => r#"{"name":"A","value":"12345678"}"#.to_owned(),
+                "secrets.store.grant" => r#"{"name":"A","agents":["a"]}"#.to_owned(),
+                "secrets.store.delete" => r#"{"name":"A"}"#.to_owned(),
+                "state.backup" => r#"{"recipient":"age1x"}"#.to_owned(),
                 "node.rename" => r#"{"nodeId":"d","displayName":"x"}"#.to_owned(),
                 _ => "{}".to_owned(),
             };
@@ -312,6 +327,26 @@ mod tests {
         }
         for method in ["device.pair.grant", "node.invoke", "device."] {
             assert!(matches!(read_action(method, "{}"), Err(Invalid::UnknownMethod(_))), "{method}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_secret_is_said_without_it() {
+        for params in [
+            r#"{"name":"A","value":["hunter2"]}"#,
+            r#"{"name":"A","value":"hunter2","data":"aHVudGVyMg=="}"#,
+            r#"{"name":"a","value":"hunter2"}"#,
+            r#"{"name":"A","value":"hunter2","kind":"env"}"#,
+            r#"{"name":"A","value":"hunter2","agents":["../x"]}"#,
+            r#"{"name":"A","value":"hunter2","allowedHosts":["x"]}"#,
+            r#"{"name":"A","data":"hunter2!"}"#,
+            r#"{"name":"A","hunter2":1}"#,
+            r#"{"name":"A"}"#,
+        ] {
+            match read_action("secrets.store.set", params) {
+                Err(Invalid::Params { why, .. }) => assert!(!why.contains("hunter2"), "{why}"),
+                other => panic!("{params}: {other:?}"),
+            }
         }
     }
 

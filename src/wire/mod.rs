@@ -10,6 +10,7 @@ mod frame;
 mod methods;
 mod pairing;
 mod results;
+mod secrets;
 mod whois;
 
 pub(crate) use connect::{AuthParams, ClientInfo, ConnectParams, DeviceParams, HelloOk, HelloParts, signed_payload};

@@ -39,6 +39,7 @@ pub(super) fn status(gateway: &Gateway) -> Value {
         "runner": {
             "connected": runner.connected, "pid": runner.pid, "unable": runner.unable, "losses": runner.losses,
         },
+        "state": {"key": super::secrets::key_json(&gateway.parts.secrets.store().key_facts())},
         "journal": {"journald": gateway.parts.journal.has_journald()},
         "processMemory": {"rss": (gateway.parts.resident_bytes)()},
         "channelSummary": [], "queuedSystemEvents": [],

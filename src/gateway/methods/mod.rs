@@ -5,12 +5,14 @@ mod facts;
 mod journal;
 mod nodes;
 mod pairing;
+mod secrets;
 mod token;
 
 pub(super) use journal::entry_json;
 
 pub(super) use nodes::{event as node_event, target as node_target};
 pub(super) use pairing::{event as pairing_event, target as pairing_target};
+pub(super) use secrets::event as secrets_event;
 
 use super::Gateway;
 use super::outbox::Outbox;
@@ -49,6 +51,7 @@ pub(super) async fn perform(
         Recorded::PasswordSet(hash, receipt) => token::set_password(gateway, session, hash, receipt).await.into(),
         Recorded::Pairing(action, receipt) => pairing::change(gateway, session, action, receipt).await,
         Recorded::Nodes(action, receipt) => nodes::change(gateway, session, action, receipt).await,
+        Recorded::Secrets(action, receipt) => secrets::change(gateway, session, action, receipt).await,
         Recorded::Plain(action) => plain(gateway, session, action).await.into(),
     }
 }
@@ -64,6 +67,7 @@ async fn plain(gateway: &Gateway, session: &Session, action: Action) -> Answer {
         Action::JournalList(query) => journal::list(gateway, session, query).await,
         Action::JournalVerify => journal::verify(gateway).await,
         Action::Pairing(action) => pairing::tell(gateway, session, &action),
+        Action::Secrets(_) => secrets::list(gateway),
         Action::Nodes(action) => nodes::tell(gateway, session, &action),
         Action::ExecRun(_) | Action::TokenShow | Action::TokenRotate | Action::PasswordSet { .. } => {
             unreachable!("recorded acts have their own variants")

@@ -1,0 +1,260 @@
+//! The secrets of agents: what they are called, who may use them, their values for as long as one is needed.
+//!
+//! Names and grants are in memory, as one snapshot that is replaced whole; values are in the store, sealed, and come out
+//! one at a time. There is no way to read one back but for a run that was permitted to use it.
+
+use crate::model::{AgentId, Clock, Grants, LONGEST_SECRET, SHORTEST_SECRET, Secret, SecretName, UnixMillis};
+use crate::store::{Changes, SecretRecord, Store, StoreFault};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// Secrets one gateway keeps.
+const MOST: usize = 512;
+
+/// Agents one secret may be granted to.
+const MOST_AGENTS: usize = 256;
+
+/// Why a secret is not kept, or not given.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretsFault {
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    #[error("there is no secret {0}")]
+    Unknown(SecretName),
+    #[error("a value has {SHORTEST_SECRET} to {LONGEST_SECRET} bytes; this one has {0}")]
+    Length(usize),
+    #[error("this is what stands in place of a secret, not a secret")]
+    Marker,
+    #[error("there are {MOST} secrets, which is all that are kept")]
+    Full,
+    #[error("a secret is granted to at most {MOST_AGENTS} agents")]
+    TooManyAgents,
+}
+
+impl SecretsFault {
+    /// The stable code on the wire.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            SecretsFault::Store(_) => "STORE_UNAVAILABLE",
+            SecretsFault::Unknown(_) => "UNKNOWN_SECRET",
+            SecretsFault::Length(_) => "SECRET_LENGTH",
+            SecretsFault::Marker => "SECRET_IS_A_MARKER",
+            SecretsFault::Full | SecretsFault::TooManyAgents => "TOO_MANY",
+        }
+    }
+
+    /// What the reader can do about it.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            SecretsFault::Store(fault) => fault.hint(),
+            SecretsFault::Unknown(_) => "`vambrace secrets list` shows the names there are",
+            SecretsFault::Length(_) => {
+                "a shorter one could not be covered in output; a longer one belongs into a file of the workspace"
+            }
+            SecretsFault::Marker => "send the value itself; a secret that is not sent stays as it is",
+            SecretsFault::Full => "`vambrace secrets remove` one that is not used any more",
+            SecretsFault::TooManyAgents => "name fewer",
+        }
+    }
+}
+
+/// The secrets of one gateway.
+pub(crate) struct Secrets {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    /// One change at a time.
+    changing: Mutex<()>,
+    now: RwLock<Arc<Snapshot>>,
+}
+
+/// What is known without opening a value.
+#[derive(Default)]
+struct Snapshot {
+    records: BTreeMap<SecretName, SecretRecord>,
+    grants: Arc<Grants>,
+}
+
+impl Secrets {
+    /// Reads names and grants.
+    ///
+    /// # Errors
+    /// Where a record cannot be read.
+    pub(crate) fn open(store: Arc<Store>, clock: Arc<dyn Clock>) -> Result<Self, StoreFault> {
+        let secrets = Secrets { store, clock, changing: Mutex::default(), now: RwLock::default() };
+        secrets.refresh()?;
+        Ok(secrets)
+    }
+
+    /// Who may use what, at this moment.
+    pub(crate) fn grants(&self) -> Arc<Grants> {
+        Arc::clone(&self.snapshot().grants)
+    }
+
+    /// Every secret but its value, by name.
+    pub(crate) fn list(&self) -> Vec<SecretRecord> {
+        self.snapshot().records.values().cloned().collect()
+    }
+
+    /// A value, for the run that was permitted to use it. Reads the disk.
+    pub(crate) fn value(&self, name: &SecretName) -> Result<Secret<Vec<u8>>, SecretsFault> {
+        self.store.secret(name)?.ok_or_else(|| SecretsFault::Unknown(name.clone()))
+    }
+
+    /// Keeps a secret, new or in place of its old value. Waits for the disk. Says whether it is new.
+    pub(crate) fn set(
+        &self,
+        name: &SecretName,
+        value: Secret<Vec<u8>>,
+        agents: Option<BTreeSet<AgentId>>,
+        by: &str,
+    ) -> Result<bool, SecretsFault> {
+        check(&value)?;
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.snapshot();
+        let known = snapshot.records.get(name);
+        if known.is_none() && snapshot.records.len() >= MOST {
+            return Err(SecretsFault::Full);
+        }
+        let agents = agents.or_else(|| known.map(|record| record.agents.clone())).unwrap_or_default();
+        let record = self.record(name, agents, known, by)?;
+        self.store.apply(&Changes::default().put(&record).put_secret(name, value))?;
+        self.refresh()?;
+        Ok(known.is_none())
+    }
+
+    /// Replaces who may use a secret.
+    pub(crate) fn grant(&self, name: &SecretName, agents: BTreeSet<AgentId>, by: &str) -> Result<(), SecretsFault> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.snapshot();
+        let known = snapshot.records.get(name).ok_or_else(|| SecretsFault::Unknown(name.clone()))?;
+        let record = self.record(name, agents, Some(known), by)?;
+        self.store.apply(&Changes::default().put(&record))?;
+        Ok(self.refresh()?)
+    }
+
+    /// Forgets a secret and every grant of it.
+    pub(crate) fn remove(&self, name: &SecretName) -> Result<(), SecretsFault> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.snapshot().records.contains_key(name) {
+            return Err(SecretsFault::Unknown(name.clone()));
+        }
+        self.store.apply(&Changes::default().remove::<SecretRecord>(name).remove_secret(name))?;
+        Ok(self.refresh()?)
+    }
+
+    /// The store that everything is sealed in.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    fn record(
+        &self,
+        name: &SecretName,
+        agents: BTreeSet<AgentId>,
+        known: Option<&SecretRecord>,
+        by: &str,
+    ) -> Result<SecretRecord, SecretsFault> {
+        if agents.len() > MOST_AGENTS {
+            return Err(SecretsFault::TooManyAgents);
+        }
+        let now: UnixMillis = self.clock.now();
+        Ok(SecretRecord {
+            name: name.clone(),
+            agents,
+            created: known.map_or(now, |record| record.created),
+            updated: now,
+            updated_by: by.chars().take(128).collect(),
+        })
+    }
+
+    fn refresh(&self) -> Result<(), StoreFault> {
+        let records: BTreeMap<_, _> =
+            self.store.all::<SecretRecord>()?.into_iter().map(|record| (record.name.clone(), record)).collect();
+        let grants = records.values().map(|record| (record.name.clone(), record.agents.clone())).collect();
+        let snapshot = Snapshot { records, grants: Arc::new(grants) };
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether a value can be kept, and covered in output.
+fn check(value: &Secret<Vec<u8>>) -> Result<(), SecretsFault> {
+    let bytes = value.expose();
+    if !(SHORTEST_SECRET..=LONGEST_SECRET).contains(&bytes.len()) {
+        return Err(SecretsFault::Length(bytes.len()));
+    }
+    // A client that saves what it was shown must not replace the secret by that (attack class CRY-14).
+    let is_of = |c: u8| bytes.iter().all(|b| *b == c);
+    let text = std::str::from_utf8(bytes).unwrap_or_default().trim().to_lowercase();
+    let is_marker = is_of(b'*')
+        || is_of(b'x')
+        || text.chars().all(|c| c == '•')
+        || text.starts_with("[secret ") && text.ends_with(']')
+        || ["[redacted]", "<redacted>", "secret(…)", "__openclaw_redacted__", "(unchanged)"].contains(&text.as_str());
+    if is_marker { Err(SecretsFault::Marker) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SystemClock;
+
+    fn secrets() -> Secrets {
+        Secrets::open(Arc::new(Store::in_memory()), Arc::new(SystemClock)).unwrap()
+    }
+
+    fn name(text: &str) -> SecretName {
+        SecretName::parse(text).unwrap()
+    }
+
+    fn agents(names: &[&str]) -> BTreeSet<AgentId> {
+        names.iter().map(|name| AgentId::parse(name).unwrap()).collect()
+    }
+
+    fn value(text: &str) -> Secret<Vec<u8>> {
+        Secret::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_new_secret_is_granted_to_nobody_and_a_new_value_changes_no_grant() {
+        let secrets = secrets();
+        let (key, builder) = (name("API_KEY"), AgentId::parse("builder").unwrap());
+        assert!(secrets.set(&key, value("first value"), None, "uid:0").unwrap());
+        assert!(!secrets.grants().has(&builder, &key));
+        secrets.grant(&key, agents(&["builder"]), "uid:0").unwrap();
+        assert!(!secrets.set(&key, value("second value"), None, "uid:0").unwrap());
+        assert!(secrets.grants().has(&builder, &key));
+        assert_eq!(secrets.value(&key).unwrap().expose(), b"second value");
+        secrets.set(&key, value("third value"), Some(agents(&[])), "uid:0").unwrap();
+        assert!(!secrets.grants().has(&builder, &key));
+    }
+
+    #[test]
+    fn a_removed_secret_is_gone_with_its_value_and_its_grants() {
+        let secrets = secrets();
+        let key = name("API_KEY");
+        secrets.set(&key, value("first value"), Some(agents(&["builder"])), "uid:0").unwrap();
+        secrets.remove(&key).unwrap();
+        assert!(matches!(secrets.value(&key), Err(SecretsFault::Unknown(_))));
+        assert!(matches!(secrets.remove(&key), Err(SecretsFault::Unknown(_))));
+        assert!(matches!(secrets.grant(&key, agents(&["a"]), "x"), Err(SecretsFault::Unknown(_))));
+        secrets.set(&key, value("second value"), None, "uid:0").unwrap();
+        assert!(!secrets.grants().has(&AgentId::parse("builder").unwrap(), &key), "an old grant came back");
+    }
+
+    #[test]
+    fn a_marker_or_a_value_of_another_length_is_not_kept() {
+        let secrets = secrets();
+        let key = name("K");
+        let long = "x1".repeat(LONGEST_SECRET);
+        let wrong = ["", "short", &long, "********", "••••••••", "[secret API_KEY]", "[REDACTED]\n", "xxxxxxxxxxxx"];
+        for wrong in wrong {
+            assert!(secrets.set(&key, value(wrong), None, "uid:0").is_err(), "{wrong}");
+        }
+        assert!(secrets.list().is_empty());
+    }
+}
