@@ -36,7 +36,7 @@ pub(crate) enum BackupFault {
     #[error("there is no age identity in what was given")]
     Identity,
     #[error("the backup does not open: {0}")]
-    Locked(String),
+    Locked(&'static str),
     #[error("what is inside is no backup of ours: {0}")]
     Content(&'static str),
     #[error("the backup cannot be sealed: {0}")]
@@ -69,7 +69,7 @@ pub(crate) fn lock(content: &Secret<Vec<u8>>, lock: &Lock) -> Result<Vec<u8>, Ba
             let recipient: age::x25519::Recipient =
                 text.trim().parse().map_err(|_| BackupFault::Recipient(text.chars().take(80).collect()))?;
             let only = std::iter::once(&recipient as &dyn age::Recipient);
-            age::Encryptor::with_recipients(only).map_err(|e| BackupFault::Seal(io::Error::other(e.to_string())))?
+            age::Encryptor::with_recipients(only).map_err(|_| BackupFault::Seal(io::Error::other("no recipient")))?
         }
         Lock::Passphrase(passphrase) => age::Encryptor::with_user_passphrase(passphrase.expose().clone().into()),
     };
@@ -81,11 +81,14 @@ pub(crate) fn lock(content: &Secret<Vec<u8>>, lock: &Lock) -> Result<Vec<u8>, Ba
 
 /// Opens what was sealed.
 pub(crate) fn unlock(sealed: &[u8], opener: &Opener) -> Result<Secret<Vec<u8>>, BackupFault> {
-    let locked = |e: age::DecryptError| BackupFault::Locked(e.to_string());
+    let locked = |e: age::DecryptError| BackupFault::Locked(refusal(&e));
     let decryptor = age::Decryptor::new(sealed).map_err(locked)?;
     let identities: Vec<Box<dyn age::Identity>> = match opener {
         Opener::Passphrase(passphrase) => {
-            vec![Box::new(age::scrypt::Identity::new(passphrase.expose().clone().into()))]
+            let mut identity = age::scrypt::Identity::new(passphrase.expose().clone().into());
+            // A backup of a fast machine opens on a slow one: 2^22 takes 4 GiB and some seconds.
+            identity.set_max_work_factor(22);
+            vec![Box::new(identity)]
         }
         Opener::Identities(text) => {
             let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -100,8 +103,20 @@ pub(crate) fn unlock(sealed: &[u8], opener: &Opener) -> Result<Secret<Vec<u8>>, 
     // Room for all of it at once, so that no part of it is left behind by a buffer that grew.
     let mut content = Secret::new(Vec::with_capacity(sealed.len()));
     let read = reader.take(LARGEST).read_to_end(content.expose_mut());
-    read.map_err(|e| BackupFault::Locked(e.to_string()))?;
+    read.map_err(|_| BackupFault::Locked("it is cut off, or was changed"))?;
     Ok(content)
+}
+
+/// The library's own words are in many languages, for which it reads files; ours are enough.
+fn refusal(error: &age::DecryptError) -> &'static str {
+    match error {
+        age::DecryptError::NoMatchingKeys => "none of the identities is the right one",
+        age::DecryptError::DecryptionFailed | age::DecryptError::KeyDecryptionFailed => "the passphrase is wrong",
+        age::DecryptError::ExcessiveWork { .. } => "its passphrase would take too long on this machine",
+        age::DecryptError::InvalidHeader | age::DecryptError::UnknownFormat => "it is no age file",
+        age::DecryptError::InvalidMac => "its header was changed",
+        _ => "it is cut off",
+    }
 }
 
 /// A key pair for one backup: what opens it, and whom it is sealed for.

@@ -200,7 +200,7 @@ fn first_eight(bytes: &[u8; 32]) -> [u8; 8] {
 }
 
 /// The machine's key. Public and secret parts are what they are: see SECURITY.md.
-fn machine(salt: &[u8; 32], host_id: Option<&str>, cost: Cost) -> Option<Wrapping> {
+pub(super) fn machine(salt: &[u8; 32], host_id: Option<&str>, cost: Cost) -> Option<Wrapping> {
     let password = format!("vambrace machine key\0{}", host_id.unwrap_or_default());
     let key = crypto::scrypt_key(password.as_bytes(), salt, cost)?;
     Some(Wrapping {

@@ -49,7 +49,11 @@ pub(super) fn about(purpose: Purpose, store: &[u8; 16], epoch: u32, kind: &str, 
 
 /// A message in its format: one byte of format, nonce, ciphertext, tag.
 pub(super) fn seal_message(key: &SealingKey, about: &[u8], plain: &[u8]) -> Vec<u8> {
-    let mut message = key.seal(&os::host::random(), about, plain);
+    with_nonce(key, &os::host::random(), about, plain)
+}
+
+fn with_nonce(key: &SealingKey, nonce: &[u8; NONCE], about: &[u8], plain: &[u8]) -> Vec<u8> {
+    let mut message = key.seal(nonce, about, plain);
     message.insert(0, FORMAT);
     message
 }
@@ -237,6 +241,35 @@ mod tests {
             let mut bent = bytes.clone();
             bent[at / 8] ^= 1 << (at % 8);
             assert!(Header::decode(&bent).is_none() || Header::unwrap(&bent, &wrapping).is_none(), "bit {at}");
+        }
+    }
+
+    /// The answers stand in `docs/store-format.md`; `tests/read_store.py` reads the same format on its own.
+    #[test]
+    fn the_format_gives_the_answers_that_are_written_down() {
+        let nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX";
+        let salt = std::array::from_fn(|at| at as u8);
+        let machine =
+            super::super::keys::machine(&salt, Some("0123456789abcdef0123456789abcdef"), Cost::FLOOR).unwrap();
+        let header = Header { store: [0x11; 16], key_id: machine.id, ..header() };
+        let wrapped = with_nonce(&SealingKey::new(machine.key.expose()), nonce, &header.head(), &[0x22; 32]);
+        let data = Secret::new([0x22; 32]);
+        let key = |label: &[u8]| SealingKey::new(crypto::subkey(data.expose(), label).expose());
+        let place = about(Purpose::Record, &[0x11; 16], 1, "nonce", "k a");
+        let row = with_nonce(&key(b"vambrace records"), nonce, &place, b"value");
+        let ledger = about(Purpose::Ledger, &[0x11; 16], 1, "", "");
+        let ledger = with_nonce(&key(b"vambrace ledger"), nonce, &ledger, &[0x33; 80]);
+        let digest = Seal::new([0x11; 16], 1, Secret::new([0x22; 32])).unwrap().row_digest("nonce", "k a", &row);
+        let document = include_str!("../../docs/store-format.md");
+        for (name, answer) in [
+            ("key-encryption key", machine.key.expose().to_vec()),
+            ("header", [header.head(), wrapped].concat()),
+            ("row", row),
+            ("digest of the row", digest.to_vec()),
+            ("ledger", ledger),
+        ] {
+            let hex = crypto::hex(&answer);
+            assert!(document.contains(&format!("    {hex}\n")), "{name} is {hex}");
         }
     }
 

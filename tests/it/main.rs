@@ -16,6 +16,7 @@ mod neighbours;
 mod pairing;
 mod processes;
 mod signed;
+mod store;
 mod walls;
 mod wire;
 #[allow(unreachable_pub)]

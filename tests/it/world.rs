@@ -81,6 +81,8 @@ pub struct World {
     network: Option<PathBuf>,
     /// Whether a service manager says where state and sockets are.
     is_service: bool,
+    /// What else stands in the environment of `vambrace`.
+    variables: Vec<(String, PathBuf)>,
 }
 
 /// A process that ends with the test, however the test ends.
@@ -116,7 +118,8 @@ impl World {
         assert!(user == User::Ordinary || am_root(), "this test needs root: run `make test` as root");
         let dir = base().join(format!("w{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let (config, network) = (String::new(), None);
-        let world = World { dir, user, config, gateway: None, port: 0, network, is_service: false };
+        let world =
+            World { dir, user, config, gateway: None, port: 0, network, is_service: false, variables: Vec::new() };
         for folder in ["", "home", "run"] {
             world.make_dir(folder);
         }
@@ -145,6 +148,12 @@ impl World {
     /// With its places named as systemd does for a service: sockets lie beside the state, in `run/vambrace`.
     pub fn under_systemd(mut self) -> Self {
         self.is_service = true;
+        self
+    }
+
+    /// With this in the environment of `vambrace`.
+    pub fn variable(mut self, name: &str, value: &Path) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -196,6 +205,7 @@ impl World {
         } else {
             command.arg("--state-dir").arg(self.state());
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if !self.config.is_empty() {
             command.arg("--config").arg(self.dir.join("vambrace.toml"));
         }
