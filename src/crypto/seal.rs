@@ -50,7 +50,10 @@ impl SealingKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::hex;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 
     #[test]
     fn sealing_is_the_one_of_c2sp() {
