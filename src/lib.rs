@@ -11,6 +11,8 @@ mod model;
 mod crypto;
 #[allow(unsafe_code)]
 mod os;
+#[allow(dead_code)]
+mod redact;
 mod wire;
 
 // Floor 2, rules: what may be done, what is kept, what has happened.
