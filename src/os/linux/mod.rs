@@ -5,6 +5,7 @@ pub(crate) mod cgroup;
 pub(crate) mod clone;
 pub(crate) mod handover;
 pub(crate) mod landlock;
+pub(crate) mod memfd;
 pub(crate) mod mounts;
 pub(crate) mod netns;
 pub(crate) mod rlimits;
