@@ -8,7 +8,7 @@ use crate::journal::JournaldUse;
 use crate::model::{AgentId, Limits, Network, ProfileName, SandboxProfile, WorkspaceAccess};
 use crate::os;
 use crate::policy::Policy;
-use crate::sandbox::{Protected, refused_name};
+use crate::sandbox::{Protected, dangerous_name, refused_name};
 use crate::store::{KeySettings, KeySource};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,7 @@ impl Profiles {
             profiles: self.named.clone(),
             agent_profiles: self.agent_profiles.clone(),
             refused_env: refused_name,
+            dangerous_env: dangerous_name,
         }
     }
 }

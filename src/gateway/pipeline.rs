@@ -37,7 +37,7 @@ pub(super) async fn answer(gateway: &Gateway, session: &Session, frame: &Frame, 
     };
 
     // What do the operator's rules say? Pure; the same question always gets the same answer.
-    let permit = match policy::judge(&gateway.parts.policy, scoped) {
+    let permit = match policy::judge(&gateway.parts.policy, &gateway.parts.secrets.grants(), scoped) {
         Verdict::Permit(permit) => permit,
         Verdict::Deny(denial) => {
             recorded::denial(gateway, session, method, &denial);

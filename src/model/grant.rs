@@ -70,6 +70,26 @@ pub(crate) struct SecretUse {
     pub(crate) delivery: Delivery,
 }
 
+impl SecretUse {
+    /// The variable it is to be in; `None` for a file.
+    pub(crate) fn variable(&self) -> Option<&str> {
+        match &self.delivery {
+            Delivery::File => None,
+            Delivery::Variable(variable) => Some(variable),
+        }
+    }
+}
+
+impl fmt::Display for SecretUse {
+    /// `NAME`, or `NAME as VARIABLE`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.variable() {
+            None => write!(f, "{}", self.name),
+            Some(variable) => write!(f, "{} as {variable}", self.name),
+        }
+    }
+}
+
 /// Which agents may use which secrets, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Grants(BTreeMap<SecretName, BTreeSet<AgentId>>);

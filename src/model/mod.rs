@@ -25,5 +25,5 @@ pub(crate) use id::{AgentId, BadId, ConnId, DeviceId, ProfileName, RequestId, Ru
 pub(crate) use pairing::{Invitation, NodeAction, PairingAction, needed_to_enable, needed_to_grant};
 pub(crate) use principal::{Credential, Principal, Role, Scope, ScopeSet};
 pub(crate) use profile::{Limits, Network, SandboxProfile, WorkspaceAccess};
-pub(crate) use run::{Ending, ExecRequest, LaunchFault, Outcome, RunFault, Stdin, Stream};
+pub(crate) use run::{Ending, ExecRequest, LaunchFault, Outcome, RunFault, Stdin, Stream, is_variable_name};
 pub(crate) use secret::Secret;

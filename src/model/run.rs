@@ -1,6 +1,6 @@
 //! One command: what is asked, how it ended, and what could go wrong on the way.
 
-use super::{AgentId, Enforcement, ProfileName, SessionId};
+use super::{AgentId, Enforcement, ProfileName, SecretUse, SessionId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -41,9 +41,17 @@ pub(crate) struct ExecRequest {
     /// Relative to the workspace, or absolute below `/workspace`.
     pub(crate) cwd: Option<String>,
     pub(crate) env: BTreeMap<String, String>,
+    pub(crate) secrets: Vec<SecretUse>,
     pub(crate) stdin: Stdin,
     /// Asks for less time than the profile allows.
     pub(crate) timeout: Option<Duration>,
+}
+
+/// Whether an environment variable can have this name: `[A-Za-z_][A-Za-z0-9_]{0,127}`.
+pub(crate) fn is_variable_name(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && !text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// How a command that was started came to its end.

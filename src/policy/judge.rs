@@ -1,7 +1,7 @@
 //! The verdict on an action that may be asked for: permit or deny, always with the rule that says so.
 
 use super::scope::Scoped;
-use crate::model::{Action, AgentId, ExecRequest, ProfileName, SandboxProfile};
+use crate::model::{Action, AgentId, ExecRequest, Grants, ProfileName, SandboxProfile};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +21,9 @@ pub(crate) struct Policy {
     pub(crate) agent_profiles: BTreeMap<AgentId, Vec<ProfileName>>,
     /// Says why a request may not set an environment variable of this name.
     pub(crate) refused_env: fn(&str, &[String]) -> Option<&'static str>,
+    /// Says why an environment variable of this name may not be set by anybody: what a secret's variable is held against,
+    /// because its grant is the operator's word already.
+    pub(crate) dangerous_env: fn(&str) -> Option<&'static str>,
 }
 
 /// A decision with its reason.
@@ -69,13 +72,14 @@ pub(crate) struct Denial {
     pub(crate) request: Option<Box<ExecRequest>>,
 }
 
-/// Judges an action.
-pub(crate) fn judge(policy: &Policy, scoped: Scoped) -> Verdict {
+/// Judges an action, with the grants of secrets as they are at this moment.
+pub(crate) fn judge(policy: &Policy, grants: &Grants, scoped: Scoped) -> Verdict {
     let Action::ExecRun(request) = scoped.action() else {
         let rule = format!("scope.{}", scoped.action().method());
         return Verdict::Permit(Permit { act: Permitted::Plain(scoped.into_action()), rule });
     };
-    match walls(policy, request, scoped.is_agents_own()) {
+    let judged = walls(policy, request, scoped.is_agents_own());
+    match judged.and_then(|walls| secrets(policy, grants, request).map(|()| walls)) {
         Ok((profile, rule)) => {
             let Action::ExecRun(request) = scoped.into_action() else { unreachable!("matched above") };
             Verdict::Permit(Permit { act: Permitted::Run { request, profile: Box::new(profile) }, rule })
@@ -100,6 +104,29 @@ fn walls(policy: &Policy, request: &ExecRequest, by_agent: bool) -> Result<(Sand
     // A request may shorten its time, never lengthen it.
     profile.limits.timeout = request.timeout.unwrap_or(Duration::MAX).min(profile.limits.timeout);
     Ok((profile, rule))
+}
+
+/// Whether the agent may use what it names, whoever asks: a grant belongs to the agent for whom the command runs.
+fn secrets(policy: &Policy, grants: &Grants, request: &ExecRequest) -> Result<(), Denial> {
+    for wanted in &request.secrets {
+        // The same words for a secret that is not there: who may not use it does not learn of it.
+        if !grants.has(&request.agent, &wanted.name) {
+            return Err(deny(
+                &format!("secrets.{}", wanted.name),
+                format!("the secret {} is not granted to the agent {:?}", wanted.name, &*request.agent),
+                &format!("`vambrace secrets set {} --agent {}` grants it", wanted.name, request.agent),
+            ));
+        }
+        let Some(variable) = wanted.variable() else { continue };
+        if let Some(why) = (policy.dangerous_env)(variable) {
+            return Err(deny(
+                "sandbox.env",
+                format!("the environment variable {variable:?} {why}"),
+                "choose another variable for the secret, or its file",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn choose(policy: &Policy, request: &ExecRequest, by_agent: bool) -> Result<(SandboxProfile, String), Denial> {
@@ -137,7 +164,7 @@ fn deny(rule: &str, reason: String, hint: &str) -> Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Credential, Network, Principal, Role, ScopeSet, Stdin};
+    use crate::model::{Credential, Delivery, Network, Principal, Role, ScopeSet, SecretName, SecretUse, Stdin};
     use crate::policy::scope;
 
     fn policy() -> Policy {
@@ -149,7 +176,8 @@ mod tests {
             agents: [(AgentId::parse("builder").unwrap(), builder)].into(),
             profiles: [(ProfileName::parse("open").unwrap(), open)].into(),
             agent_profiles: [(AgentId::parse("given").unwrap(), vec![ProfileName::parse("open").unwrap()])].into(),
-            refused_env: |name, _| (name == "BAD").then_some("is bad"),
+            refused_env: |name, allow| (!allow.iter().any(|a| a == name)).then_some("is bad"),
+            dangerous_env: |name| (name == "LD_PRELOAD").then_some("is dangerous"),
         }
     }
 
@@ -161,9 +189,15 @@ mod tests {
             argv: vec!["true".into()],
             cwd: None,
             env: BTreeMap::new(),
+            secrets: Vec::new(),
             stdin: Stdin::Closed,
             timeout: None,
         }
+    }
+
+    fn grants() -> Grants {
+        let name = SecretName::parse("API_KEY").unwrap();
+        [(name, [AgentId::parse("builder").unwrap()].into())].into_iter().collect()
     }
 
     fn verdict(request: ExecRequest) -> Verdict {
@@ -174,7 +208,7 @@ mod tests {
             scopes: ScopeSet::operator(),
             agent: None,
         };
-        judge(&policy(), scope(&operator, Action::ExecRun(Box::new(request))).unwrap())
+        judge(&policy(), &grants(), scope(&operator, Action::ExecRun(Box::new(request))).unwrap())
     }
 
     fn permitted(request: ExecRequest) -> (SandboxProfile, String) {
@@ -218,7 +252,7 @@ mod tests {
                 agent: Some(own),
             };
             let named = ExecRequest { profile: Some(ProfileName::parse("open").unwrap()), ..request(agent) };
-            judge(&policy(), scope(&principal, Action::ExecRun(Box::new(named))).unwrap())
+            judge(&policy(), &grants(), scope(&principal, Action::ExecRun(Box::new(named))).unwrap())
         };
         assert!(matches!(by_itself("given"), Verdict::Permit(_)));
         assert!(matches!(by_itself("builder"), Verdict::Deny(d) if d.rule == "agents.builder.profiles"));
@@ -235,5 +269,34 @@ mod tests {
     fn a_refused_variable_denies_the_run_by_name() {
         let bad = ExecRequest { env: [("BAD".to_owned(), "1".to_owned())].into(), ..request("main") };
         assert!(matches!(verdict(bad), Verdict::Deny(d) if d.reason.contains("\"BAD\"") && d.rule == "sandbox.env"));
+    }
+
+    fn wants(agent: &str, name: &str, delivery: Delivery) -> ExecRequest {
+        let wanted = SecretUse { name: SecretName::parse(name).unwrap(), delivery };
+        ExecRequest { secrets: vec![wanted], ..request(agent) }
+    }
+
+    #[test]
+    fn a_secret_is_for_the_agents_it_is_granted_to_whoever_asks_and_tells_others_nothing() {
+        permitted(wants("builder", "API_KEY", Delivery::File));
+        let denied = |agent, name| match verdict(wants(agent, name, Delivery::File)) {
+            Verdict::Deny(denial) => {
+                (denial.rule, denial.reason.replace(name, "NAME"), denial.hint.replace(name, "NAME"))
+            }
+            Verdict::Permit(_) => panic!("{name} was permitted to {agent}"),
+        };
+        let (foreign, missing) = (denied("main", "API_KEY"), denied("main", "NONE_SUCH"));
+        assert_eq!((foreign.0.as_str(), missing.0.as_str()), ("secrets.API_KEY", "secrets.NONE_SUCH"));
+        assert_eq!((&foreign.1, &foreign.2), (&missing.1, &missing.2));
+        assert_eq!(foreign.2, "`vambrace secrets set NAME --agent main` grants it");
+    }
+
+    #[test]
+    fn a_secrets_variable_needs_no_listing_and_is_never_one_that_changes_which_code_runs() {
+        permitted(wants("builder", "API_KEY", Delivery::Variable("UNLISTED".into())));
+        let loader = wants("builder", "API_KEY", Delivery::Variable("LD_PRELOAD".into()));
+        assert!(
+            matches!(verdict(loader), Verdict::Deny(d) if d.rule == "sandbox.env" && d.reason.contains("LD_PRELOAD"))
+        );
     }
 }

@@ -205,6 +205,7 @@ mod tests {
             argv: vec!["true".into()],
             cwd: None,
             env: Default::default(),
+            secrets: Vec::new(),
             stdin: Stdin::Closed,
             timeout: None,
         }))

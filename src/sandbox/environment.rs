@@ -4,6 +4,7 @@
 //! refused with an error even if a profile lists it; dropping it in silence would run something else
 //! than what was asked (attack groups ENV-01 to ENV-06).
 
+use crate::model::is_variable_name;
 use std::collections::BTreeMap;
 
 /// The search path inside: trusted folders of the read-only system, absolute, nothing else.
@@ -91,20 +92,22 @@ const DANGEROUS: &[&str] = &[
     "DOCKER_*",
 ];
 
+/// Why nobody may set this name, not even an operator who grants the secret in it; `None` where somebody may.
+pub(crate) fn dangerous_name(name: &str) -> Option<&'static str> {
+    if !is_variable_name(name) {
+        return Some("is not a name of an environment variable");
+    }
+    // A proxy variable is upper or lower case by custom; the loader's names are read as they are.
+    let is_dangerous = DANGEROUS.iter().any(|pattern| matches(pattern, name));
+    is_dangerous.then_some("can change which code runs and may never be set from outside")
+}
+
 /// Why a request may not set this name, or `None` where it may.
 ///
 /// `allow` is the profile's own list of names and `PREFIX_*` patterns.
 pub(crate) fn refused_name(name: &str, allow: &[String]) -> Option<&'static str> {
-    let well_formed = !name.is_empty()
-        && name.len() <= 128
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if !well_formed {
-        return Some("is not a name of an environment variable");
-    }
-    // A proxy variable is upper or lower case by custom; the loader's names are read as they are.
-    if DANGEROUS.iter().any(|pattern| matches(pattern, name)) {
-        return Some("can change which code runs and may never be set from outside");
+    if let Some(why) = dangerous_name(name) {
+        return Some(why);
     }
     let allowed = ALLOWED.iter().any(|p| matches(p, name)) || allow.iter().any(|p| matches(p, name));
     (!allowed).then_some("is not on the allow list (sandbox.env)")
@@ -161,7 +164,7 @@ mod tests {
             "JAVA_TOOL_OPTIONS",
             "RUBYOPT",
         ] {
-            assert!(refused_name(name, &list).is_some(), "{name}");
+            assert!(refused_name(name, &list).is_some() && dangerous_name(name).is_some(), "{name}");
         }
         for name in ["", "A B", "A=B", "1A", "A\0", "É"] {
             assert!(refused_name(name, &list).is_some(), "{name:?}");
@@ -174,6 +177,7 @@ mod tests {
             assert_eq!(refused_name(name, &[]), None, "{name}");
         }
         assert!(refused_name("MY_FLAG", &[]).is_some());
+        assert_eq!(dangerous_name("MY_FLAG"), None, "a secret's grant is the operator's word");
         assert_eq!(refused_name("MY_FLAG", &["MY_*".to_owned()]), None);
         assert_eq!(refused_name("RUST_LOG", &["RUST_LOG".to_owned()]), None);
     }

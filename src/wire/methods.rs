@@ -5,7 +5,10 @@ use super::connect::unique_keys;
 use super::frame::{Frame, strip_position};
 use super::pairing::{nodes, pairing};
 use super::secrets::secrets;
-use crate::model::{Action, AgentId, ExecRequest, JournalQuery, ProfileName, RunId, RunSignal, SessionId, Stdin};
+use crate::model::{
+    Action, AgentId, Delivery, ExecRequest, JournalQuery, MOST_SECRETS_A_RUN, ProfileName, RunId, RunSignal,
+    SecretName, SecretUse, SessionId, Stdin, is_variable_name,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -112,12 +115,23 @@ struct ExecRunParams {
     #[serde(default, deserialize_with = "unique_keys")]
     env: Option<BTreeMap<String, String>>,
     #[serde(default)]
+    secrets: Option<Vec<SecretParams>>,
+    #[serde(default)]
     stdin: bool,
     #[serde(default)]
     timeout_ms: Option<u64>,
     /// Where it runs; only the sandbox of this gateway so far.
     #[serde(default)]
     host: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretParams {
+    name: String,
+    /// The variable it is to be in; without it, it is a file.
+    #[serde(default)]
+    env: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -253,6 +267,7 @@ fn exec_run(params: ExecRunParams) -> Result<ExecRequest, String> {
     if timeout == Some(Duration::ZERO) {
         return Err("at timeoutMs: must be at least 1".into());
     }
+    let secrets = secret_uses(params.secrets.unwrap_or_default(), &env)?;
     let bad = |path: &'static str| move |e: crate::model::BadId| format!("at {path}: {e}");
     Ok(ExecRequest {
         agent: AgentId::parse(params.agent.as_deref().unwrap_or("main")).map_err(bad("agent"))?,
@@ -261,9 +276,40 @@ fn exec_run(params: ExecRunParams) -> Result<ExecRequest, String> {
         argv: params.command,
         cwd: params.cwd,
         env,
+        secrets,
         stdin: if params.stdin { Stdin::Piped } else { Stdin::Closed },
         timeout,
     })
+}
+
+/// What a request says of secrets: each one way, no variable set by two.
+fn secret_uses(asked: Vec<SecretParams>, env: &BTreeMap<String, String>) -> Result<Vec<SecretUse>, String> {
+    if asked.len() > MOST_SECRETS_A_RUN {
+        return Err(format!("at secrets: at most {MOST_SECRETS_A_RUN}"));
+    }
+    let mut uses: Vec<SecretUse> = Vec::with_capacity(asked.len());
+    for SecretParams { name, env: variable } in asked {
+        let name = SecretName::parse(&name).map_err(|e| format!("at secrets: {e}"))?;
+        let delivery = match variable {
+            None => Delivery::File,
+            Some(variable) if is_variable_name(&variable) => Delivery::Variable(variable),
+            // Not repeated: a value may have slipped in here.
+            Some(_) => return Err(format!("at secrets: the env of {name} is not a name of an environment variable")),
+        };
+        match &delivery {
+            Delivery::File if uses.iter().any(|used| used.name == name && used.delivery == Delivery::File) => {
+                return Err(format!("at secrets: {name} is asked for twice as a file"));
+            }
+            Delivery::Variable(variable) if uses.iter().any(|used| used.delivery == delivery) => {
+                return Err(format!("at secrets: the variable {variable} is asked for twice"));
+            }
+            Delivery::Variable(variable) if env.contains_key(variable) => {
+                return Err(format!("at secrets: the variable {variable} is set by env as well"));
+            }
+            _ => uses.push(SecretUse { name, delivery }),
+        }
+    }
+    Ok(uses)
 }
 
 #[cfg(test)]
@@ -347,6 +393,43 @@ mod tests {
                 Err(Invalid::Params { why, .. }) => assert!(!why.contains("hunter2"), "{why}"),
                 other => panic!("{params}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn secrets_are_asked_for_by_name_and_each_variable_has_one_source() {
+        let read = |secrets: &str| {
+            read_action("exec.run", &format!(r#"{{"command":["x"],"env":{{"TAKEN":"1"}},"secrets":{secrets}}}"#))
+        };
+        let Ok(Action::ExecRun(request)) = read(r#"[{"name":"A"},{"name":"A","env":"A"},{"name":"A","env":"b_2"}]"#)
+        else {
+            panic!("not a run")
+        };
+        let uses: Vec<String> = request.secrets.iter().map(ToString::to_string).collect();
+        assert_eq!(uses, ["A", "A as A", "A as b_2"]);
+
+        let many = format!("[{}]", vec![r#"{"name":"A","env":"B"}"#; MOST_SECRETS_A_RUN + 1].join(","));
+        for bad in [
+            r#"[{"name":"a"}]"#,
+            r#"[{"name":"../A"}]"#,
+            r#"[{"name":"A","env":""}]"#,
+            r#"[{"name":"A","env":"B=C"}]"#,
+            r#"[{"name":"A","env":"1B"}]"#,
+            r#"[{"name":"A"},{"name":"A"}]"#,
+            r#"[{"name":"A","env":"X"},{"name":"B","env":"X"}]"#,
+            r#"[{"name":"A","env":"TAKEN"}]"#,
+            &many,
+        ] {
+            let why = match read(bad) {
+                Err(Invalid::Params { why, .. }) => why,
+                other => panic!("{bad}: {other:?}"),
+            };
+            assert!(why.starts_with("at secrets: "), "{bad}: {why}");
+        }
+        for bad in
+            [r#"["A"]"#, r#"[{}]"#, r#"{"A":"B"}"#, r#"[{"name":"A","value":"x"}]"#, r#"[{"name":"A","name":"B"}]"#]
+        {
+            assert!(matches!(read(bad), Err(Invalid::Params { .. })), "{bad}");
         }
     }
 
