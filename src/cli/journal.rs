@@ -130,6 +130,10 @@ fn print(entry: &Value, as_json: bool) {
     ] {
         words.extend(value.map(|v| format!("{label}={v}")));
     }
+    let secrets: Vec<&str> = entry["secrets"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !secrets.is_empty() {
+        words.push(one_line(&format!("secrets={}", secrets.join(", "))));
+    }
     if let Some(argv) = entry["command"].as_array() {
         let argv: Vec<String> = argv.iter().filter_map(Value::as_str).map(|a| format!("{:?}", a)).collect();
         words.push(one_line(&argv.join(" ")));

@@ -63,6 +63,10 @@ fn datagram(entry: &Entry) -> Vec<u8> {
     put("VAMBRACE_SCOPES", record.scopes.as_deref());
     put("VAMBRACE_RUN", record.run.as_deref());
     put("VAMBRACE_COMMAND", command.as_deref());
+    // A field may stand more than once: so `journalctl VAMBRACE_SECRET=NAME` finds every use of one.
+    for secret in &record.secrets {
+        put("VAMBRACE_SECRET", secret.split(' ').next());
+    }
     put("VAMBRACE_VERDICT", record.verdict.as_deref());
     put("VAMBRACE_RULE", record.rule.as_deref());
     put("VAMBRACE_ENFORCEMENT", record.enforcement.as_deref());
@@ -99,5 +103,13 @@ mod tests {
         expected.extend((value.len() as u64).to_le_bytes());
         expected.extend(value.as_bytes());
         assert!(bytes.windows(expected.len()).any(|w| w == expected));
+    }
+
+    #[test]
+    fn each_secret_of_a_run_can_be_looked_for_by_its_name() {
+        let mut record = Record::new(Event::ExecPermitted);
+        record.secrets = vec!["API_KEY".into(), "TOKEN as GH_TOKEN".into()];
+        let text = String::from_utf8(datagram(&Entry::new(1, 0, record, "p"))).unwrap();
+        assert!(text.contains("\nVAMBRACE_SECRET=API_KEY\nVAMBRACE_SECRET=TOKEN\n"), "{text}");
     }
 }

@@ -92,6 +92,9 @@ pub(crate) struct Record {
     pub(crate) command: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cwd: Option<String>,
+    /// The secrets asked for, by name, never their values: `NAME` or `NAME as VARIABLE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secrets: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) verdict: Option<String>,
     /// The rule that decided.
@@ -170,6 +173,7 @@ impl Record {
         self.session = request.session.as_ref().map(ToString::to_string);
         self.command = Some(bounded(&request.argv));
         self.cwd = request.cwd.clone();
+        self.secrets = request.secrets.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -196,6 +200,15 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_without_secrets_is_written_and_read_as_before_there_were_any() {
+        let text = r#"{"event":"exec.permitted","agent":"main","verdict":"permit"}"#;
+        let record: Record = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&record).unwrap(), text);
+        let record = Record { secrets: vec!["API_KEY".into()], ..record };
+        assert!(serde_json::to_string(&record).unwrap().contains(r#""secrets":["API_KEY"],"verdict""#));
+    }
 
     #[test]
     fn a_command_of_any_length_makes_a_short_record_that_names_all_of_it() {
