@@ -145,6 +145,13 @@ pub(super) struct ExecArgs {
     /// Environment variable for the command; its name must be allowed
     #[arg(long = "env", value_name = "K=V")]
     pub(super) env: Vec<String>,
+    /// Secret to be the file /run/secrets/NAME; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub(super) secret: Vec<String>,
+    /// Secret to be an environment variable, of its own name or another; may be given again. Whatever the command starts
+    /// inherits it: prefer a file
+    #[arg(long, value_name = "NAME[=VARIABLE]")]
+    pub(super) secret_env: Vec<String>,
     /// End the command after this time, e.g. 30s; never more than its profile allows
     #[arg(long, value_name = "TIME")]
     pub(super) timeout: Option<String>,

@@ -49,6 +49,15 @@ fn params(args: &ExecArgs) -> Result<Value, Fault> {
         })?),
     };
     let mut params = json!({"command": args.command, "agent": args.agent, "env": env, "stdin": true});
+    let mut secrets: Vec<Value> = args.secret.iter().map(|name| json!({"name": name})).collect();
+    secrets.extend(args.secret_env.iter().map(|text| {
+        let (name, variable) = text.split_once('=').unwrap_or((text, text));
+        json!({"name": name, "env": variable})
+    }));
+    // A gateway that knows of no secrets need not hear of none.
+    if !secrets.is_empty() {
+        params["secrets"] = json!(secrets);
+    }
     for (key, value) in [("session", &args.session), ("profile", &args.profile), ("cwd", &args.cwd)] {
         if let Some(value) = value {
             params[key] = json!(value);
