@@ -6,7 +6,7 @@ use super::render::{self, Fault, table};
 use crate::config::{self, Layer};
 use crate::model::{AgentId, Ending, Enforcement, Network, ProfileName, RunFault, SandboxProfile};
 use crate::os;
-use crate::sandbox::{self, Command, Launched, Launcher, Protected, Stdio, Verdict};
+use crate::sandbox::{self, Command, Descriptors, Launched, Launcher, Protected, Verdict};
 use crate::wire;
 use serde_json::json;
 use std::io::Read;
@@ -27,7 +27,8 @@ fn run_one(place: &PlaceArgs, args: &SandboxRunArgs) -> Result<ExitCode, Fault> 
     let (settings, _) = place.settings().map_err(|f| f.code(125))?;
     let profile = profile(&settings, args)?;
     let mut launcher = Launcher::new(settings.protected).map_err(|e| fault(&RunFault::WallMissing(e)))?;
-    let command = Command { argv: args.command.clone(), cwd: PathBuf::new(), env: Default::default() };
+    let argv = args.command.clone();
+    let command = Command { argv, cwd: PathBuf::new(), env: Default::default(), secrets: Vec::new() };
     if let Some(times) = args.measure {
         return measure(&mut launcher, &profile, &command, times, args.reserve);
     }
@@ -90,8 +91,8 @@ fn once(
     command: Command,
 ) -> Result<(Ending, Enforcement), RunFault> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let stdio = Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-    let mut launched = launcher.launch(profile, command, stdio)?;
+    let handed = Descriptors { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), secrets: &[] };
+    let mut launched = launcher.launch(profile, command, handed)?;
     let timed_out = !watch(&mut launched, profile.limits.timeout);
     let verdict = launched.monitor.verdict();
     let finished = launcher.finish(launched);
@@ -136,8 +137,8 @@ fn measure(
         std::fs::File::options().read(true).write(true).open("/dev/null").map_err(|e| Fault::new(e.to_string()))?;
     let mut took = Vec::with_capacity(times);
     for _ in 0..times {
-        let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
-        let mut launched = launcher.launch(profile, command.clone(), stdio).map_err(|e| fault(&e))?;
+        let handed = Descriptors { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd(), secrets: &[] };
+        let mut launched = launcher.launch(profile, command.clone(), handed).map_err(|e| fault(&e))?;
         watch(&mut launched, profile.limits.timeout);
         if let Verdict::Fault(e) = launched.monitor.verdict() {
             return Err(fault(&e));

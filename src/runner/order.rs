@@ -120,7 +120,7 @@ impl Start {
             },
         };
         let stdin = if self.stdin { Stdin::Piped } else { Stdin::Closed };
-        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env }, stdin, profile))
+        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env, secrets: Vec::new() }, stdin, profile))
     }
 }
 
@@ -336,7 +336,12 @@ mod tests {
     #[test]
     fn what_is_ordered_is_what_arrives() {
         let profile = SandboxProfile { workspace: Some("/srv/x".into()), network: Network::Host, ..Default::default() };
-        let command = Command { argv: vec!["a".into()], cwd: "b".into(), env: [("C".into(), "d".into())].into() };
+        let command = Command {
+            argv: vec!["a".into()],
+            cwd: "b".into(),
+            env: [("C".into(), "d".into())].into(),
+            secrets: Vec::new(),
+        };
         let order = Order::Start(Box::new(Start::new(&command, Stdin::Piped, &profile)));
         let (kind, payload) = order.parts();
         let Some(Order::Start(start)) = Order::from_parts(kind, payload) else { panic!("not a start") };
@@ -364,7 +369,7 @@ mod tests {
     #[test]
     fn an_unknown_field_word_or_kind_is_no_order() {
         let (kind, payload) = Order::Start(Box::new(Start::new(
-            &Command { argv: vec![], cwd: "".into(), env: Default::default() },
+            &Command { argv: vec![], cwd: "".into(), env: Default::default(), secrets: Vec::new() },
             Stdin::Closed,
             &SandboxProfile::default(),
         )))

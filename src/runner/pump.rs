@@ -3,7 +3,7 @@
 use super::order::{Finished, Order, Report, Start, WINDOW};
 use crate::model::{Ending, LaunchFault, Outcome, RunFault, Stdin};
 use crate::os;
-use crate::sandbox::{Launched, Launcher, Stdio, Verdict};
+use crate::sandbox::{Descriptors, Launched, Launcher, Verdict};
 use std::cell::RefCell;
 use std::fs::File;
 use std::future::pending;
@@ -70,8 +70,9 @@ fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start) -> Result<Pump, RunFaul
     let (command, stdin, profile) = start.read().ok_or_else(refused)?;
     let limits = profile.limits.clone();
     let pipes = Pipes::new(stdin).map_err(|e| wall("make the command's pipes", &e))?;
-    let stdio = Stdio { stdin: pipes.stdin.1.as_fd(), stdout: pipes.stdout.1.as_fd(), stderr: pipes.stderr.1.as_fd() };
-    let launched = launcher.borrow_mut().launch(&profile, command, stdio)?;
+    let (stdin, stdout, stderr) = (pipes.stdin.1.as_fd(), pipes.stdout.1.as_fd(), pipes.stderr.1.as_fd());
+    let handed = Descriptors { stdin, stdout, stderr, secrets: &[] };
+    let launched = launcher.borrow_mut().launch(&profile, command, handed)?;
     // Our copies of the command's ends go with `pipes`, so that its end is seen.
     let attach = || -> io::Result<_> {
         Ok((

@@ -2,12 +2,15 @@
 
 use super::boundary::{self, Protected};
 use super::environment;
-use crate::model::{ExecRequest, Limits, Network, RunFault, SandboxProfile, WorkspaceAccess};
+use crate::model::{ExecRequest, Limits, Network, RunFault, SandboxProfile, SecretUse, WorkspaceAccess};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 /// Where the workspace stands inside.
 pub(crate) const WORKSPACE: &str = "/workspace";
+
+/// Where secrets that are files stand inside.
+pub(crate) const SECRETS: &str = "/run/secrets";
 
 /// One command as the launcher takes it: what the request says and the profile allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub(crate) struct Command {
     /// Relative to the workspace; empty for the workspace itself.
     pub(crate) cwd: PathBuf,
     pub(crate) env: BTreeMap<String, String>,
+    /// Their values travel apart from it, in the same order.
+    pub(crate) secrets: Vec<SecretUse>,
 }
 
 impl Command {
@@ -25,7 +30,7 @@ impl Command {
     /// Where the working folder is not inside the workspace (CVE-2025-59532: a request widened its own root).
     pub(crate) fn of(request: &ExecRequest) -> Result<Self, RunFault> {
         let cwd = relative_cwd(request.cwd.as_deref().unwrap_or(""))?;
-        Ok(Command { argv: request.argv.clone(), cwd, env: request.env.clone() })
+        Ok(Command { argv: request.argv.clone(), cwd, env: request.env.clone(), secrets: request.secrets.clone() })
     }
 }
 
@@ -67,7 +72,7 @@ pub(crate) struct Bind {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) command: Command,
-    /// Complete environment.
+    /// Complete environment but for secrets.
     pub(crate) env: BTreeMap<String, String>,
     /// What the profile adds to what every sandbox shows.
     pub(crate) binds: Vec<Bind>,
@@ -146,7 +151,10 @@ pub(crate) const MASKED_PROC: &[&str] = &[
 /// Where the profile names a place that may not be shown, or the command could not be one.
 pub(crate) fn plan(profile: &SandboxProfile, command: Command, protected: &Protected) -> Result<Plan, RunFault> {
     check_argv(&command.argv)?;
-    let env = environment::compose(&command.env);
+    check_secrets(&command.secrets)?;
+    let mut env = environment::compose(&command.env);
+    // A secret in the place of one of our own variables, which the init adds.
+    env.retain(|name, _| !command.secrets.iter().any(|s| s.variable() == Some(name)));
     Ok(Plan {
         env,
         binds: named(profile, protected)?,
@@ -249,6 +257,20 @@ fn check_argv(argv: &[String]) -> Result<(), RunFault> {
     }
 }
 
+/// Two of one name in one place would mean that one of them is not there.
+fn check_secrets(secrets: &[SecretUse]) -> Result<(), RunFault> {
+    let place = |s: &SecretUse| s.variable().map_or_else(|| format!("{SECRETS}/{}", s.name), ToOwned::to_owned);
+    for (at, one) in secrets.iter().enumerate() {
+        if secrets[at + 1..].iter().any(|other| place(one) == place(other)) {
+            return Err(RunFault::Refused {
+                what: format!("two secrets are to be {}", place(one)),
+                hint: "ask for each once".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn relative_cwd(cwd: &str) -> Result<PathBuf, RunFault> {
     let path = Path::new(cwd);
     let inside = if path.is_absolute() { path.strip_prefix(WORKSPACE).ok() } else { Some(path) };
@@ -264,6 +286,7 @@ fn relative_cwd(cwd: &str) -> Result<PathBuf, RunFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Delivery, SecretName};
 
     #[test]
     fn a_working_folder_never_leaves_the_workspace() {
@@ -278,14 +301,29 @@ mod tests {
         }
     }
 
+    fn command(secrets: &[(&str, Delivery)]) -> Command {
+        let wanted = |(name, delivery): &(&str, Delivery)| SecretUse {
+            name: SecretName::parse(name).unwrap(),
+            delivery: delivery.clone(),
+        };
+        let secrets = secrets.iter().map(wanted).collect();
+        Command { argv: vec!["true".into()], cwd: PathBuf::new(), env: BTreeMap::new(), secrets }
+    }
+
+    #[test]
+    fn a_secret_takes_the_place_of_a_variable_of_ours_and_none_that_of_another() {
+        let plan =
+            |secrets: &[(&str, Delivery)]| plan(&SandboxProfile::default(), command(secrets), &Protected::default());
+        let variable = |name: &str| Delivery::Variable(name.into());
+        let env = plan(&[("A", variable("LANG")), ("A", Delivery::File)]).unwrap().env;
+        assert!(!env.contains_key("LANG") && env.contains_key("PATH"));
+        assert!(plan(&[("A", variable("V")), ("B", variable("V"))]).is_err());
+        assert!(plan(&[("A", Delivery::File), ("A", Delivery::File)]).is_err());
+    }
+
     #[test]
     fn nothing_of_home_var_run_or_sys_is_in_a_plan() {
-        let plan = plan(
-            &SandboxProfile::default(),
-            Command { argv: vec!["true".into()], cwd: PathBuf::new(), env: BTreeMap::new() },
-            &Protected::default(),
-        )
-        .unwrap();
+        let plan = plan(&SandboxProfile::default(), command(&[]), &Protected::default()).unwrap();
         assert!(plan.binds.is_empty());
         for bind in &system() {
             for hidden in

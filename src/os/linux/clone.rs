@@ -4,7 +4,7 @@
 //! (it allocates), which is sound only when no other thread can have held a lock.
 
 use nix::sched::CloneFlags;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -106,7 +106,7 @@ pub(crate) fn reset_signals() {
 }
 
 /// execve(2) on each candidate path in turn, as execvp does; returns the error that counts.
-pub(crate) fn exec_first(candidates: &[CString], argv: &[CString], env: &[CString]) -> io::Error {
+pub(crate) fn exec_first(candidates: &[CString], argv: &[CString], env: &[&CStr]) -> io::Error {
     let mut verdict = nix::errno::Errno::ENOENT;
     for path in candidates {
         let Err(errno) = nix::unistd::execve(path, argv, env);

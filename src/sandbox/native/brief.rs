@@ -1,15 +1,18 @@
-//! The launcher's brief to a child that waits: the command, what its profile names, its descriptors.
+//! The launcher's brief to a child that waits: the command, what its profile names, its descriptors, its secrets.
 //!
 //! Both sides are one program, forked from each other, so the form is plain: length-prefixed fields in a
 //! fixed order, and the descriptors beside the first bytes.
 
+use super::secrets::Held;
+use crate::model::{Delivery, LONGEST_SECRET, SecretName, SecretUse};
 use crate::os::linux::handover;
+use crate::os::linux::memfd::Sealed;
 use crate::os::linux::rlimits::Rlimits;
 use crate::sandbox::plan::{Bind, Shown};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +28,7 @@ pub(super) struct Brief {
     pub(super) rlimits: Rlimits,
     /// What the command gets as 0, 1 and 2.
     pub(super) stdio: Vec<OwnedFd>,
+    pub(super) secrets: Vec<Held>,
 }
 
 /// The same before it is sent: everything is borrowed.
@@ -36,6 +40,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) env: &'a [CString],
     pub(super) rlimits: Rlimits,
     pub(super) stdio: [BorrowedFd<'a>; 3],
+    pub(super) secrets: Vec<(&'a SecretUse, &'a Sealed)>,
 }
 
 impl Outgoing<'_> {
@@ -59,6 +64,13 @@ impl Outgoing<'_> {
             put_number(&mut fields, list.len() as u64);
             list.iter().for_each(|text| put(&mut fields, text.as_bytes()));
         }
+        put_number(&mut fields, self.secrets.len() as u64);
+        for (wanted, value) in &self.secrets {
+            put(&mut fields, wanted.name.as_bytes());
+            // No variable has an empty name.
+            put(&mut fields, wanted.variable().unwrap_or_default().as_bytes());
+            descriptors.push(value.as_fd());
+        }
         let length = (fields.len() - LENGTH) as u64;
         fields[..LENGTH].copy_from_slice(&length.to_le_bytes());
         // In one piece as far as the socket takes it: the child wakes once. It reads at once, so the rest follows soon.
@@ -79,6 +91,7 @@ impl Brief {
         channel.read_exact(&mut fields)?;
         let mut fields = Fields(&fields);
         let mut descriptors = descriptors.into_iter();
+        let cut = || io::Error::other("the brief came without all of its descriptors");
         let stdio: Vec<OwnedFd> = descriptors.by_ref().take(3).collect();
         let cwd = fields.path()?;
         let rlimits = Rlimits {
@@ -90,14 +103,19 @@ impl Brief {
         for _ in 0..fields.number()? {
             let (source, target, flags) = (fields.path()?, fields.path()?, fields.number()?);
             let shown = if flags & 1 != 0 { Shown::Writable } else { Shown::ReadOnly };
-            let mapping = if flags & 2 != 0 { descriptors.next() } else { None };
+            let mapping = if flags & 2 != 0 { Some(descriptors.next().ok_or_else(cut)?) } else { None };
             named.push((Bind { source, target, shown, required: true, named: true }, mapping));
         }
         let (candidates, argv, env) = (fields.list()?, fields.list()?, fields.list()?);
-        if stdio.len() != 3 {
-            return Err(io::Error::other("the brief came without its descriptors"));
+        let mut secrets = Vec::new();
+        for _ in 0..fields.number()? {
+            let wanted = fields.secret()?;
+            secrets.push((wanted, Sealed::check(descriptors.next().ok_or_else(cut)?, LONGEST_SECRET)?));
         }
-        Ok(Some(Brief { named, cwd, candidates, argv, env, rlimits, stdio }))
+        if stdio.len() != 3 {
+            return Err(cut());
+        }
+        Ok(Some(Brief { named, cwd, candidates, argv, env, rlimits, stdio, secrets }))
     }
 }
 
@@ -133,6 +151,19 @@ impl<'a> Fields<'a> {
         Ok(PathBuf::from(OsStr::from_bytes(self.bytes()?)))
     }
 
+    fn text(&mut self) -> io::Result<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(io::Error::other)
+    }
+
+    fn secret(&mut self) -> io::Result<SecretUse> {
+        let name = SecretName::parse(self.text()?).map_err(|e| io::Error::other(e.to_string()))?;
+        let delivery = match self.text()? {
+            "" => Delivery::File,
+            variable => Delivery::Variable(variable.to_owned()),
+        };
+        Ok(SecretUse { name, delivery })
+    }
+
     fn list(&mut self) -> io::Result<Vec<CString>> {
         let count = self.number()?;
         (0..count).map(|_| CString::new(self.bytes()?).map_err(io::Error::other)).collect()
@@ -142,7 +173,6 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -152,6 +182,9 @@ mod tests {
         let words = |list: &[&str]| list.iter().map(|w| CString::new(*w).unwrap()).collect::<Vec<_>>();
         let bind =
             Bind { source: "/a".into(), target: "/b".into(), shown: Shown::Writable, required: true, named: true };
+        let uses = [Delivery::File, Delivery::Variable("V".into())]
+            .map(|delivery| SecretUse { name: SecretName::parse("S").unwrap(), delivery });
+        let values = [b"one", b"two"].map(|value| Sealed::new(value).unwrap());
         let (candidates, argv, env) = (words(&["/bin/x"]), words(&["x", "", "y\n"]), words(&["A=b"]));
         Outgoing {
             named: vec![(&bind, Some(null.as_fd())), (&bind, None)],
@@ -161,6 +194,7 @@ mod tests {
             env: &env,
             rlimits: Rlimits { pids: 3, data_bytes: None, cpu_seconds: 9 },
             stdio: [null.as_fd(); 3],
+            secrets: vec![(&uses[0], &values[0]), (&uses[1], &values[1])],
         }
         .send(&ours.into())
         .unwrap();
@@ -176,6 +210,13 @@ mod tests {
             brief.named.iter().map(|(b, m)| (b.clone(), m.is_some())).collect::<Vec<_>>(),
             [(bind.clone(), true), (bind, false)]
         );
+        let secrets = brief.secrets.iter().map(|(wanted, value)| {
+            let mut bytes = [0; 3];
+            value.read(&mut bytes).unwrap();
+            (wanted.clone(), bytes)
+        });
+        let [file, variable] = uses;
+        assert_eq!(secrets.collect::<Vec<_>>(), [(file, *b"one"), (variable, *b"two")]);
     }
 
     #[test]

@@ -8,9 +8,10 @@
 
 use super::brief::Brief;
 use super::monitor::{Evidence, Report};
+use super::secrets;
 use super::step::{Failure, Step, Steps, at, at_path};
 use super::tree::{Owner, Tree};
-use crate::model::{Network, Tier};
+use crate::model::{Network, Secret, Tier};
 use crate::os;
 use crate::os::linux::clone;
 use crate::os::linux::landlock::Grant;
@@ -73,7 +74,7 @@ fn serve(base: &Base<'_>, launcher: &File, channel: File, status: &File) -> Resu
     let tree = Tree::base(&base.owner, base.system, base.shape.scratch_bytes)?;
     surroundings(base)?;
 
-    let brief = match at(Step::Brief, Brief::receive(channel))? {
+    let mut brief = match at(Step::Brief, Brief::receive(channel))? {
         Some(brief) => brief,
         // A spare that is not needed any more, or whose launcher is gone.
         None => clone::exit_now(0),
@@ -81,7 +82,9 @@ fn serve(base: &Base<'_>, launcher: &File, channel: File, status: &File) -> Resu
     // Now, not at the fork: a cgroup namespace begins at the group one is in, and we have been moved since.
     at(Step::Cgroup, nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).map_err(Into::into))?;
     at(Step::Descriptors, take_stdio(&brief))?;
-    tree.complete(&base.owner, &brief.named)?;
+    let (files, variables) = secrets::part(std::mem::take(&mut brief.secrets));
+    tree.complete(&base.owner, &brief.named, &files)?;
+    drop(files);
     enter(&brief.cwd)?;
     at(Step::Limits, rlimits::apply(brief.rlimits))?;
     privileges(&base.owner)?;
@@ -91,9 +94,12 @@ fn serve(base: &Base<'_>, launcher: &File, channel: File, status: &File) -> Resu
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
     at(Step::Landlock, enforce_landlock(base.landlock_abi, &brief.named))?;
     at(Step::Seccomp, seccomp::install(base.filter))?;
+    // As late as can be, and not before the init is hidden from debuggers.
+    let entries = at(Step::SecretVariables, secrets::entries(&variables))?;
+    drop(variables);
     let evidence = read_back()?;
     let _ = { status }.write_all(&Report::Walled(evidence).encode());
-    start(&brief, status)
+    start(&brief, entries, status)
 }
 
 /// Where our own descriptors stand in the child, right after the command's 0, 1 and 2.
@@ -238,13 +244,16 @@ fn read_back() -> Steps<Evidence> {
 }
 
 /// Forks the command from the walled init, waits for it and reports its end.
-fn start(brief: &Brief, status: &File) -> Result<std::convert::Infallible, Failure> {
+fn start(brief: &Brief, entries: Vec<Secret<Vec<u8>>>, status: &File) -> Result<std::convert::Infallible, Failure> {
+    let env = at(Step::SecretVariables, secrets::environment(&brief.env, &entries))?;
     let command = clone::spawn_borrowing(|| {
         let _ = rustix::process::setsid();
-        let error = clone::exec_first(&brief.candidates, &brief.argv, &brief.env);
+        let error = clone::exec_first(&brief.candidates, &brief.argv, &env);
         let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
         let _ = { status }.write_all(&Report::ExecFailed { errno }.encode());
     });
+    // The command has its own copy now, or there is no command.
+    drop(entries);
     let command = at(Step::Start, command)?;
     // The command alone holds its output now: when it and its children let go, the reader sees the end.
     for number in 0..3 {

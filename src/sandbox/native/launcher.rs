@@ -12,6 +12,7 @@ use crate::model::{Enforcement, LaunchFault, LimitKind, Limits, Means, Network, 
 use crate::os;
 use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
+use crate::os::linux::memfd::Sealed;
 use crate::os::linux::mounts::{self, Watch};
 use crate::os::linux::rlimits::Rlimits;
 use crate::os::linux::seccomp::Filter;
@@ -49,11 +50,13 @@ const MOST_MAPPINGS: usize = 256;
 /// The least Landlock ABI whose rights a profile is promised: TRUNCATE (ABI 3) is held by the mounts below it.
 const LEAST_LANDLOCK: u8 = 1;
 
-/// Descriptors the command gets as 0, 1 and 2.
-pub(crate) struct Stdio<'a> {
+/// What is handed to a sandbox: what the command gets as 0, 1 and 2, and the values of its secrets, one for each that
+/// it names. They are never looked into here.
+pub(crate) struct Descriptors<'a> {
     pub(crate) stdin: BorrowedFd<'a>,
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
+    pub(crate) secrets: &'a [Sealed],
 }
 
 /// Starts sandboxes, one after the other.
@@ -155,10 +158,16 @@ impl Launcher {
         &mut self,
         profile: &SandboxProfile,
         command: Command,
-        stdio: Stdio<'_>,
+        handed: Descriptors<'_>,
     ) -> Result<Launched, RunFault> {
         let started = Instant::now();
         let plan = plan::plan(profile, command, &self.protected)?;
+        if plan.command.secrets.len() != handed.secrets.len() {
+            return Err(RunFault::Refused {
+                what: "the values of the secrets are not one for each".into(),
+                hint: "gateway and runner must be of one version".into(),
+            });
+        }
         let words = Words::of(&plan)?;
         let shape = Shape { network: plan.network, scratch_bytes: plan.limits.scratch_bytes };
         let bounds = bounds(&plan.limits);
@@ -167,7 +176,7 @@ impl Launcher {
             None => self.make_spare(shape, bounds)?,
         };
         let slot = spare.inmate.slot;
-        let briefed = self.brief(spare, &plan, &words, bounds, stdio, started);
+        let briefed = self.brief(spare, &plan, &words, bounds, handed, started);
         if briefed.is_err() {
             self.taken.remove(&slot);
         }
@@ -265,7 +274,7 @@ impl Launcher {
         plan: &Plan,
         words: &Words,
         bounds: Bounds,
-        stdio: Stdio<'_>,
+        handed: Descriptors<'_>,
         started: Instant,
     ) -> Result<Launched, RunFault> {
         let Spare { inmate, status, channel, shape, bounds: bounded, .. } = spare;
@@ -289,7 +298,8 @@ impl Launcher {
                 // Every CPU busy until well past the deadline is more than a run can use.
                 cpu_seconds: (plan.limits.timeout.as_secs() + 5).saturating_mul(256),
             },
-            stdio: [stdio.stdin, stdio.stdout, stdio.stderr],
+            stdio: [handed.stdin, handed.stdout, handed.stderr],
+            secrets: plan.command.secrets.iter().zip(handed.secrets).collect(),
         };
         // A child that is gone has said why on its status pipe, and that is the better message.
         let _ = brief.send(&channel);

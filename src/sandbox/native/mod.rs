@@ -1,7 +1,7 @@
 //! Walls of the Linux kernel: namespaces, mounts, Landlock, seccomp, capabilities, limits.
 //!
 //! `launcher` forks children and keeps one in reserve, `inside` is the recipe a child follows, with its
-//! `step`s by name and its `tree`; `brief` is what the child is told, `monitor` reads what it reports.
+//! `step`s by name, its `tree` and its `secrets`; `brief` is what the child is told, `monitor` reads what it reports.
 //! `filter` holds the system-call table, `probe` asks the kernel what it can do.
 
 mod brief;
@@ -10,10 +10,11 @@ mod inside;
 mod launcher;
 mod monitor;
 mod probe;
+mod secrets;
 mod step;
 mod tree;
 
 pub(crate) use filter::allowed_system_calls;
-pub(crate) use launcher::{Launched, Launcher, Stdio};
+pub(crate) use launcher::{Descriptors, Launched, Launcher};
 pub(crate) use monitor::Verdict;
 pub(crate) use probe::probe_host;

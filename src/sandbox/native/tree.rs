@@ -3,12 +3,13 @@
 //! Built below a tmpfs that is attached over the host's /dev, which no bind of a profile may lie in; from
 //! then on every path of ours is relative to that root, where this process stands.
 
+use super::secrets::{self, Held};
 use super::step::{Step, Steps, at, at_path};
 use crate::model::Tier;
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
 use crate::sandbox::environment::HOME;
-use crate::sandbox::plan::{Bind, MASKED_PROC, Shown, WORKSPACE};
+use crate::sandbox::plan::{Bind, MASKED_PROC, SECRETS, Shown, WORKSPACE};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,7 +32,7 @@ const SYSTEM: Attributes = Attributes { read_only: true, no_exec: false, no_dev:
 const WRITABLE: Attributes = Attributes { read_only: false, no_exec: false, no_dev: true };
 const SCRATCH: Attributes = Attributes { read_only: false, no_exec: true, no_dev: true };
 const DEVICE: Attributes = Attributes { read_only: false, no_exec: true, no_dev: false };
-const SEALED: Attributes = Attributes { read_only: true, no_exec: true, no_dev: true };
+pub(super) const SEALED: Attributes = Attributes { read_only: true, no_exec: true, no_dev: true };
 
 impl Tree {
     /// Builds all that does not depend on the command: the system, devices, /proc, scratch folders.
@@ -59,8 +60,9 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Adds what the profile names, each with its id map if it has one, and closes the tree: it becomes the root.
-    pub(super) fn complete(self, owner: &Owner, named: &[(Bind, Option<OwnedFd>)]) -> Steps {
+    /// Adds what the profile names, each with its id map if it has one, and secrets that are to be files; then closes the
+    /// tree: it becomes the root.
+    pub(super) fn complete(self, owner: &Owner, named: &[(Bind, Option<OwnedFd>)], files: &[Held]) -> Steps {
         let root = self.root.as_fd();
         for (bind, mapping) in named {
             let Some(shown) = open_tree(bind, mapping.as_ref().map(AsFd::as_fd))? else { continue };
@@ -68,6 +70,10 @@ impl Tree {
         }
         if !named.iter().any(|(bind, _)| bind.target == Path::new(WORKSPACE)) {
             at(Step::Scratch, corner(owner, root, WORKSPACE.trim_start_matches('/'), 0o700))?;
+        }
+        if !files.is_empty() {
+            let folder = at(Step::SecretFiles, secrets::folder(owner, files))?;
+            at(Step::SecretFiles, attach(root, folder.as_fd(), Path::new(SECRETS)))?;
         }
         at(Step::SealRoot, mounts::set_attributes(root, SEALED, Reach::ThisMount))?;
         at(Step::Pivot, mounts::pivot_into(root))
