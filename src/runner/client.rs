@@ -4,8 +4,9 @@
 //! connected to.
 
 use super::framing;
-use super::order::{Hello, INPUT_WINDOW, Order, Report, Start, VERSION};
+use super::order::{Finished, Hello, INPUT_WINDOW, Order, Report, Start, VERSION};
 use crate::model::{Outcome, RunFault, SandboxProfile, Stdin, Stream};
+use crate::os::linux::memfd::Sealed;
 use crate::sandbox::Command;
 use std::collections::HashMap;
 use std::io;
@@ -57,9 +58,16 @@ pub(crate) struct RunHandle {
 #[derive(Clone)]
 pub(crate) struct Remote {
     number: u64,
-    orders: mpsc::UnboundedSender<(u64, Order)>,
+    orders: mpsc::UnboundedSender<Sent>,
     /// Bytes of input the runner takes before it must answer.
     input_room: Arc<Semaphore>,
+}
+
+/// An order on its way, with the values that travel beside it. They are let go of once it is written.
+struct Sent {
+    number: u64,
+    order: Order,
+    secrets: Vec<Sealed>,
 }
 
 /// The gateway's hold on a runner.
@@ -76,7 +84,7 @@ struct Shared {
 #[derive(Default)]
 struct Line {
     /// Orders go here while a runner is connected.
-    orders: Option<mpsc::UnboundedSender<(u64, Order)>>,
+    orders: Option<mpsc::UnboundedSender<Sent>>,
     runs: HashMap<u64, Run>,
     next: u64,
 }
@@ -100,7 +108,7 @@ impl Client {
         self.shared.state.subscribe()
     }
 
-    /// Orders a run.
+    /// Orders a run, with the value of each secret that the command names.
     ///
     /// # Errors
     /// RunnerGone while there is no runner.
@@ -109,6 +117,7 @@ impl Client {
         command: &Command,
         stdin: Stdin,
         profile: &SandboxProfile,
+        secrets: Vec<Sealed>,
     ) -> Result<RunHandle, RunFault> {
         let start = Order::Start(Box::new(Start::new(command, stdin, profile)));
         // Refused here, alone: a frame that the runner does not take would end the connection and every run on it.
@@ -128,7 +137,7 @@ impl Client {
         drop(line);
         let remote = Remote { number, orders, input_room };
         // A runner that went just now has failed this run already: its event waits in the inbox.
-        let _ = remote.orders.send((number, start));
+        let _ = remote.orders.send(Sent { number, order: start, secrets });
         Ok(RunHandle { number, events: inbox, remote })
     }
 
@@ -161,7 +170,7 @@ impl Client {
     async fn serve(&self, stream: UnixStream) -> Served {
         let (from, to) = stream.into_split();
         let (orders, queue) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(write_all(to, queue));
+        let writer = tokio::spawn(self.clone().write_all(to, queue));
         let mut from = BufReader::new(from);
         let served = match greeting(&mut from).await {
             Ok(hello) => {
@@ -190,6 +199,19 @@ impl Client {
                 Ok(Some((number, report))) => self.deliver(number, report),
                 Ok(None) => return io::Error::from(io::ErrorKind::UnexpectedEof),
                 Err(e) => return e,
+            }
+        }
+    }
+
+    async fn write_all(self, mut to: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Sent>) {
+        while let Some(Sent { number, order, secrets }) = queue.recv().await {
+            match framing::write_beside(&mut to, number, &order, &secrets).await {
+                Ok(()) => {}
+                // Not a byte of it was sent. Its secrets would be more than may be under way; those of others go on.
+                Err(e) if e.kind() == io::ErrorKind::QuotaExceeded => {
+                    self.deliver(number, Report::Finished(Box::new(Finished::new(&Err(RunFault::Busy)))));
+                }
+                Err(_) => return,
             }
         }
     }
@@ -279,7 +301,7 @@ impl Remote {
     }
 
     fn send(&self, order: Order) {
-        let _ = self.orders.send((self.number, order));
+        let _ = self.orders.send(Sent { number: self.number, order, secrets: Vec::new() });
     }
 }
 
@@ -319,13 +341,5 @@ async fn greeting(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Hello> {
             hello.version
         ))),
         _ => Err(io::Error::other("it did not introduce itself")),
-    }
-}
-
-async fn write_all(mut to: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<(u64, Order)>) {
-    while let Some((number, order)) = queue.recv().await {
-        if framing::write(&mut to, number, &order).await.is_err() {
-            return;
-        }
     }
 }

@@ -1,8 +1,13 @@
-//! Frames on a stream socket: read whole, bounded before anything is allocated.
+//! Frames on a stream socket: read whole, bounded before anything is allocated; descriptors beside the first bytes.
 
 use super::order::{MAX_FRAME, Message};
+use crate::os::linux::handover;
+use crate::os::linux::memfd::Sealed;
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 
 /// Kind byte and run number.
 const HEAD: usize = 9;
@@ -14,6 +19,30 @@ pub(super) fn fits<M: Message>(message: &M) -> bool {
 
 /// Writes one frame.
 pub(super) async fn write<M: Message>(to: &mut (impl AsyncWrite + Unpin), run: u64, message: &M) -> io::Result<()> {
+    to.write_all(&encode(run, message)?).await
+}
+
+/// Writes one frame with these values beside its first bytes.
+///
+/// # Errors
+/// QuotaExceeded, and nothing is written, where too many are under way already.
+pub(super) async fn write_beside<M: Message>(
+    to: &mut OwnedWriteHalf,
+    run: u64,
+    message: &M,
+    values: &[Sealed],
+) -> io::Result<()> {
+    let bytes = encode(run, message)?;
+    if values.is_empty() {
+        return to.write_all(&bytes).await;
+    }
+    let socket: &UnixStream = to.as_ref();
+    let descriptors: Vec<BorrowedFd<'_>> = values.iter().map(AsFd::as_fd).collect();
+    let sent = socket.async_io(Interest::WRITABLE, || handover::send(socket, &bytes, &descriptors)).await?;
+    to.write_all(&bytes[sent..]).await
+}
+
+fn encode<M: Message>(run: u64, message: &M) -> io::Result<Vec<u8>> {
     let (kind, payload) = message.parts();
     let length = HEAD + payload.len();
     if length > MAX_FRAME {
@@ -24,10 +53,10 @@ pub(super) async fn write<M: Message>(to: &mut (impl AsyncWrite + Unpin), run: u
     bytes.push(kind);
     bytes.extend(run.to_le_bytes());
     bytes.extend(payload);
-    to.write_all(&bytes).await
+    Ok(bytes)
 }
 
-/// Reads one frame; `None` at the end of the stream.
+/// Reads one frame, and no byte beyond it; `None` at the end of the stream.
 ///
 /// # Errors
 /// InvalidData where it is too large, too small or none of this type.

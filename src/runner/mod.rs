@@ -6,6 +6,7 @@
 
 mod client;
 mod framing;
+mod inbox;
 mod order;
 mod pump;
 mod serve;

@@ -1,11 +1,12 @@
 //! The only format between the gateway and the runner: closed, versioned, bounded.
 //!
 //! A frame is a little-endian u32 length, one byte of kind, a little-endian u64 run number, and the
-//! payload: JSON of a closed struct for control, raw bytes for data. Lengths count from the kind on.
+//! payload: JSON of a closed struct for control, raw bytes for data. Lengths count from the kind on. Beside the first
+//! bytes of a Start stand the descriptors of its secrets, sealed memfds in the order of their names.
 
 use crate::model::{
-    Ending, Enforcement, LaunchFault, LimitKind, Limits, Means, Network, Outcome, RunFault, SandboxProfile, Stdin,
-    Tier, WorkspaceAccess,
+    Delivery, Ending, Enforcement, LaunchFault, LimitKind, Limits, MOST_SECRETS_A_RUN, Means, Network, Outcome,
+    RunFault, SandboxProfile, SecretName, SecretUse, Stdin, Tier, WorkspaceAccess, is_variable_name,
 };
 use crate::sandbox::Command;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The version both sides must speak; the gateway and the runner are the same program, but may be upgraded apart.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Largest frame in either direction, in bytes.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -77,9 +78,37 @@ pub(super) struct Start {
     timeout_ms: u64,
     output_bytes: u64,
     scratch_bytes: u64,
+    secrets: Vec<SecretRecord>,
+}
+
+/// A secret of the command. Its value is no part of this format: a descriptor beside the frame holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretRecord {
+    name: String,
+    variable: Option<String>,
+}
+
+impl SecretRecord {
+    fn new(wanted: &SecretUse) -> Self {
+        SecretRecord { name: wanted.name.to_string(), variable: wanted.variable().map(ToOwned::to_owned) }
+    }
+
+    fn read(self) -> Option<SecretUse> {
+        let delivery = match self.variable {
+            None => Delivery::File,
+            Some(variable) => Delivery::Variable(Some(variable).filter(|v| is_variable_name(v))?),
+        };
+        Some(SecretUse { name: SecretName::parse(&self.name).ok()?, delivery })
+    }
 }
 
 impl Start {
+    /// How many secrets it names: so many descriptors come beside it.
+    pub(super) fn secrets(&self) -> usize {
+        self.secrets.len()
+    }
+
     pub(super) fn new(command: &Command, stdin: Stdin, profile: &SandboxProfile) -> Self {
         let limits = &profile.limits;
         Start {
@@ -98,6 +127,7 @@ impl Start {
             timeout_ms: limits.timeout.as_millis().try_into().unwrap_or(u64::MAX),
             output_bytes: limits.output_bytes,
             scratch_bytes: limits.scratch_bytes,
+            secrets: command.secrets.iter().map(SecretRecord::new).collect(),
         }
     }
 
@@ -120,7 +150,11 @@ impl Start {
             },
         };
         let stdin = if self.stdin { Stdin::Piped } else { Stdin::Closed };
-        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env, secrets: Vec::new() }, stdin, profile))
+        if self.secrets.len() > MOST_SECRETS_A_RUN {
+            return None;
+        }
+        let secrets = self.secrets.into_iter().map(SecretRecord::read).collect::<Option<_>>()?;
+        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env, secrets }, stdin, profile))
     }
 }
 
@@ -336,12 +370,10 @@ mod tests {
     #[test]
     fn what_is_ordered_is_what_arrives() {
         let profile = SandboxProfile { workspace: Some("/srv/x".into()), network: Network::Host, ..Default::default() };
-        let command = Command {
-            argv: vec!["a".into()],
-            cwd: "b".into(),
-            env: [("C".into(), "d".into())].into(),
-            secrets: Vec::new(),
-        };
+        let env = [("C".into(), "d".into())].into();
+        let secrets = [Delivery::File, Delivery::Variable("V".into())]
+            .map(|delivery| SecretUse { name: SecretName::parse("S").unwrap(), delivery });
+        let command = Command { argv: vec!["a".into()], cwd: "b".into(), env, secrets: secrets.into() };
         let order = Order::Start(Box::new(Start::new(&command, Stdin::Piped, &profile)));
         let (kind, payload) = order.parts();
         let Some(Order::Start(start)) = Order::from_parts(kind, payload) else { panic!("not a start") };
@@ -368,19 +400,22 @@ mod tests {
 
     #[test]
     fn an_unknown_field_word_or_kind_is_no_order() {
+        let secret = SecretUse { name: SecretName::parse("S").unwrap(), delivery: Delivery::Variable("V".into()) };
         let (kind, payload) = Order::Start(Box::new(Start::new(
-            &Command { argv: vec![], cwd: "".into(), env: Default::default(), secrets: Vec::new() },
+            &Command { argv: vec![], cwd: "".into(), env: Default::default(), secrets: vec![secret] },
             Stdin::Closed,
             &SandboxProfile::default(),
         )))
         .parts();
         let text = String::from_utf8(payload).unwrap();
         assert_eq!(Order::from_parts(kind, text.replacen('{', r#"{"privileged":true,"#, 1).into_bytes()), None);
-        let Some(Order::Start(start)) = Order::from_parts(kind, text.replace("\"none\"", "\"all\"").into_bytes())
-        else {
-            panic!("not a start")
-        };
-        assert_eq!(start.read(), None);
+        for (right, wrong) in [("\"none\"", "\"all\""), ("\"S\"", "\"../S\""), ("\"V\"", "\"V=W\""), ("\"V\"", "\"\"")]
+        {
+            let Some(Order::Start(start)) = Order::from_parts(kind, text.replace(right, wrong).into_bytes()) else {
+                panic!("not a start")
+            };
+            assert_eq!(start.read(), None, "{wrong}");
+        }
         assert_eq!(Order::from_parts(99, Vec::new()), None);
         assert_eq!(Order::from_parts(5, vec![1]), None);
     }

@@ -1,8 +1,9 @@
 //! One run in the runner: launches it, moves its bytes, bounds its time and output, reports its end.
 
 use super::order::{Finished, Order, Report, Start, WINDOW};
-use crate::model::{Ending, LaunchFault, Outcome, RunFault, Stdin};
+use crate::model::{Ending, LONGEST_SECRET, LaunchFault, Outcome, RunFault, Stdin};
 use crate::os;
+use crate::os::linux::memfd::Sealed;
 use crate::sandbox::{Descriptors, Launched, Launcher, Verdict};
 use std::cell::RefCell;
 use std::fs::File;
@@ -22,15 +23,16 @@ const CHUNK: usize = 16 << 10;
 /// Where reports go: the connection's writer.
 pub(super) type Reports = mpsc::Sender<(u64, Report)>;
 
-/// Carries one run through. `orders` ends when the gateway is gone, which kills the run.
+/// Carries one run through, with the descriptors that came beside its start. `orders` ends when the gateway is gone,
+/// which kills the run.
 pub(super) async fn run(
     launcher: Rc<RefCell<Launcher>>,
     number: u64,
-    start: Start,
+    (start, beside): (Start, Vec<OwnedFd>),
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: Reports,
 ) {
-    let result = match begin(&launcher, start) {
+    let result = match begin(&launcher, start, beside) {
         Ok(mut pump) => {
             pump.turn(number, &mut orders, &reports).await;
             pump.end(&launcher).await
@@ -62,17 +64,20 @@ struct Pump {
     reason: Option<Ending>,
 }
 
-fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start) -> Result<Pump, RunFault> {
-    let refused = || RunFault::Refused {
-        what: "the order makes no sense".into(),
-        hint: "gateway and runner must be of one version".into(),
-    };
-    let (command, stdin, profile) = start.read().ok_or_else(refused)?;
+fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start, beside: Vec<OwnedFd>) -> Result<Pump, RunFault> {
+    let (command, stdin, profile) = start.read().ok_or_else(|| refused("the order makes no sense".into()))?;
+    let secrets = sealed(beside, command.secrets.len())?;
     let limits = profile.limits.clone();
     let pipes = Pipes::new(stdin).map_err(|e| wall("make the command's pipes", &e))?;
-    let (stdin, stdout, stderr) = (pipes.stdin.1.as_fd(), pipes.stdout.1.as_fd(), pipes.stderr.1.as_fd());
-    let handed = Descriptors { stdin, stdout, stderr, secrets: &[] };
+    let handed = Descriptors {
+        stdin: pipes.stdin.1.as_fd(),
+        stdout: pipes.stdout.1.as_fd(),
+        stderr: pipes.stderr.1.as_fd(),
+        secrets: &secrets,
+    };
     let launched = launcher.borrow_mut().launch(&profile, command, handed)?;
+    // The init has them; here nothing is left of them.
+    drop(secrets);
     // Our copies of the command's ends go with `pipes`, so that its end is seen.
     let attach = || -> io::Result<_> {
         Ok((
@@ -104,6 +109,23 @@ fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start) -> Result<Pump, RunFaul
         output_bytes: 0,
         reason: None,
     })
+}
+
+fn refused(what: String) -> RunFault {
+    RunFault::Refused { what, hint: "gateway and runner must be of one version".into() }
+}
+
+/// The values of so many secrets. That they are sealed is looked at here, by their descriptors; what they say is not.
+fn sealed(beside: Vec<OwnedFd>, wanted: usize) -> Result<Vec<Sealed>, RunFault> {
+    if beside.len() != wanted {
+        return Err(RunFault::Refused {
+            what: format!("of {wanted} secrets only {} arrived", beside.len()),
+            hint: "the runner may have as many files open as it can; send the command once more".into(),
+        });
+    }
+    let check =
+        |fd| Sealed::check(fd, LONGEST_SECRET).map_err(|e| refused(format!("a secret is not as it must be: {e}")));
+    beside.into_iter().map(check).collect()
 }
 
 fn far_future() -> Instant {

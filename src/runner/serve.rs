@@ -3,6 +3,7 @@
 //! One thread, always: it forks, and a fork of a process with threads is not safe.
 
 use super::framing;
+use super::inbox::Inbox;
 use super::order::{Finished, Hello, Order, Report, VERSION};
 use super::pump;
 use crate::model::{LaunchFault, RunFault};
@@ -15,7 +16,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use tokio::io::BufReader;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -109,7 +109,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 /// One gateway's connection, to its end and that of every run it ordered.
 async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, LaunchFault>) {
     let (from, to) = stream.into_split();
-    let mut from = BufReader::new(from);
+    let mut from = Inbox::new(from);
     let (reports, queue) = mpsc::channel(QUEUED_REPORTS);
     let unable = launcher.as_ref().err().map(ToString::to_string);
     let hello = Hello { version: VERSION, pid: std::process::id(), unable };
@@ -118,7 +118,7 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
     let mut runs: HashMap<u64, mpsc::UnboundedSender<Order>> = HashMap::new();
     let mut pumps = JoinSet::new();
     loop {
-        let (number, order) = match framing::read::<Order>(&mut from).await {
+        let (number, order, beside) = match from.next().await {
             Ok(Some(read)) => read,
             Ok(None) => break,
             Err(error) => {
@@ -137,7 +137,7 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
             Ok(launcher) => {
                 let (orders, inbox) = mpsc::unbounded_channel();
                 runs.insert(number, orders);
-                pumps.spawn_local(pump::run(launcher, number, *start, inbox, reports.clone()));
+                pumps.spawn_local(pump::run(launcher, number, (*start, beside), inbox, reports.clone()));
             }
             Err(fault) => {
                 let finished = Finished::new(&Err(RunFault::WallMissing(fault)));

@@ -2,17 +2,18 @@
 
 use super::Done;
 use crate::auth::Session;
-use crate::gateway::Gateway;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::reply::{self, Answer};
+use crate::gateway::{Gateway, SecretKeeper};
 use crate::journal::{Event, Receipt, Record};
-use crate::model::{ConnId, ExecRequest, Outcome, RunFault, RunId, RunSignal, SandboxProfile};
+use crate::model::{ConnId, ExecRequest, Outcome, RunFault, RunId, RunSignal, SandboxProfile, SecretUse};
 use crate::os;
+use crate::os::linux::memfd::Sealed;
 use crate::runner::{RunEvent, RunHandle};
 use crate::sandbox::Command;
 use crate::wire::{self, ErrorCode, ErrorShape, ExecResult, OutputEvent};
 use serde_json::json;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 /// Runs a command to its end. The receipt is what allows it.
 #[allow(clippy::too_many_arguments)]
@@ -27,7 +28,7 @@ pub(super) async fn run(
     outbox: &Outbox,
 ) -> Done {
     let seq = receipt.seq();
-    let result = match order(gateway, &request, &profile, receipt) {
+    let result = match order(gateway, &request, &profile, receipt).await {
         Ok(handle) => {
             let started = json!({"requestId": request_id, "runId": run.as_str()});
             outbox.send(wire::event("exec.started", &started, None));
@@ -44,8 +45,8 @@ pub(super) async fn run(
     Done { answer, record: Some(record) }
 }
 
-/// Hands the command to the runner; spends the receipt.
-fn order(
+/// Hands the command and the values of its secrets to the runner; spends the receipt.
+async fn order(
     gateway: &Gateway,
     request: &ExecRequest,
     profile: &SandboxProfile,
@@ -61,7 +62,45 @@ fn order(
             hint: "look at the rights of its parent folder".into(),
         })?;
     }
-    gateway.parts.runner.start(&command, request.stdin, profile)
+    let secrets = open_secrets(&gateway.parts.secrets, &request.secrets).await?;
+    gateway.parts.runner.start(&command, request.stdin, profile, secrets)
+}
+
+/// Opens what the permit allows, off the async threads.
+async fn open_secrets(keeper: &Arc<dyn SecretKeeper>, uses: &[SecretUse]) -> Result<Vec<Sealed>, RunFault> {
+    if uses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (keeper, uses) = (Arc::clone(keeper), uses.to_vec());
+    let opened = tokio::task::spawn_blocking(move || uses.iter().map(|wanted| seal(&*keeper, wanted)).collect());
+    opened.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "secrets could not be opened");
+        Err(unopened("a secret could not be opened".into()))
+    })
+}
+
+/// Puts one value where only its descriptor leads to; in this memory it is zeroed at once.
+fn seal(keeper: &dyn SecretKeeper, wanted: &SecretUse) -> Result<Sealed, RunFault> {
+    let name = &wanted.name;
+    let value = keeper.open(name).map_err(|error| {
+        tracing::error!(secret = %name, %error, "a secret could not be opened");
+        unopened(format!("the secret {name} could not be opened"))
+    })?;
+    if wanted.variable().is_some() && value.expose().contains(&0) {
+        return Err(RunFault::Refused {
+            what: format!("the secret {name} holds a NUL byte, which no environment variable can"),
+            hint: "ask for it as a file: --secret, or `secrets` without `env`".into(),
+        });
+    }
+    Sealed::new(value.expose()).map_err(|error| {
+        tracing::error!(secret = %name, %error, "a secret could not be sealed");
+        unopened(format!("the secret {name} could not be put into memory of its own"))
+    })
+}
+
+/// What the store says stays in the log: it is the operator's affair, not the agent's.
+fn unopened(what: String) -> RunFault {
+    RunFault::Refused { what, hint: "nothing was run; the gateway's log says why".into() }
 }
 
 /// Passes output on until the end. The runner is given credit only for what the client has room for.
@@ -153,5 +192,52 @@ impl Gateway {
                 remote.cancel();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Delivery, Grants, Secret, SecretName};
+
+    /// Holds one secret.
+    struct Held(&'static [u8]);
+
+    impl SecretKeeper for Held {
+        fn grants(&self) -> Arc<Grants> {
+            Arc::default()
+        }
+
+        fn open(&self, name: &SecretName) -> Result<Secret<Vec<u8>>, String> {
+            if &**name == "KEY" {
+                Ok(Secret::new(self.0.to_vec()))
+            } else {
+                Err("row 7 of the store is damaged".into())
+            }
+        }
+    }
+
+    fn opened(value: &'static [u8], name: &str, delivery: Delivery) -> Result<Vec<u8>, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let wanted = SecretUse { name: SecretName::parse(name).unwrap(), delivery };
+        let keeper: Arc<dyn SecretKeeper> = Arc::new(Held(value));
+        let sealed = runtime.block_on(open_secrets(&keeper, &[wanted])).map_err(|fault| fault.to_string())?;
+        let mut bytes = vec![0; sealed[0].length()];
+        sealed[0].read(&mut bytes).unwrap();
+        Ok(bytes)
+    }
+
+    #[test]
+    fn a_value_is_sealed_as_it_is_and_one_with_a_nul_is_no_variable() {
+        let variable = || Delivery::Variable("V".into());
+        for (value, delivery) in [(&b"a\0b"[..], Delivery::File), (b"a\n\xff", variable())] {
+            assert_eq!(opened(value, "KEY", delivery).unwrap(), value);
+        }
+        assert!(opened(b"a\0b", "KEY", variable()).unwrap_err().contains("NUL"));
+    }
+
+    #[test]
+    fn what_the_store_says_of_a_secret_it_cannot_open_stays_here() {
+        assert_eq!(opened(b"", "OTHER", Delivery::File).unwrap_err(), "the secret OTHER could not be opened");
     }
 }
