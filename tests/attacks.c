@@ -102,6 +102,9 @@ int main(int argc, char **argv) {
   if (IS("mount")) return done(mount("none", "/tmp", "tmpfs", 0, NULL));
   if (IS("umount")) return done(umount2("/workspace", MNT_DETACH));
   if (IS("remount")) return done(mount("none", "/usr", NULL, MS_REMOUNT | MS_BIND, NULL));
+  if (IS("mount-on")) return done(mount("/tmp", arg, NULL, MS_BIND, NULL));
+  if (IS("umount-of")) return done(umount2(arg, MNT_DETACH));
+  if (IS("remount-of")) return done(mount("none", arg, NULL, MS_REMOUNT | MS_BIND, NULL));
   if (IS("fsopen")) return done(syscall(SYS_fsopen, "tmpfs", 0));
   if (IS("open_tree")) return done(syscall(SYS_open_tree, AT_FDCWD, "/", 1));
   if (IS("pivot_root")) return done(syscall(SYS_pivot_root, "/tmp", "/tmp"));
@@ -184,6 +187,10 @@ int main(int argc, char **argv) {
   if (IS("mknod-fifo")) return done(mknod(arg, S_IFIFO | 0666, 0));
   /* files */
   if (IS("truncate")) return done(truncate(arg, 0));
+  if (IS("unlink")) return done(unlink(arg));
+  if (IS("mkdir")) return done(mkdir(arg, 0755));
+  if (IS("rename")) return done(rename(arg, argv[3]));
+  if (IS("link")) return done(link(arg, argv[3]));
   if (IS("write")) return done(open(arg, O_CREAT | O_WRONLY, 0644));
   if (IS("read")) return done(open(arg, O_RDONLY));
   if (IS("map-exec-tmp")) {

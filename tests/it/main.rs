@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod cli;
+mod delivery;
 #[allow(unreachable_pub)]
 mod device;
 mod doors;
