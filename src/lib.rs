@@ -11,7 +11,6 @@ mod model;
 mod crypto;
 #[allow(unsafe_code)]
 mod os;
-#[allow(dead_code)]
 mod redact;
 mod wire;
 

@@ -220,7 +220,7 @@ fn open_gateway(
         random: os::host::random,
         gatekeeper,
         token: Box::new(token),
-        secrets: Arc::new(Secrets::open(store, clock)?),
+        secrets: Arc::new(Secrets::open(store, clock, journal.clone())?),
         identity,
         policy: settings.profiles.policy(),
         journal: journal.clone(),

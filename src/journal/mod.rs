@@ -14,12 +14,13 @@ pub(crate) use file::verify_folder;
 pub(crate) use record::{Event, Record};
 
 use crate::model::{Clock, JournalQuery, UnixMillis};
+use crate::redact::Redactor;
 use file::Segments;
 use journald::Journald;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Whether records also go to journald.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +75,8 @@ struct Inner {
     required: bool,
     /// Set when something was written since the last sync.
     unsynced: AtomicBool,
+    /// Covers the secrets that a record would show.
+    cover: RwLock<Redactor>,
     follower: Mutex<Option<Follower>>,
 }
 
@@ -96,6 +99,7 @@ impl Journal {
             journald: sink,
             required: journald == JournaldUse::Required,
             unsynced: AtomicBool::new(false),
+            cover: RwLock::default(),
             follower: Mutex::new(None),
         };
         Ok(Journal { inner: Arc::new(inner) })
@@ -109,6 +113,7 @@ impl Journal {
     pub(crate) fn append(&self, record: Record) -> Result<Receipt, JournalFault> {
         let inner = &self.inner;
         let mut segments = inner.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = record.covered(&inner.cover.read().unwrap_or_else(PoisonError::into_inner));
         let entry = segments.next(inner.clock.now(), record);
         // journald first where it is required: a record must not stand in the file for an act that is refused.
         if let Some(journald) = &inner.journald {
@@ -126,6 +131,11 @@ impl Journal {
         }
         drop(segments);
         Ok(Receipt { seq: entry.seq })
+    }
+
+    /// Covers these secrets in every record from now on.
+    pub(crate) fn cover(&self, redactor: Redactor) {
+        *self.inner.cover.write().unwrap_or_else(PoisonError::into_inner) = redactor;
     }
 
     /// Calls this with every record from now on.

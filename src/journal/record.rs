@@ -1,6 +1,7 @@
 //! What a record says: an event and its facts. Never output, never the environment, never a secret.
 
 use crate::model::{Enforcement, ExecRequest, Principal};
+use crate::redact::Redactor;
 use serde::{Deserialize, Serialize};
 
 macro_rules! events {
@@ -117,19 +118,29 @@ pub(crate) struct Record {
 /// Bytes of a command that stand in its record; a longer one is cut and stands for itself by its digest.
 const MAX_COMMAND: usize = 8 << 10;
 
+/// Words of a command that stand in its record.
+const MAX_WORDS: usize = 256;
+
 /// Characters of an error.
 const MAX_ERROR: usize = 1 << 10;
 
-/// The argv, or as much of it as a record holds with the length and SHA-256 of all of it (words, each ended by NUL).
-fn bounded(argv: &[String]) -> Vec<String> {
+/// What stands for a command that is too long for a record: its length and SHA-256 (words, each ended by NUL).
+fn beyond_bounds(argv: &[String]) -> Option<String> {
     let length: usize = argv.iter().map(String::len).sum();
-    if length <= MAX_COMMAND && argv.len() <= 256 {
-        return argv.to_vec();
+    if length <= MAX_COMMAND && argv.len() <= MAX_WORDS {
+        return None;
     }
     let whole: Vec<u8> = argv.iter().flat_map(|word| word.bytes().chain([0])).collect();
+    let digest = crate::crypto::hex(&crate::crypto::sha256(&[&whole]));
+    Some(format!("[cut: {} words, {length} bytes, sha256 {digest}]", argv.len()))
+}
+
+/// The argv, or as much of it as a record holds with what stands for all of it.
+fn bounded(argv: Vec<String>) -> Vec<String> {
+    let Some(whole) = beyond_bounds(&argv) else { return argv };
     let mut left = MAX_COMMAND;
     let mut kept = Vec::new();
-    for word in argv.iter().take(256) {
+    for word in argv.iter().take(MAX_WORDS) {
         let part: String = word
             .chars()
             .scan(0, |used, c| {
@@ -143,8 +154,7 @@ fn bounded(argv: &[String]) -> Vec<String> {
             break;
         }
     }
-    let digest = crate::crypto::hex(&crate::crypto::sha256(&[&whole]));
-    kept.push(format!("[cut: {} words, {length} bytes, sha256 {digest}]", argv.len()));
+    kept.push(whole);
     kept
 }
 
@@ -171,7 +181,7 @@ impl Record {
     pub(crate) fn asking(mut self, request: &ExecRequest) -> Self {
         self.agent = Some(request.agent.to_string());
         self.session = request.session.as_ref().map(ToString::to_string);
-        self.command = Some(bounded(&request.argv));
+        self.command = Some(request.argv.clone());
         self.cwd = request.cwd.clone();
         self.secrets = request.secrets.iter().map(ToString::to_string).collect();
         self
@@ -180,6 +190,18 @@ impl Record {
     /// With what went wrong, cut to a bounded length.
     pub(crate) fn error(mut self, text: &str) -> Self {
         self.error = Some(text.chars().take(MAX_ERROR).collect());
+        self
+    }
+
+    /// As it is written: secrets covered first, then the command cut, so that no half of one is left at the cut.
+    pub(super) fn covered(mut self, redactor: &Redactor) -> Self {
+        let words = self.command.iter_mut().flatten();
+        for text in words.chain(self.cwd.as_mut()).chain(self.error.as_mut()).chain(self.target.as_mut()) {
+            if let Some(covered) = redactor.text(text) {
+                *text = covered;
+            }
+        }
+        self.command = self.command.map(bounded);
         self
     }
 
@@ -210,14 +232,31 @@ mod tests {
         assert!(serde_json::to_string(&record).unwrap().contains(r#""secrets":["API_KEY"],"verdict""#));
     }
 
+    fn written(argv: Vec<String>, redactor: &Redactor) -> Vec<String> {
+        Record { command: Some(argv), ..Record::new(Event::ExecPermitted) }.covered(redactor).command.unwrap()
+    }
+
     #[test]
     fn a_command_of_any_length_makes_a_short_record_that_names_all_of_it() {
-        assert_eq!(bounded(&["a".into(), "b".into()]), ["a", "b"]);
+        assert_eq!(written(vec!["a".into(), "b".into()], &Redactor::none()), ["a", "b"]);
         for argv in [vec!["\u{1}".repeat(130_000)], vec!["é".repeat(60_000); 2], vec!["x".to_owned(); 4096]] {
-            let kept = bounded(&argv);
+            let kept = written(argv.clone(), &Redactor::none());
             let json = serde_json::to_string(&kept).unwrap();
             assert!(json.len() < 64 << 10, "{}", json.len());
             assert!(kept.last().unwrap().starts_with(&format!("[cut: {} words", argv.len())));
         }
+    }
+
+    #[test]
+    fn a_secret_in_a_record_is_covered_also_where_the_command_is_cut() {
+        let value = "canary-0123456789";
+        let secret = crate::model::Secret::new(value.as_bytes().to_vec());
+        let redactor = Redactor::new([("KEY".to_owned(), secret)]);
+        assert_eq!(written(vec!["curl".into(), format!("x={value}")], &redactor), ["curl", "x=[secret KEY]"]);
+        let long = format!("{}{value}{}", "x".repeat(MAX_COMMAND - 6), "y".repeat(9000));
+        let kept = written(vec![long], &redactor).concat();
+        assert!(!kept.contains("canary"), "{}", &kept[MAX_COMMAND - 40..]);
+        let record = Record::new(Event::ExecFailed).error(value).about(value).covered(&redactor);
+        assert!(!serde_json::to_string(&record).unwrap().contains("canary"));
     }
 }

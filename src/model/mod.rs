@@ -18,8 +18,7 @@ pub(crate) use action::{Action, JournalQuery, RunSignal};
 pub(crate) use clock::{Clock, SystemClock, UnixMillis};
 pub(crate) use enforcement::{Enforcement, LimitKind, Means, Tier};
 pub(crate) use grant::{
-    BadSecretName, Delivery, Grants, LONGEST_SECRET, MOST_SECRETS_A_RUN, SHORTEST_SECRET, SecretName, SecretUse,
-    SecretsAction,
+    Delivery, Grants, LONGEST_SECRET, MOST_SECRETS_A_RUN, SHORTEST_SECRET, SecretName, SecretUse, SecretsAction,
 };
 pub(crate) use id::{AgentId, BadId, ConnId, DeviceId, ProfileName, RequestId, RunId, SessionId};
 pub(crate) use pairing::{Invitation, NodeAction, PairingAction, needed_to_enable, needed_to_grant};

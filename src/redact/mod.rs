@@ -45,6 +45,7 @@ impl Redactor {
     }
 
     /// Looks for nothing; a stream goes through as it is.
+    #[cfg(test)]
     pub(crate) fn none() -> Self {
         Self::default()
     }

@@ -1,10 +1,13 @@
 //! The secrets of agents: what they are called, who may use them, their values for as long as one is needed.
 //!
 //! Names and grants are in memory, as one snapshot that is replaced whole; values are in the store, sealed, and come out
-//! one at a time. There is no way to read one back but for a run that was permitted to use it.
+//! one at a time. There is no way to read one back but for a run that was permitted to use it. Whatever goes out is searched
+//! for them by the redactor that stands here.
 
+use crate::journal::Journal;
 use crate::model::{AgentId, Clock, Grants, LONGEST_SECRET, SHORTEST_SECRET, Secret, SecretName, UnixMillis};
-use crate::store::{Changes, SecretRecord, Store, StoreFault};
+use crate::redact::Redactor;
+use crate::store::{Changes, Name, SecretRecord, Store, StoreFault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -13,6 +16,9 @@ const MOST: usize = 512;
 
 /// Agents one secret may be granted to.
 const MOST_AGENTS: usize = 256;
+
+/// Bytes of all values together: the redactor takes twelve times as much memory.
+const MOST_BYTES: usize = 1 << 20;
 
 /// Why a secret is not kept, or not given.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +33,8 @@ pub(crate) enum SecretsFault {
     Marker,
     #[error("there are {MOST} secrets, which is all that are kept")]
     Full,
+    #[error("all values together have at most {MOST_BYTES} bytes")]
+    TooMuch,
     #[error("a secret is granted to at most {MOST_AGENTS} agents")]
     TooManyAgents,
 }
@@ -39,7 +47,7 @@ impl SecretsFault {
             SecretsFault::Unknown(_) => "UNKNOWN_SECRET",
             SecretsFault::Length(_) => "SECRET_LENGTH",
             SecretsFault::Marker => "SECRET_IS_A_MARKER",
-            SecretsFault::Full | SecretsFault::TooManyAgents => "TOO_MANY",
+            SecretsFault::Full | SecretsFault::TooMuch | SecretsFault::TooManyAgents => "TOO_MANY",
         }
     }
 
@@ -52,7 +60,7 @@ impl SecretsFault {
                 "a shorter one could not be covered in output; a longer one belongs into a file of the workspace"
             }
             SecretsFault::Marker => "send the value itself; a secret that is not sent stays as it is",
-            SecretsFault::Full => "`vambrace secrets remove` one that is not used any more",
+            SecretsFault::Full | SecretsFault::TooMuch => "`vambrace secrets remove` one that is not used any more",
             SecretsFault::TooManyAgents => "name fewer",
         }
     }
@@ -62,6 +70,8 @@ impl SecretsFault {
 pub(crate) struct Secrets {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
+    /// What it writes is covered as well.
+    journal: Journal,
     /// One change at a time.
     changing: Mutex<()>,
     now: RwLock<Arc<Snapshot>>,
@@ -72,15 +82,18 @@ pub(crate) struct Secrets {
 struct Snapshot {
     records: BTreeMap<SecretName, SecretRecord>,
     grants: Arc<Grants>,
+    /// Bytes of each value.
+    lengths: BTreeMap<SecretName, usize>,
+    redactor: Redactor,
 }
 
 impl Secrets {
-    /// Reads names and grants.
+    /// Reads names and grants, and has the journal covered from here on.
     ///
     /// # Errors
     /// Where a record cannot be read.
-    pub(crate) fn open(store: Arc<Store>, clock: Arc<dyn Clock>) -> Result<Self, StoreFault> {
-        let secrets = Secrets { store, clock, changing: Mutex::default(), now: RwLock::default() };
+    pub(crate) fn open(store: Arc<Store>, clock: Arc<dyn Clock>, journal: Journal) -> Result<Self, StoreFault> {
+        let secrets = Secrets { store, clock, journal, changing: Mutex::default(), now: RwLock::default() };
         secrets.refresh()?;
         Ok(secrets)
     }
@@ -88,6 +101,11 @@ impl Secrets {
     /// Who may use what, at this moment.
     pub(crate) fn grants(&self) -> Arc<Grants> {
         Arc::clone(&self.snapshot().grants)
+    }
+
+    /// Finds the secrets of this moment, and the gateway's own token, in what goes out.
+    pub(crate) fn redactor(&self) -> Redactor {
+        self.snapshot().redactor.clone()
     }
 
     /// Every secret but its value, by name.
@@ -114,6 +132,10 @@ impl Secrets {
         let known = snapshot.records.get(name);
         if known.is_none() && snapshot.records.len() >= MOST {
             return Err(SecretsFault::Full);
+        }
+        let others: usize = snapshot.lengths.iter().filter(|(other, _)| *other != name).map(|(_, length)| length).sum();
+        if others + value.expose().len() > MOST_BYTES {
+            return Err(SecretsFault::TooMuch);
         }
         let agents = agents.or_else(|| known.map(|record| record.agents.clone())).unwrap_or_default();
         let record = self.record(name, agents, known, by)?;
@@ -167,11 +189,22 @@ impl Secrets {
         })
     }
 
-    fn refresh(&self) -> Result<(), StoreFault> {
+    /// Reads everything again: after a change here, or of the token.
+    pub(crate) fn refresh(&self) -> Result<(), StoreFault> {
         let records: BTreeMap<_, _> =
             self.store.all::<SecretRecord>()?.into_iter().map(|record| (record.name.clone(), record)).collect();
         let grants = records.values().map(|record| (record.name.clone(), record.agents.clone())).collect();
-        let snapshot = Snapshot { records, grants: Arc::new(grants) };
+        let mut values = Vec::with_capacity(records.len() + 1);
+        for name in records.keys() {
+            if let Some(value) = self.store.secret(name)? {
+                values.push((name.to_string(), value));
+            }
+        }
+        let lengths = records.keys().cloned().zip(values.iter().map(|(_, value)| value.expose().len())).collect();
+        values.extend(self.store.load(Name::GatewayToken)?.map(|token| ("gateway token".to_owned(), token)));
+        let redactor = Redactor::new(values);
+        self.journal.cover(redactor.clone());
+        let snapshot = Snapshot { records, grants: Arc::new(grants), lengths, redactor };
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         Ok(())
     }
@@ -192,7 +225,7 @@ fn check(value: &Secret<Vec<u8>>) -> Result<(), SecretsFault> {
     let text = std::str::from_utf8(bytes).unwrap_or_default().trim().to_lowercase();
     let is_marker = is_of(b'*')
         || is_of(b'x')
-        || text.chars().all(|c| c == '•')
+        || !text.is_empty() && text.chars().all(|c| c == '•')
         || text.starts_with("[secret ") && text.ends_with(']')
         || ["[redacted]", "<redacted>", "secret(…)", "__openclaw_redacted__", "(unchanged)"].contains(&text.as_str());
     if is_marker { Err(SecretsFault::Marker) } else { Ok(()) }
@@ -204,7 +237,9 @@ mod tests {
     use crate::model::SystemClock;
 
     fn secrets() -> Secrets {
-        Secrets::open(Arc::new(Store::in_memory()), Arc::new(SystemClock)).unwrap()
+        let folder = std::env::temp_dir().join(format!("vambrace-test-{}-secrets", std::process::id()));
+        let journal = Journal::open(&folder, Arc::new(SystemClock), crate::journal::JournaldUse::Off).unwrap();
+        Secrets::open(Arc::new(Store::in_memory()), Arc::new(SystemClock), journal).unwrap()
     }
 
     fn name(text: &str) -> SecretName {
@@ -244,6 +279,13 @@ mod tests {
         assert!(matches!(secrets.grant(&key, agents(&["a"]), "x"), Err(SecretsFault::Unknown(_))));
         secrets.set(&key, value("second value"), None, "uid:0").unwrap();
         assert!(!secrets.grants().has(&AgentId::parse("builder").unwrap(), &key), "an old grant came back");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_a_value() {
+        let secrets = secrets();
+        secrets.set(&name("K"), Secret::new(vec![0xff; 9]), None, "uid:0").unwrap();
+        assert_eq!(secrets.value(&name("K")).unwrap().expose(), &[0xff; 9]);
     }
 
     #[test]

@@ -261,7 +261,7 @@ mod tests {
             assert_eq!((other.key.expose(), other.id), (raw.key.expose(), raw.id));
         }
         assert_ne!(raw.key.expose(), &key, "the key itself never seals");
-        for wrong in [&b""[..], &key[..31], hex[..63].as_bytes(), format!("{hex}00").as_bytes(), &[0; 32], &[b'A'; 32]]
+        for wrong in [&b""[..], &key[..31], &hex.as_bytes()[..63], format!("{hex}00").as_bytes(), &[0; 32], &[b'A'; 32]]
         {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }

@@ -77,7 +77,7 @@ impl Device {
 }
 
 /// Sends `connect` after the challenge was read; `over` replaces parameters.
-pub fn connect_with(ws: &mut Ws, token: &str, over: Value) -> Value {
+pub fn connect_with<S: std::io::Read + std::io::Write>(ws: &mut Ws<S>, token: &str, over: Value) -> Value {
     let mut params = json!({
         "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": [],
         "client": {"id": "cli", "mode": "cli", "version": "1", "platform": "linux"}, "auth": {"token": token},

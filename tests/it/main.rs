@@ -16,6 +16,7 @@ mod journal;
 mod neighbours;
 mod pairing;
 mod processes;
+mod secrets;
 mod signed;
 mod store;
 mod walls;

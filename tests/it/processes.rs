@@ -190,7 +190,13 @@ fn an_init_in_reserve_that_died_costs_the_next_command_nothing_and_none_waits_fo
         };
         world.exec(&["true"]).exits(0);
         eventually("one waits", || reserve().len() == 1);
-        kill(Pid::from_raw(reserve()[0]), Signal::SIGKILL).unwrap();
+        let waiting = reserve()[0];
+        kill(Pid::from_raw(waiting), Signal::SIGKILL).unwrap();
+        // Dead, and not yet reaped or reaped already: a signal that was sent is not one that has arrived.
+        eventually("it is dead", || {
+            let stat = std::fs::read_to_string(format!("/proc/{waiting}/stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('Z') || rest.is_empty())
+        });
         assert_eq!(world.exec(&["echo", "unharmed"]).exits(0), "unharmed\n");
         eventually("it is let go of", || reserve().is_empty());
     }

@@ -74,7 +74,7 @@ fn five_hundred_kills_leave_every_record_old_or_new() {
         let before = allowed.entry(device).or_insert_with(|| vec![String::new()]);
         before.push(label.clone());
         ws.ask("device.pair.rename", json!({"deviceId": device, "label": label}));
-        if seed % 16 == 0 {
+        if seed.is_multiple_of(16) {
             // Now and then everything is sealed anew while it is killed.
             let mut rotate = world.command(&["secrets", "rotate-key"]);
             let mut rotating = rotate.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

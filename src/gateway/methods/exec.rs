@@ -2,15 +2,16 @@
 
 use super::Done;
 use crate::auth::Session;
+use crate::gateway::Gateway;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::reply::{self, Answer};
-use crate::gateway::{Gateway, SecretKeeper};
 use crate::journal::{Event, Receipt, Record};
-use crate::model::{ConnId, ExecRequest, Outcome, RunFault, RunId, RunSignal, SandboxProfile, SecretUse};
+use crate::model::{ConnId, ExecRequest, Outcome, RunFault, RunId, RunSignal, SandboxProfile, SecretUse, Stream};
 use crate::os;
 use crate::os::linux::memfd::Sealed;
 use crate::runner::{RunEvent, RunHandle};
 use crate::sandbox::Command;
+use crate::secrets::Secrets;
 use crate::wire::{self, ErrorCode, ErrorShape, ExecResult, OutputEvent};
 use serde_json::json;
 use std::sync::{Arc, PoisonError};
@@ -67,12 +68,12 @@ async fn order(
 }
 
 /// Opens what the permit allows, off the async threads.
-async fn open_secrets(keeper: &Arc<dyn SecretKeeper>, uses: &[SecretUse]) -> Result<Vec<Sealed>, RunFault> {
+async fn open_secrets(keeper: &Arc<Secrets>, uses: &[SecretUse]) -> Result<Vec<Sealed>, RunFault> {
     if uses.is_empty() {
         return Ok(Vec::new());
     }
     let (keeper, uses) = (Arc::clone(keeper), uses.to_vec());
-    let opened = tokio::task::spawn_blocking(move || uses.iter().map(|wanted| seal(&*keeper, wanted)).collect());
+    let opened = tokio::task::spawn_blocking(move || uses.iter().map(|wanted| seal(&keeper, wanted)).collect());
     opened.await.unwrap_or_else(|error| {
         tracing::error!(%error, "secrets could not be opened");
         Err(unopened("a secret could not be opened".into()))
@@ -80,9 +81,9 @@ async fn open_secrets(keeper: &Arc<dyn SecretKeeper>, uses: &[SecretUse]) -> Res
 }
 
 /// Puts one value where only its descriptor leads to; in this memory it is zeroed at once.
-fn seal(keeper: &dyn SecretKeeper, wanted: &SecretUse) -> Result<Sealed, RunFault> {
+fn seal(keeper: &Secrets, wanted: &SecretUse) -> Result<Sealed, RunFault> {
     let name = &wanted.name;
-    let value = keeper.open(name).map_err(|error| {
+    let value = keeper.value(name).map_err(|error| {
         tracing::error!(secret = %name, %error, "a secret could not be opened");
         unopened(format!("the secret {name} could not be opened"))
     })?;
@@ -116,17 +117,35 @@ async fn follow(
     if outbox.is_closed() {
         handle.remote().cancel();
     }
-    loop {
+    let redactor = gateway.parts.secrets.redactor();
+    let mut covers = [(Stream::Stdout, redactor.stream()), (Stream::Stderr, redactor.stream())];
+    let pass_on = |stream: Stream, bytes: &[u8]| {
+        if !bytes.is_empty() {
+            outbox.send(wire::event("exec.output", &OutputEvent::new(run, stream, bytes), None));
+        }
+    };
+    let mut covered = Vec::new();
+    let ended = loop {
         match handle.events.recv().await {
             Some(RunEvent::Output(stream, bytes)) => {
                 outbox.room().await;
-                outbox.send(wire::event("exec.output", &OutputEvent::new(run, stream, &bytes), None));
+                covered.clear();
+                let (_, cover) = &mut covers[usize::from(stream == Stream::Stderr)];
+                cover.push(&bytes, &mut covered);
+                pass_on(stream, &covered);
+                // What is held back is taken from the runner too: it is bounded, and more must come to decide on it.
                 handle.passed_on(bytes.len());
             }
-            Some(RunEvent::Finished(result)) => return result,
-            None => return Err(RunFault::RunnerGone),
+            Some(RunEvent::Finished(result)) => break result,
+            None => break Err(RunFault::RunnerGone),
         }
+    };
+    for (stream, cover) in &mut covers {
+        covered.clear();
+        cover.finish(&mut covered);
+        pass_on(*stream, &covered);
     }
+    ended
 }
 
 /// A run that can be sent input and cancelled, for as long as this lives.
@@ -198,30 +217,20 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Delivery, Grants, Secret, SecretName};
-
-    /// Holds one secret.
-    struct Held(&'static [u8]);
-
-    impl SecretKeeper for Held {
-        fn grants(&self) -> Arc<Grants> {
-            Arc::default()
-        }
-
-        fn open(&self, name: &SecretName) -> Result<Secret<Vec<u8>>, String> {
-            if &**name == "KEY" {
-                Ok(Secret::new(self.0.to_vec()))
-            } else {
-                Err("row 7 of the store is damaged".into())
-            }
-        }
-    }
+    use crate::journal::{Journal, JournaldUse};
+    use crate::model::{Delivery, Secret, SecretName, SystemClock};
+    use crate::store::Store;
 
     fn opened(value: &'static [u8], name: &str, delivery: Delivery) -> Result<Vec<u8>, String> {
+        let folder = std::env::temp_dir().join(format!("vambrace-test-{}-opened", std::process::id()));
+        let journal = Journal::open(&folder, Arc::new(SystemClock), JournaldUse::Off).unwrap();
+        let secrets = Secrets::open(Arc::new(Store::in_memory()), Arc::new(SystemClock), journal).unwrap();
+        let key = SecretName::parse("KEY").unwrap();
+        secrets.set(&key, Secret::new(value.to_vec()), None, "test").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let wanted = SecretUse { name: SecretName::parse(name).unwrap(), delivery };
-        let keeper: Arc<dyn SecretKeeper> = Arc::new(Held(value));
-        let sealed = runtime.block_on(open_secrets(&keeper, &[wanted])).map_err(|fault| fault.to_string())?;
+        let sealed =
+            runtime.block_on(open_secrets(&Arc::new(secrets), &[wanted])).map_err(|fault| fault.to_string())?;
         let mut bytes = vec![0; sealed[0].length()];
         sealed[0].read(&mut bytes).unwrap();
         Ok(bytes)
@@ -230,14 +239,14 @@ mod tests {
     #[test]
     fn a_value_is_sealed_as_it_is_and_one_with_a_nul_is_no_variable() {
         let variable = || Delivery::Variable("V".into());
-        for (value, delivery) in [(&b"a\0b"[..], Delivery::File), (b"a\n\xff", variable())] {
+        for (value, delivery) in [(&b"a\0b 5678"[..], Delivery::File), (b"a\n\xff 5678", variable())] {
             assert_eq!(opened(value, "KEY", delivery).unwrap(), value);
         }
-        assert!(opened(b"a\0b", "KEY", variable()).unwrap_err().contains("NUL"));
+        assert!(opened(b"a\0b 5678", "KEY", variable()).unwrap_err().contains("NUL"));
     }
 
     #[test]
     fn what_the_store_says_of_a_secret_it_cannot_open_stays_here() {
-        assert_eq!(opened(b"", "OTHER", Delivery::File).unwrap_err(), "the secret OTHER could not be opened");
+        assert_eq!(opened(b"12345678", "OTHER", Delivery::File).unwrap_err(), "the secret OTHER could not be opened");
     }
 }

@@ -17,6 +17,7 @@ pub(super) fn show(gateway: &Gateway, _receipt: Receipt) -> Answer {
 /// `token.rotate`: the old token opens nothing from here on, and whoever came in by it is sent out.
 pub(super) fn rotate(gateway: &Gateway, session: &Session, _receipt: Receipt) -> Answer {
     let token = gateway.parts.token.rotate().map_err(fault)?;
+    gateway.parts.secrets.refresh().map_err(|e| fault(e.to_string()))?;
     gateway.parts.gatekeeper.replace_token(&token);
     close_shared(gateway, session, &Credential::SharedToken);
     Ok(json!({"token": token.expose()}))
