@@ -1,6 +1,7 @@
 //! Memory for keys: pages of their own that are not swapped out, not dumped, and zeroed when let go.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::io;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -76,6 +77,39 @@ impl<T> std::fmt::Debug for Locked<T> {
         f.write_str("Locked(…)")
     }
 }
+
+/// The process's allocator: the system's, but memory is zeroed before it is given back.
+///
+/// Secrets come in and go out through buffers of libraries (WebSocket, TLS, JSON) that zero nothing; freed, they would lie
+/// about until something else is written there. A block that grows is moved, and what it leaves is zeroed too.
+#[derive(Debug)]
+pub(crate) struct Wiping;
+
+// SAFETY: every block comes from the system's allocator and goes back to it with the layout it came with; `realloc` is the
+// trait's own, made of the other two.
+unsafe impl GlobalAlloc for Wiping {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises about the layout are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block is the caller's to give back, so nobody else uses it, and it is so long.
+        unsafe { ptr::write_bytes(block, 0, layout.size()) };
+        // Writes to memory that is freed next would be left out by the compiler if nothing could see them.
+        std::hint::black_box(block);
+        // SAFETY: allocated above with this layout.
+        unsafe { System.dealloc(block, layout) };
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Wiping = Wiping;
 
 #[cfg(test)]
 mod tests {

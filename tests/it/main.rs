@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod cli;
+#[allow(unreachable_pub)]
 mod delivery;
 #[allow(unreachable_pub)]
 mod device;

@@ -341,6 +341,14 @@ fn no_secret_is_found_anywhere_it_does_not_belong() {
         search.process(world.gateway_pid(), "gateway");
         search.process(world.runner_pid(), "runner");
         search.process(holding.id() as i32, "command line");
+        // Nor in their memory: what the libraries have freed is zeroed as well. A connection's buffers end with it.
+        drop(ws);
+        crate::world::eventually("the device is gone", || world.status()["connections"] == 2);
+        for (pid, name) in [(world.gateway_pid(), "gateway"), (world.runner_pid(), "runner")] {
+            for region in crate::delivery::memory(pid) {
+                search.look(&format!("the memory of the {name}"), &region);
+            }
+        }
         for folder in [world.state(), guest.state(), world.workspace()] {
             let mut found = Vec::new();
             files(&folder, &mut found);
