@@ -3,8 +3,9 @@
 use super::args::{BackupArgs, PlaceArgs, RestoreArgs};
 use super::password;
 use super::render::{self, Fault};
-use crate::journal::{Event, Journal, Record};
+use crate::journal::{Event, Journal, JournalFault, Record};
 use crate::model::{Secret, SystemClock};
+use crate::os;
 use crate::store::{self, BackupFault, LARGEST, Lock, Opener, Over, Store};
 use crate::wire;
 use serde_json::json;
@@ -22,7 +23,13 @@ fn fault(fault: &BackupFault) -> Fault {
     Fault::new(fault.to_string()).hint(fault.hint())
 }
 
+/// What is held here for a while is the whole state.
+fn hide() -> Result<(), Fault> {
+    os::process::make_undumpable().map_err(|e| Fault::new(format!("cannot hide from debuggers: {e}")))
+}
+
 pub(super) fn backup(place: &PlaceArgs, args: &BackupArgs) -> Result<ExitCode, Fault> {
+    hide()?;
     let lock = match &args.recipient {
         Some(recipient) => Lock::Recipient(recipient.clone()),
         None => Lock::Passphrase(passphrase(Asked::Twice)?),
@@ -68,6 +75,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
 }
 
 pub(super) fn restore(place: &PlaceArgs, args: &RestoreArgs) -> Result<ExitCode, Fault> {
+    hide()?;
     let (settings, places) = place.settings()?;
     let cannot = |path: &Path, e: std::io::Error| Fault::new(format!("cannot read {}: {e}", path.display()));
     let mut sealed = Vec::new();
@@ -79,11 +87,17 @@ pub(super) fn restore(place: &PlaceArgs, args: &RestoreArgs) -> Result<ExitCode,
     };
     let content = store::unlock(&sealed, &opener).map_err(|e| fault(&e))?;
     let over = if args.replace { Over::WhatIsThere } else { Over::Nothing };
-    let store = Store::restore(&places.state, &settings.keys, &content, over).map_err(|e| fault(&e))?;
-    // Still under the folder's lock: no gateway writes there.
-    let journal = Journal::open(&places.journal(), Arc::new(SystemClock), settings.journald);
-    let recorded = journal.and_then(|journal| journal.append(Record::new(Event::StateRestored)).map(drop));
-    recorded.map_err(|e| Fault::new(format!("the state is restored, but that is not recorded: {e}")))?;
+    // Under the folder's lock: no gateway writes there. What cannot be recorded is not done.
+    let record = || {
+        let journal = Journal::open(&places.journal(), Arc::new(SystemClock), settings.journald)?;
+        let _receipt = journal.append(Record::new(Event::StateRestored))?;
+        journal.sync().map_err(JournalFault::Write)
+    };
+    let restored = Store::restore(&places.state, &settings.keys, &content, over, record).map_err(|e| fault(&e))?;
+    let store = restored.map_err(|e| {
+        Fault::new(format!("nothing was restored, because it cannot be recorded: {e}"))
+            .hint("look at the folder `journal` of the state")
+    })?;
     let source = store.key_facts().source;
     render::line(&format!("{} is restored; its key comes from: {source}", places.state.display()));
     Ok(ExitCode::SUCCESS)

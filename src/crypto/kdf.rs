@@ -16,8 +16,8 @@ impl Cost {
     /// What new keys cost, and the least that any key may: 32 MiB and about 0.1 s.
     pub(crate) const FLOOR: Cost = Cost { log_n: 15, r: 8, p: 1 };
 
-    /// Beyond this a file could keep the host busy for minutes.
-    const CEILING: Cost = Cost { log_n: 20, r: 16, p: 4 };
+    /// 128 MiB and half a second. A file that asks for more would keep the host busy.
+    const CEILING: Cost = Cost { log_n: 17, r: 8, p: 1 };
 
     /// Whether a key of this cost is one of ours.
     pub(crate) fn is_sound(self) -> bool {
@@ -69,7 +69,9 @@ mod tests {
         // RFC 7914, section 12, has N = 2^14 and 64 bytes; this one is of Python's hashlib, N = 2^15.
         let key = scrypt_key(b"pleaseletmein", b"SodiumChloride", Cost::FLOOR).unwrap();
         assert_eq!(hex(key.expose()), "f72cbc204bdcfc3ff5b115d8508aec1566ff0ef3f658388601a3933078ef7ac8");
-        for (log_n, r, p) in [(14, 8, 1), (0, 8, 1), (15, 7, 1), (15, 8, 0), (21, 8, 1), (63, 255, 255)] {
+        for (log_n, r, p) in
+            [(14, 8, 1), (0, 8, 1), (15, 7, 1), (15, 8, 0), (18, 8, 1), (15, 9, 1), (15, 8, 2), (63, 255, 255)]
+        {
             assert!(scrypt_key(b"x", b"y", Cost { log_n, r, p }).is_none());
         }
     }

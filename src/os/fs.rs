@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Makes a folder of mode 0700 (and its parents), or checks that the one there is ours alone.
 ///
@@ -71,12 +72,52 @@ pub(crate) fn read_private(path: &Path, at_most: u64) -> io::Result<Option<Vec<u
 /// # Errors
 /// As `read_private`; and where it has a second name, or a folder above it can be written by others (sshd's StrictModes).
 pub(crate) fn read_key(path: &Path, at_most: u64) -> io::Result<Option<Vec<u8>>> {
-    let Some(bytes) = read_private(path, at_most)? else { return Ok(None) };
-    let absolute = std::path::absolute(path)?;
-    if fs::symlink_metadata(&absolute)?.nlink() != 1 {
+    let path = in_real_folder(path)?;
+    let Some(file) = open_regular(&path)? else { return Ok(None) };
+    let meta = file.metadata()?;
+    if meta.uid() != super::process::uid() {
+        return Err(io::Error::other(format!("it belongs to uid {}", meta.uid())));
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!("its mode {:04o} lets others in; chmod 600 it", meta.mode() & 0o7777)));
+    }
+    if meta.nlink() != 1 {
         return Err(io::Error::other("it has more than one name (a hard link)"));
     }
-    for folder in absolute.ancestors().skip(1) {
+    check_folders(&path)?;
+    read_at_most(file, at_most).map(Some)
+}
+
+/// Reads a credential that the service manager put there: its owner is root or us, others cannot read it. Its mode may
+/// show a group, which is the mask of an access list that names us (systemd.exec(5), credentials).
+///
+/// # Errors
+/// Where it is a link, not a regular file, somebody else's, readable by all, or larger than `at_most` bytes; where a
+/// folder above it can be written by others.
+pub(crate) fn read_credential(path: &Path, at_most: u64) -> io::Result<Option<Vec<u8>>> {
+    let path = in_real_folder(path)?;
+    let Some(file) = open_regular(&path)? else { return Ok(None) };
+    let meta = file.metadata()?;
+    if (meta.uid() != 0 && meta.uid() != super::process::uid()) || meta.mode() & 0o027 != 0 {
+        return Err(io::Error::other(
+            "it is no credential of a service manager: a file of root's or ours, 0440 or less",
+        ));
+    }
+    check_folders(&path)?;
+    read_at_most(file, at_most).map(Some)
+}
+
+/// The same path with every link before its last part resolved: what is checked is then what is used.
+fn in_real_folder(path: &Path) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => Ok(canonical(folder)?.join(name)),
+        _ => Err(io::Error::other("it is no file")),
+    }
+}
+
+/// Nobody but us or root may put something else in the place of this path.
+fn check_folders(path: &Path) -> io::Result<()> {
+    for folder in path.ancestors().skip(1) {
         let meta = fs::metadata(folder)?;
         if meta.uid() != 0 && meta.uid() != super::process::uid() {
             return Err(io::Error::other(format!("{} belongs to uid {}", folder.display(), meta.uid())));
@@ -85,63 +126,88 @@ pub(crate) fn read_key(path: &Path, at_most: u64) -> io::Result<Option<Vec<u8>>>
             return Err(io::Error::other(format!("others can write to {}", folder.display())));
         }
     }
-    Ok(Some(bytes))
+    Ok(())
 }
 
-/// Reads a credential that the service manager put there: its owner is root or us, others cannot read it. Its mode may
-/// show a group, which is the mask of an access list that names us (systemd.exec(5), credentials).
-///
-/// # Errors
-/// Where it is a link, not a regular file, somebody else's, readable by all, or larger than `at_most` bytes.
-pub(crate) fn read_credential(path: &Path, at_most: u64) -> io::Result<Option<Vec<u8>>> {
+/// Opens a regular file for reading, never through a link and without waiting for a pipe's other end.
+fn open_regular(path: &Path) -> io::Result<Option<File>> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let meta = file.metadata()?;
-    if !meta.is_file() || (meta.uid() != 0 && meta.uid() != super::process::uid()) || meta.mode() & 0o027 != 0 {
-        return Err(io::Error::other(
-            "it is no credential of a service manager: a file of root's or ours, 0440 or less",
-        ));
+    if file.metadata()?.is_file() { Ok(Some(file)) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
+fn read_at_most(file: File, at_most: u64) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    if length > at_most {
+        return Err(io::Error::other(format!("it has {length} bytes, more than {at_most}")));
     }
-    if meta.len() > at_most {
-        return Err(io::Error::other(format!("it has {} bytes, more than {at_most}", meta.len())));
-    }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
     file.take(at_most).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 /// Opens a private file to be overwritten in place, making it with mode 0600; never through a link.
 pub(crate) fn open_for_overwriting(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW.bits() as i32;
-    let options =
-        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)?;
-    let meta = options.metadata()?;
-    if !meta.is_file() || meta.uid() != super::process::uid() {
-        return Err(io::Error::other("it is not a regular file of ours"));
-    }
-    Ok(options)
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)?;
+    if is_ours_alone(&file.metadata()?) { Ok(file) } else { Err(io::Error::other("it is not a regular file of ours")) }
 }
 
-/// Removes a file whose content was plain: overwritten first, which helps where the file system writes in place.
+/// Whether a private file, if there is one, can be overwritten in place.
+pub(crate) fn open_for_overwriting_if_there(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    read_private(path, u64::MAX).and_then(|_| open_for_overwriting(path)).map(drop)
+}
+
+fn is_ours_alone(meta: &fs::Metadata) -> bool {
+    meta.is_file() && meta.uid() == super::process::uid() && meta.nlink() == 1
+}
+
+/// Whether what stands at this path, if anything does, is a regular file of ours with no other name.
+pub(crate) fn is_plain_or_missing(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(is_ours_alone(&meta)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a file whose content was plain: overwritten first, which helps where the file system writes in place. What is
+/// no regular file of ours alone loses this name, and nothing else happens to it.
 pub(crate) fn wipe(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
-    let file = match open_existing_for_overwriting(path) {
-        Ok(file) => file,
+    match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
-    };
-    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-    file.write_all_at(&vec![0; length], 0)?;
+        Ok(meta) if !is_ours_alone(&meta) => return fs::remove_file(path),
+        Ok(_) => {}
+    }
+    let file = open_for_overwriting(path)?;
+    let length = file.metadata()?.len();
+    let zeros = [0; 64 << 10];
+    let mut at = 0;
+    while at < length {
+        let part = zeros.len().min(usize::try_from(length - at).unwrap_or(zeros.len()));
+        file.write_all_at(&zeros[..part], at)?;
+        at += part as u64;
+    }
     file.sync_all()?;
     fs::remove_file(path)
 }
 
-fn open_existing_for_overwriting(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new().write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
+/// Removes a file that may be missing.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Brings a folder's list of names to the disk.
@@ -192,11 +258,15 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Takes the same lock, waiting for whoever holds it.
-pub(crate) fn lock_waiting(path: &Path) -> io::Result<File> {
-    let file = append_private(path)?;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
-    Ok(file)
+/// Takes the same lock, waiting so long for whoever holds it.
+pub(crate) fn lock_waiting(path: &Path, at_most: Duration) -> io::Result<Option<File>> {
+    let begun = Instant::now();
+    loop {
+        match lock(path)? {
+            None if begun.elapsed() < at_most => std::thread::sleep(Duration::from_millis(10)),
+            locked => return Ok(locked),
+        }
+    }
 }
 
 /// Listens on a unix socket that only we can reach. A socket left over from a process that died goes first;

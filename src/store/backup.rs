@@ -2,9 +2,13 @@
 //!
 //! The envelope is the age format through its own library. What is inside stands in `docs/store-format.md`.
 
-use super::table::Tables;
-use super::{Counter, KeySettings, PlainRow, Store, StoreFault, TABLES, found, keys, private};
-use crate::model::Secret;
+use super::table::{SECRET_VALUE, Tables, read_record};
+use super::{
+    Counter, DeviceRecord, InviteRecord, KeySettings, Name, NodeRecord, NodeRequest, NonceRecord, OWN, PairingRequest,
+    PlainRow, Record, ReplayFloor, SecretRecord, Store, StoreFault, TABLES, found_aside, private, take_place,
+};
+use crate::model::{LONGEST_SECRET, SHORTEST_SECRET, Secret, SecretName};
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -145,17 +149,18 @@ impl Store {
         Ok(content)
     }
 
-    /// Makes a state folder out of a backup's content, sealed under this machine's own key. Whatever happens on the way,
-    /// what was there stays whole until the new state takes its place.
+    /// Makes a state folder out of a backup's content, sealed under this machine's own key. Everything that can fail comes
+    /// before the new state takes the old one's place in one step; `record` is the last of it, and its failure stops it.
     ///
     /// # Errors
     /// Occupied where there is a state and it is not to be replaced.
-    pub(crate) fn restore(
+    pub(crate) fn restore<E>(
         folder: &Path,
         settings: &KeySettings,
         content: &Secret<Vec<u8>>,
         over: Over,
-    ) -> Result<Self, BackupFault> {
+        record: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Result<Self, E>, BackupFault> {
         let rows = parse(content)?;
         let lock = Self::take(folder)?;
         let path = folder.join(TABLES);
@@ -163,30 +168,20 @@ impl Store {
         if is_there && over == Over::Nothing {
             return Err(BackupFault::Occupied(folder.to_owned()));
         }
-        let aside = folder.join("state.restored");
-        let write = |cause| StoreFault::Write { path: aside.clone(), cause };
-        let companions = |path: &Path| {
-            ["-wal", "-shm"].map(|end| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(end);
-                std::path::PathBuf::from(name)
-            })
-        };
-        let gone = |path: &Path| match std::fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        };
-        gone(&aside).map_err(write)?;
-        companions(&aside).iter().try_for_each(|path| gone(path)).map_err(write)?;
-        private::append_private(&aside).map_err(write)?;
-        let (mut tables, _) = Tables::open(&aside).map_err(write)?;
-        found(&mut tables, folder, settings, keys::NEXT_SALT, &rows)?;
-        tables.settle().map_err(write)?;
-        drop(tables);
-        // From here on the new state is whole, and so is the old one until the rename.
-        companions(&path).iter().try_for_each(|path| gone(path)).map_err(write)?;
-        std::fs::rename(&aside, &path).and_then(|()| private::sync_folder(folder)).map_err(write)?;
-        Ok(Self::open_locked(folder, settings, lock)?)
+        let aside = found_aside(folder, settings, &rows)?;
+        // The counter will be the new state's: it must be one that we can write.
+        private::open_for_overwriting_if_there(&folder.join("counter"))
+            .map_err(|cause| StoreFault::Write { path: folder.join("counter"), cause })?;
+        // What the old file's log holds goes into the old file, as far as it is one: the log must not meet the new file.
+        if let Ok((old, _)) = Tables::open(&path) {
+            let _ = old.accept().and_then(|()| old.settle());
+        }
+        if let Err(fault) = record() {
+            let _ = super::remove_with_companions(&aside);
+            return Ok(Err(fault));
+        }
+        take_place(&aside, folder)?;
+        Ok(Ok(Self::open_locked(folder, settings, lock)?))
     }
 }
 
@@ -198,23 +193,59 @@ pub(crate) enum Over {
 }
 
 fn parse(content: &Secret<Vec<u8>>) -> Result<Vec<PlainRow>, BackupFault> {
+    const CUT: BackupFault = BackupFault::Content("it is cut off");
     let mut rest = content.expose().strip_prefix(MAGIC).ok_or(BackupFault::Content("it begins otherwise"))?;
     let mut part = || -> Result<Option<&[u8]>, BackupFault> {
         if rest.is_empty() {
             return Ok(None);
         }
-        let cut = BackupFault::Content("it is cut off");
-        let Some((length, after)) = rest.split_first_chunk::<4>() else { return Err(cut) };
-        let Some((part, after)) = after.split_at_checked(u32::from_be_bytes(*length) as usize) else { return Err(cut) };
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(CUT)?;
+        let (part, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(CUT)?;
         rest = after;
         Ok(Some(part))
     };
     let mut rows = Vec::new();
+    let mut seen = HashSet::new();
     while let Some(kind) = part()? {
-        let (Some(key), Some(value)) = (part()?, part()?) else { return Err(BackupFault::Content("it is cut off")) };
+        let (key, value) = (part()?.ok_or(CUT)?, part()?.ok_or(CUT)?);
         let text =
             |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| BackupFault::Content("a name is no text"));
-        rows.push(PlainRow { kind: text(kind)?, key: text(key)?, value: Secret::new(value.to_vec()) });
+        let row = PlainRow { kind: text(kind)?, key: text(key)?, value: Secret::new(value.to_vec()) };
+        if !seen.insert((row.kind.clone(), row.key.clone())) {
+            return Err(BackupFault::Content("a record stands in it twice"));
+        }
+        if !is_record(&row) {
+            return Err(BackupFault::Content("it holds a record that this version does not know or cannot read"));
+        }
+        rows.push(row);
     }
-    Ok(rows)
+    if rows.is_empty() { Err(BackupFault::Content("it is empty")) } else { Ok(rows) }
+}
+
+/// Whether a gateway would start with this row.
+fn is_record(row: &PlainRow) -> bool {
+    fn reads<R: Record>(row: &PlainRow) -> bool {
+        read_record::<R>(&row.key, &row.value).is_ok()
+    }
+    let length = row.value.expose().len();
+    match row.kind.as_str() {
+        OWN => match Name::WERE_FILES.iter().chain([&Name::ClientSeed]).find(|name| name.as_str() == row.key) {
+            Some(Name::GatewayIdentity | Name::DeviceKey | Name::ClientSeed) => length == 32,
+            Some(_) => (1..=64 << 10).contains(&length),
+            None => false,
+        },
+        SECRET_VALUE => {
+            let is_length = (SHORTEST_SECRET..=LONGEST_SECRET).contains(&length);
+            is_length && SecretName::parse(&row.key).is_ok()
+        }
+        DeviceRecord::KIND => reads::<DeviceRecord>(row),
+        PairingRequest::KIND => reads::<PairingRequest>(row),
+        InviteRecord::KIND => reads::<InviteRecord>(row),
+        NodeRecord::KIND => reads::<NodeRecord>(row),
+        NodeRequest::KIND => reads::<NodeRequest>(row),
+        NonceRecord::KIND => reads::<NonceRecord>(row),
+        ReplayFloor::KIND => reads::<ReplayFloor>(row),
+        SecretRecord::KIND => reads::<SecretRecord>(row),
+        _ => false,
+    }
 }

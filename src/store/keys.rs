@@ -71,6 +71,22 @@ const CREDENTIALS: [&str; 2] = ["vambrace.key", "vambrace.key-previous"];
 pub(super) const SALT: &str = "salt";
 pub(super) const NEXT_SALT: &str = "next-salt";
 
+/// Where the salt of a machine's key comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Salt<'a> {
+    New,
+    /// The one of this folder, if it has one.
+    OfFolder(&'a Path),
+}
+
+/// Which keys of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    InForce,
+    /// Also the one before it.
+    Any,
+}
+
 /// A key-encryption key with what the header says of it.
 pub(super) struct Wrapping {
     pub(super) source: KeySource,
@@ -93,29 +109,30 @@ impl KeySettings {
         }
     }
 
-    /// The key for a store that is sealed anew; its salt, where it has one, goes into `salt_file` of the folder.
-    pub(super) fn fresh(&self, folder: &Path, salt_file: &str) -> Result<Wrapping, StoreFault> {
+    /// The key for a store that is sealed anew, and its salt where it has one. Never the key before a rotation.
+    pub(super) fn fresh(&self, salt: Salt<'_>) -> Result<(Wrapping, Option<Secret<[u8; 32]>>), StoreFault> {
         let source = self.best();
-        if source == KeySource::Machine {
-            let salt: [u8; 32] = os::host::random();
-            let path = folder.join(salt_file);
-            os::fs::write_private(&path, &salt).map_err(|cause| StoreFault::Write { path, cause })?;
-            let host_id = os::host::machine_id();
-            return machine(&salt, host_id.as_deref(), Cost::FLOOR)
-                .ok_or_else(|| no_key(source, "scrypt did not take its own floor".into()));
+        if source != KeySource::Machine {
+            let found = self.own_keys(source, Which::InForce)?;
+            let right = found.into_iter().next().ok_or_else(|| no_key(source, self.missing(source)))?;
+            return Ok((right, None));
         }
-        let mut found = self.own_keys(source)?;
-        if found.is_empty() {
-            return Err(no_key(source, self.missing(source)));
-        }
-        Ok(found.remove(0))
+        let salt = match salt {
+            Salt::New => None,
+            // One that lies there already may be another state's, which somebody has moved away for a while.
+            Salt::OfFolder(folder) => read_salt(&folder.join(SALT))?,
+        };
+        let salt = salt.unwrap_or_else(|| Secret::new(os::host::random()));
+        let wrapping = machine(salt.expose(), os::host::machine_id().as_deref(), Cost::FLOOR)
+            .ok_or_else(|| no_key(source, "scrypt did not take its own floor".into()))?;
+        Ok((wrapping, Some(salt)))
     }
 
     /// The key that this header was sealed with.
     pub(super) fn find(&self, header: &Header, folder: &Path) -> Result<Wrapping, StoreFault> {
         let source = header.source;
         if source != KeySource::Machine {
-            let found = self.own_keys(source)?;
+            let found = self.own_keys(source, Which::Any)?;
             if found.is_empty() {
                 return Err(no_key(source, self.missing(source)));
             }
@@ -143,18 +160,19 @@ impl KeySettings {
     }
 
     /// The keys that a source other than the machine has at hand: the one in force, then the one before.
-    fn own_keys(&self, source: KeySource) -> Result<Vec<Wrapping>, StoreFault> {
+    fn own_keys(&self, source: KeySource, which: Which) -> Result<Vec<Wrapping>, StoreFault> {
+        let most = if which == Which::InForce { 1 } else { 2 };
         let mut found = Vec::new();
         match source {
             KeySource::Credential => {
-                for name in CREDENTIALS {
+                for name in &CREDENTIALS[..most] {
                     let Some(path) = self.credentials.as_ref().map(|folder| folder.join(name)) else { continue };
                     let bytes = os::fs::read_credential(&path, MOST).map_err(|e| unusable(source, &path, &e))?;
                     found.extend(bytes.map(|bytes| own(source, &path, &Secret::new(bytes))).transpose()?);
                 }
             }
             KeySource::KeyFile => {
-                for path in [&self.key_file, &self.previous_key_file].into_iter().flatten() {
+                for path in [&self.key_file, &self.previous_key_file].into_iter().take(most).flatten() {
                     let bytes = os::fs::read_key(path, MOST).map_err(|e| unusable(source, path, &e))?;
                     found.extend(bytes.map(|bytes| own(source, path, &Secret::new(bytes))).transpose()?);
                 }
@@ -187,8 +205,8 @@ fn read_salt(path: &Path) -> Result<Option<Secret<[u8; 32]>>, StoreFault> {
 }
 
 /// Whether these bytes are the salt that a key was made with.
-pub(super) fn is_salt_of(bytes: &[u8], wrapping: &Wrapping) -> bool {
-    <[u8; 32]>::try_from(bytes).is_ok_and(|salt| salt_id(&Secret::new(salt)) == wrapping.id)
+pub(super) fn is_salt_of(bytes: &[u8], id: [u8; 8]) -> bool {
+    <[u8; 32]>::try_from(bytes).is_ok_and(|salt| salt_id(&Secret::new(salt)) == id)
 }
 
 fn salt_id(salt: &Secret<[u8; 32]>) -> [u8; 8] {

@@ -110,6 +110,7 @@ impl Counter {
     /// # Errors
     /// RolledBack where the ledger is behind it; Damaged where it is no counter of this store, or is missing though there
     /// were changes.
+    /// Nothing is written: what is refused stays as it is.
     pub(super) fn open(folder: &Path, store: &[u8; 16], ledger: &Ledger) -> Result<Self, StoreFault> {
         let path = folder.join(COUNTER);
         let read = |cause| StoreFault::Read { path: path.clone(), cause };
@@ -124,7 +125,7 @@ impl Counter {
             unsynced: AtomicBool::new(false),
         };
         match bytes {
-            // It is made right after the first change; a kill in between leaves none.
+            // The first change of all makes it; a kill before that leaves none.
             None if ledger.generation == 0 => {}
             None => return Err(StoreFault::CounterMissing { path }),
             Some(bytes) => match counter.read(&bytes) {
@@ -140,7 +141,6 @@ impl Counter {
                 }
             },
         }
-        counter.write(ledger.generation).map_err(|cause| StoreFault::Write { path, cause })?;
         Ok(counter)
     }
 
@@ -153,7 +153,9 @@ impl Counter {
     /// for: after a power loss the number may be an older one, which hides nothing but the last moments.
     pub(super) fn write(&self, generation: u64) -> io::Result<()> {
         let sealed = seal_message(&self.key, &self.about, &generation.to_be_bytes());
-        self.file.write_all_at(&[MAGIC.as_slice(), &sealed].concat(), 0)?;
+        let bytes = [MAGIC.as_slice(), &sealed].concat();
+        self.file.write_all_at(&bytes, 0)?;
+        self.file.set_len(bytes.len() as u64)?;
         self.unsynced.store(true, Ordering::Release);
         Ok(())
     }

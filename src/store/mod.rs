@@ -31,6 +31,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use table::{Layout, Tables};
 
 /// The secrets there is one of each.
@@ -82,6 +83,9 @@ const OWN: &str = "own";
 /// The file.
 const TABLES: &str = "state.sqlite";
 
+/// How long a command line waits for another one to let go of a store that they share.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why the state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreFault {
@@ -105,13 +109,15 @@ pub(crate) enum StoreFault {
     CounterMissing { path: PathBuf },
     #[error("the records {path} are missing, but their counter is there")]
     RecordsMissing { path: PathBuf },
+    #[error("everything is sealed anew, but what the old key opens could not be removed yet: {0}")]
+    LeftBehind(io::Error),
 }
 
 impl StoreFault {
     /// What the reader can do about it.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            StoreFault::Taken(_) => "stop the other gateway, or choose another --state-dir",
+            StoreFault::Taken(_) => "stop the other gateway, or the command that hangs, or choose another --state-dir",
             StoreFault::Folder { .. } | StoreFault::Read { .. } | StoreFault::Write { .. } => {
                 "the state folder and all in it must belong to the user the gateway runs as, on a disk with room that can \
                  be written"
@@ -128,6 +134,9 @@ impl StoreFault {
                  backup to another machine, and `previous_key_file` names the key before a rotation"
             }
             StoreFault::Damaged { .. } => "`vambrace restore --replace` a backup; nothing was changed now",
+            StoreFault::LeftBehind(_) => {
+                "make room on the disk and end whatever reads the file, then rotate once more, or start the gateway again"
+            }
             StoreFault::RolledBack { .. } | StoreFault::CounterMissing { .. } | StoreFault::RecordsMissing { .. } => {
                 "put all files of the state folder back from the same moment, or `vambrace restore --replace` a backup, \
                  which says that the older state is meant"
@@ -141,6 +150,10 @@ pub(crate) struct Store {
     folder: PathBuf,
     settings: KeySettings,
     inner: Mutex<Inner>,
+    /// What `status` tells: not behind the lock that a rotation holds for a while.
+    facts: Mutex<KeyFacts>,
+    /// One rotation at a time.
+    rotating: Mutex<()>,
     _lock: Option<File>,
 }
 
@@ -148,6 +161,8 @@ struct Inner {
     tables: Tables,
     seal: Seal,
     source: KeySource,
+    /// Tells the salt in force.
+    key_id: [u8; 8],
     /// The changes we know of. Whoever changes the file behind our back meets this number.
     generation: u64,
     counter: Option<Counter>,
@@ -180,32 +195,44 @@ impl Store {
     fn open_locked(folder: &Path, settings: &KeySettings, lock: File) -> Result<Self, StoreFault> {
         let path = folder.join(TABLES);
         let read = |cause| StoreFault::Read { path: path.clone(), cause };
+        let has_counter = Counter::is_in(folder);
         let is_there = path.symlink_metadata().is_ok_and(|meta| meta.len() > 0);
-        if !is_there && Counter::is_in(folder) {
+        if !is_there && has_counter {
             return Err(StoreFault::RecordsMissing { path });
         }
+        check_companions(&path, has_counter)?;
         // Made by us before SQLite sees it, so that it and its companions are ours alone from their first byte.
         private::append_private(&path).map_err(read)?;
         let (mut tables, layout) = Tables::open(&path).map_err(read)?;
-        if layout != Layout::Sealed {
-            if Counter::is_in(folder) {
-                // A counter is made with the first sealed row: what stands here now is not what it counted.
-                let what = format!("{} is an unsealed file where a sealed one was", path.display());
-                return Err(StoreFault::Damaged { what });
-            }
-            plain::seal(&mut tables, layout, folder, settings)?;
+        if layout != Layout::Sealed && has_counter {
+            // A counter is made with the first sealed row: what stands here now is not what it counted.
+            let what = format!("{} is an unsealed file where a sealed one was", path.display());
+            return Err(StoreFault::Damaged { what });
+        }
+        match layout {
+            Layout::Sealed => {}
+            Layout::Empty => found(&mut tables, folder, settings, &plain::files(folder)?)?,
+            Layout::Plain => tables = plain::seal(tables, folder, settings)?,
         }
         let inner = Inner::unlock(tables, folder, settings)?;
-        plain::clean(&inner.tables, folder)?;
-        Ok(Store { folder: folder.to_owned(), settings: settings.clone(), inner: Mutex::new(inner), _lock: Some(lock) })
+        plain::clean(folder)?;
+        let facts = inner.facts(settings);
+        Ok(Store {
+            folder: folder.to_owned(),
+            settings: settings.clone(),
+            inner: Mutex::new(inner),
+            facts: Mutex::new(facts),
+            rotating: Mutex::default(),
+            _lock: Some(lock),
+        })
     }
 
     /// The same for a store that many short-lived processes share: waits until the one before has let go of it.
     pub(crate) fn open_waiting(folder: &Path, settings: &KeySettings) -> Result<Self, StoreFault> {
         let fault = |cause| StoreFault::Folder { path: folder.to_owned(), cause };
         private::private_dir(folder).map_err(fault)?;
-        let lock = private::lock_waiting(&folder.join("lock")).map_err(fault)?;
-        Self::open_locked(folder, settings, lock)
+        let lock = private::lock_waiting(&folder.join("lock"), PATIENCE).map_err(fault)?;
+        Self::open_locked(folder, settings, lock.ok_or_else(|| StoreFault::Taken(folder.to_owned()))?)
     }
 
     /// The folder and the lock on it.
@@ -225,8 +252,16 @@ impl Store {
         begun.lay_out().unwrap();
         begun.keep_seal(b"", &seal.seal_ledger(Ledger::new().encode().expose())).unwrap();
         begun.commit().unwrap();
-        let inner = Inner { tables, seal, source: KeySource::Machine, generation: 0, counter: None };
-        Store { folder: "/nonexistent".into(), settings: KeySettings::default(), inner: Mutex::new(inner), _lock: None }
+        let (source, key_id) = (KeySource::Machine, [0; 8]);
+        let inner = Inner { tables, seal, source, key_id, generation: 0, counter: None };
+        Store {
+            folder: "/nonexistent".into(),
+            settings: KeySettings::default(),
+            facts: Mutex::new(inner.facts(&KeySettings::default())),
+            inner: Mutex::new(inner),
+            rotating: Mutex::default(),
+            _lock: None,
+        }
     }
 
     /// Every record of a kind.
@@ -264,20 +299,26 @@ impl Store {
 
     /// Where the key comes from, and how it is kept.
     pub(crate) fn key_facts(&self) -> KeyFacts {
-        let inner = self.inner();
-        KeyFacts {
-            source: inner.source,
-            best: self.settings.best(),
-            epoch: inner.seal.epoch,
-            is_locked: inner.seal.is_locked(),
-        }
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seals everything anew under a new key, from the best source there is now. Whatever happens on the way, the state
     /// opens afterwards, with the old key or with the new one, and not with both.
+    ///
+    /// # Errors
+    /// LeftBehind where the new key is in force and only the removal of what the old one opens is still to be done.
     pub(crate) fn rotate(&self) -> Result<KeyFacts, StoreFault> {
-        self.inner().rotate(&self.folder, &self.settings)?;
-        Ok(self.key_facts())
+        let _alone = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
+        // A rotation that left something behind comes to its end first: its salt may be the only one there is.
+        if self.folder.join(keys::NEXT_SALT).symlink_metadata().is_ok() {
+            self.inner().tidy(&self.folder).map_err(StoreFault::LeftBehind)?;
+        }
+        // A tenth of a second, during which everybody else goes on.
+        let (wrapping, salt) = self.settings.fresh(keys::Salt::New)?;
+        let done = self.inner().rotate(&self.folder, wrapping, salt.as_ref());
+        let facts = self.inner().facts(&self.settings);
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+        done.map(|()| facts)
     }
 
     /// Brings the counter to the disk, which `apply` does not wait for.
@@ -296,27 +337,80 @@ impl Store {
     }
 }
 
-/// Seals an empty file, or one whose rows were just taken out: a new store under a new key.
-fn found(
-    tables: &mut Tables,
-    folder: &Path,
-    settings: &KeySettings,
-    salt: &str,
-    rows: &[PlainRow],
-) -> Result<(), StoreFault> {
-    let wrapping = settings.fresh(folder, salt)?;
+/// What SQLite would take for its own beside the file: only regular files of ours, and no rollback journal, which a file
+/// with a write-ahead log has not.
+fn check_companions(path: &Path, is_sealed: bool) -> Result<(), StoreFault> {
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        let companion = PathBuf::from(name);
+        let read = |cause| StoreFault::Read { path: companion.clone(), cause };
+        let is_fine = private::is_plain_or_missing(&companion).map_err(read)?;
+        if !is_fine || (end == "-journal" && is_sealed && companion.exists()) {
+            return Err(StoreFault::Damaged { what: format!("{} is none of ours", companion.display()) });
+        }
+    }
+    Ok(())
+}
+
+/// Makes a new store of these rows in an empty file. Its salt is the one that lies in the folder, if one does.
+fn found(tables: &mut Tables, folder: &Path, settings: &KeySettings, rows: &[PlainRow]) -> Result<(), StoreFault> {
+    let (wrapping, salt) = settings.fresh(keys::Salt::OfFolder(folder))?;
     let write = |cause| StoreFault::Write { path: folder.join(TABLES), cause };
+    let salt_path = folder.join(keys::SALT);
+    if let Some(salt) = salt.filter(|_| !salt_path.exists()) {
+        private::write_private(&salt_path, salt.expose()).map_err(write)?;
+    }
     let seal = Seal::new(os::host::random(), 1, Secret::new(os::host::random())).map_err(write)?;
     let mut ledger = Ledger::new();
     let begun = tables.begin().map_err(write)?;
     begun.lay_out().map_err(write)?;
-    begun.clear().map_err(write)?;
     for row in rows {
         begun.put(&seal, &mut ledger, &row.kind, &row.key, &row.value).map_err(write)?;
     }
     let header = header_of(&wrapping, &seal).encode(&wrapping.key, &seal);
     begun.keep_seal(&header, &seal.seal_ledger(ledger.encode().expose())).map_err(write)?;
     begun.commit().map_err(write)
+}
+
+/// The file in which a new store is made beside the old one.
+const ASIDE: &str = "state.aside";
+
+/// Makes a new store of these rows beside the one that is there, whole and closed.
+fn found_aside(folder: &Path, settings: &KeySettings, rows: &[PlainRow]) -> Result<PathBuf, StoreFault> {
+    let aside = folder.join(ASIDE);
+    let write = |cause| StoreFault::Write { path: aside.clone(), cause };
+    remove_with_companions(&aside).map_err(write)?;
+    private::append_private(&aside).map_err(write)?;
+    let (mut tables, _) = Tables::open(&aside).map_err(write)?;
+    found(&mut tables, folder, settings, rows)?;
+    tables.settle().and_then(|()| tables.accept()).map_err(write)?;
+    drop(tables);
+    Ok(aside)
+}
+
+/// Removes a file of SQLite with everything that SQLite keeps beside it.
+fn remove_with_companions(path: &Path) -> io::Result<()> {
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        private::remove(Path::new(&name))?;
+    }
+    Ok(())
+}
+
+/// Puts a store that was made aside in the place of the one that is there. What stood in that one's log must be in its file by
+/// now: the log goes first, so that it can never be taken for the new file's.
+fn take_place(aside: &Path, folder: &Path) -> Result<(), StoreFault> {
+    let path = folder.join(TABLES);
+    let write = |cause| StoreFault::Write { path: path.clone(), cause };
+    for end in ["-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        private::remove(Path::new(&name)).map_err(write)?;
+    }
+    private::sync_folder(folder).map_err(write)?;
+    std::fs::rename(aside, &path).and_then(|()| private::sync_folder(folder)).map_err(write)
 }
 
 /// A row before it is sealed.
@@ -338,11 +432,12 @@ fn header_of(wrapping: &keys::Wrapping, seal: &Seal) -> Header {
 }
 
 impl Inner {
-    /// Opens a sealed file: its key, its ledger, every row, its counter.
+    /// Opens a sealed file: its key, its ledger, every row, its counter. Nothing is changed before all of them agree.
     fn unlock(tables: Tables, folder: &Path, settings: &KeySettings) -> Result<Self, StoreFault> {
         let path = folder.join(TABLES);
         let read = |cause| StoreFault::Read { path: path.clone(), cause };
         let damaged = |what: &str| StoreFault::Damaged { what: format!("{what} of {}", path.display()) };
+        tables.check().map_err(|why| damaged(&format!("the tables ({why})")))?;
         let bytes = tables.header().map_err(read)?.ok_or_else(|| damaged("the header"))?;
         let header = Header::decode(&bytes).ok_or_else(|| damaged("the header"))?;
         let wrapping = settings.find(&header, folder)?;
@@ -353,51 +448,62 @@ impl Inner {
                 _ => "the header was changed",
             },
         })?;
-        // A rotation that was killed is brought to its end before anything else.
-        tables.settle().map_err(read)?;
-        finish_rotation(folder, &wrapping)?;
         let seal = Seal::new(header.store, header.epoch, data).map_err(read)?;
         let ledger = seal.open_ledger(&tables.ledger().map_err(read)?).and_then(|content| Ledger::decode(&content));
         let ledger = ledger.ok_or_else(|| damaged("the ledger"))?;
-        let mut inner = Inner { tables, seal, source: header.source, generation: ledger.generation, counter: None };
-        inner.verify(&ledger, &path)?;
-        inner.counter = Some(Counter::open(folder, &header.store, &ledger)?);
+        verify(&seal, &ledger, &tables.rows(None).map_err(read)?)?;
+        let counter = Counter::open(folder, &header.store, &ledger)?;
+        let (source, key_id, generation) = (header.source, header.key_id, ledger.generation);
+        let mut inner = Inner { tables, seal, source, key_id, generation, counter: Some(counter) };
+        inner.tables.accept().map_err(read)?;
+        inner.take_over(folder, &path)?;
         Ok(inner)
     }
 
-    /// Opens every row, and compares them all with the ledger.
-    fn verify(&self, ledger: &Ledger, path: &Path) -> Result<(), StoreFault> {
-        let mut found = Ledger::new();
-        let read = |cause| StoreFault::Read { path: path.to_owned(), cause };
-        for row in self.tables.rows(None).map_err(read)? {
-            self.open_row(&row.kind, &row.key, &row.value)?;
-            found.add(&self.seal.row_digest(&row.kind, &row.key, &row.value));
+    /// What there is to do once everything agrees.
+    fn take_over(&mut self, folder: &Path, path: &Path) -> Result<(), StoreFault> {
+        let write = |cause| StoreFault::Write { path: path.to_owned(), cause };
+        // A rotation that was killed is brought to its end; if that cannot be now, the state is as good as before.
+        if let Err(error) = self.tidy(folder) {
+            tracing::warn!(%error, "what an older key opens could not be removed yet");
         }
-        if ledger.has_rows_of(&found) {
-            return Ok(());
+        if self.generation == 0 {
+            // From its first change on a store has a counter, and is not opened without it.
+            self.apply(&Changes::default(), write)?;
         }
-        let what = format!(
-            "the rows of {} are not those of its ledger: one was put back, removed or added ({} rows, {} counted)",
-            path.display(),
-            found.rows,
-            ledger.rows
-        );
-        Err(StoreFault::Damaged { what })
+        let Some(counter) = &self.counter else { return Ok(()) };
+        counter.write(self.generation).and_then(|()| counter.sync()).map_err(write)
+    }
+
+    fn facts(&self, settings: &KeySettings) -> KeyFacts {
+        KeyFacts {
+            source: self.source,
+            best: settings.best(),
+            epoch: self.seal.epoch,
+            is_locked: self.seal.is_locked(),
+        }
     }
 
     fn open_row(&self, kind: &str, key: &str, value: &[u8]) -> Result<Secret<Vec<u8>>, StoreFault> {
-        self.seal.open_row(kind, key, value).ok_or_else(|| StoreFault::Damaged {
-            what: format!("the {kind} record {key} does not open: it was changed, or belongs elsewhere"),
+        open_row(&self.seal, kind, key, value)
+    }
+
+    /// The ledger as it is inside changes that have begun; the one we know, or nothing is written any more.
+    fn ledger(&self, sealed: &[u8]) -> Result<Ledger, StoreFault> {
+        let ledger = self.seal.open_ledger(sealed).and_then(|content| Ledger::decode(&content));
+        ledger.filter(|ledger| ledger.generation == self.generation).ok_or_else(|| StoreFault::Damaged {
+            what: "the file was replaced while it was in use; nothing is written to it any more".into(),
         })
     }
 
     fn apply(&mut self, changes: &Changes, write: impl Fn(io::Error) -> StoreFault) -> Result<(), StoreFault> {
+        // The ledger is looked at inside the changes; it is read twice because a borrow cannot be in two places.
+        let known = self.tables.ledger().map_err(&write)?;
+        let mut ledger = self.ledger(&known)?;
         let begun = self.tables.begin().map_err(&write)?;
-        let ledger = self.seal.open_ledger(&begun.ledger().map_err(&write)?);
-        let ledger = ledger.and_then(|content| Ledger::decode(&content)).filter(|l| l.generation == self.generation);
-        let mut ledger = ledger.ok_or_else(|| StoreFault::Damaged {
-            what: "the file was replaced while it was in use; nothing is written to it any more".into(),
-        })?;
+        if begun.ledger().map_err(&write)? != known {
+            return Err(StoreFault::Damaged { what: "somebody else writes to the file".into() });
+        }
         begun.apply(&self.seal, &mut ledger, changes).map_err(&write)?;
         ledger.generation += 1;
         begun.keep_ledger(&self.seal.seal_ledger(ledger.encode().expose())).map_err(&write)?;
@@ -416,51 +522,98 @@ impl Inner {
         }
     }
 
-    fn rotate(&mut self, folder: &Path, settings: &KeySettings) -> Result<(), StoreFault> {
+    /// Seals every row anew under this key, if the rows are still those of the ledger.
+    fn rotate(
+        &mut self,
+        folder: &Path,
+        wrapping: keys::Wrapping,
+        salt: Option<&Secret<[u8; 32]>>,
+    ) -> Result<(), StoreFault> {
         let write = |cause| StoreFault::Write { path: folder.join(TABLES), cause };
-        let rows = self.tables.rows(None).map_err(write)?;
-        let rows: Vec<PlainRow> = rows
-            .into_iter()
-            .map(|row| {
-                let value = self.open_row(&row.kind, &row.key, &row.value)?;
-                Ok(PlainRow { kind: row.kind, key: row.key, value })
-            })
-            .collect::<Result<_, StoreFault>>()?;
-        let wrapping = settings.fresh(folder, keys::NEXT_SALT)?;
-        let seal = Seal::new(self.seal.store, self.seal.epoch + 1, Secret::new(os::host::random())).map_err(write)?;
+        let epoch = self.seal.epoch + 1;
+        let seal = Seal::new(self.seal.store, epoch, Secret::new(os::host::random())).map_err(write)?;
+        let known = self.tables.ledger().map_err(write)?;
+        let mut ledger = self.ledger(&known)?;
         let begun = self.tables.begin().map_err(write)?;
-        let ledger = self.seal.open_ledger(&begun.ledger().map_err(write)?);
-        let mut ledger = ledger
-            .and_then(|content| Ledger::decode(&content))
-            .ok_or_else(|| StoreFault::Damaged { what: "the ledger does not open".into() })?;
-        begun.clear().map_err(write)?;
-        (ledger.rows, ledger.sum) = (0, [0; 32]);
-        for row in &rows {
-            begun.put(&seal, &mut ledger, &row.kind, &row.key, &row.value).map_err(write)?;
+        let rows = begun.rows().map_err(write)?;
+        if begun.ledger().map_err(write)? != known {
+            return Err(StoreFault::Damaged { what: "somebody else writes to the file".into() });
         }
-        ledger.generation += 1;
-        let header = header_of(&wrapping, &seal).encode(&wrapping.key, &seal);
-        begun.keep_seal(&header, &seal.seal_ledger(ledger.encode().expose())).map_err(write)?;
-        begun.commit().map_err(write)?;
-        (self.seal, self.source) = (seal, wrapping.source);
+        let rows = verify(&self.seal, &ledger, &rows)?;
+        // Nothing stands there: `tidy` came first. Needed from the commit on, and not before.
+        let next = folder.join(keys::NEXT_SALT);
+        if let Some(salt) = salt {
+            private::write_private(&next, salt.expose()).map_err(write)?;
+        }
+        let sealed = reseal(&begun, &seal, &mut ledger, &rows, &wrapping).and_then(|()| begun.commit());
+        if let Err(cause) = sealed {
+            let _ = private::wipe(&next);
+            return Err(write(cause));
+        }
+        (self.seal, self.source, self.key_id) = (seal, wrapping.source, wrapping.id);
         self.count(&ledger);
-        // What the old key opens goes now; a kill before the end is made good at the next start.
-        self.tables.settle().map_err(write)?;
-        finish_rotation(folder, &wrapping)
+        self.tidy(folder).map_err(StoreFault::LeftBehind)
+    }
+
+    /// Removes what an older key opens: the log is emptied into the file, and one salt stays.
+    fn tidy(&self, folder: &Path) -> io::Result<()> {
+        self.tables.settle()?;
+        let (salt, next) = (folder.join(keys::SALT), folder.join(keys::NEXT_SALT));
+        if self.source != KeySource::Machine {
+            return [&salt, &next].into_iter().try_for_each(|path| private::wipe(path));
+        }
+        let Some(bytes) = private::read_private(&next, 64)? else { return Ok(()) };
+        if !keys::is_salt_of(&bytes, self.key_id) {
+            return private::wipe(&next);
+        }
+        private::wipe(&salt)?;
+        std::fs::rename(&next, &salt).and_then(|()| private::sync_folder(folder))
     }
 }
 
-/// Leaves the salt in force and no other.
-fn finish_rotation(folder: &Path, wrapping: &keys::Wrapping) -> Result<(), StoreFault> {
-    let (salt, next) = (folder.join(keys::SALT), folder.join(keys::NEXT_SALT));
-    let write = |cause| StoreFault::Write { path: salt.clone(), cause };
-    if wrapping.source != KeySource::Machine {
-        return [&salt, &next].into_iter().try_for_each(|path| private::wipe(path)).map_err(write);
+fn reseal(
+    begun: &table::Open<'_>,
+    seal: &Seal,
+    ledger: &mut Ledger,
+    rows: &[PlainRow],
+    wrapping: &keys::Wrapping,
+) -> io::Result<()> {
+    begun.clear()?;
+    (ledger.rows, ledger.sum) = (0, [0; 32]);
+    for row in rows {
+        begun.put(seal, ledger, &row.kind, &row.key, &row.value)?;
     }
-    let Some(bytes) = private::read_private(&next, 64).map_err(write)? else { return Ok(()) };
-    if !keys::is_salt_of(&bytes, wrapping) {
-        return private::wipe(&next).map_err(write);
+    ledger.generation += 1;
+    begun.keep_seal(&header_of(wrapping, seal).encode(&wrapping.key, seal), &seal.seal_ledger(ledger.encode().expose()))
+}
+
+/// Opens every row, in order and none twice, and compares them all with the ledger.
+fn verify(seal: &Seal, ledger: &Ledger, rows: &[table::Row]) -> Result<Vec<PlainRow>, StoreFault> {
+    let mut found = Ledger::new();
+    let mut opened: Vec<PlainRow> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let value = open_row(seal, &row.kind, &row.key, &row.value)?;
+        if opened.last().is_some_and(|last| (&last.kind, &last.key) >= (&row.kind, &row.key)) {
+            return Err(StoreFault::Damaged { what: "the rows are out of order".into() });
+        }
+        found.add(&seal.row_digest(&row.kind, &row.key, &row.value));
+        opened.push(PlainRow { kind: row.kind.clone(), key: row.key.clone(), value });
     }
-    private::wipe(&salt).map_err(write)?;
-    std::fs::rename(&next, &salt).and_then(|()| private::sync_folder(folder)).map_err(write)
+    if ledger.has_rows_of(&found) {
+        return Ok(opened);
+    }
+    let (there, counted) = (found.rows, ledger.rows);
+    let what = format!(
+        "the rows are not those of its ledger: one was put back, removed or added ({there} rows, {counted} counted)"
+    );
+    Err(StoreFault::Damaged { what })
+}
+
+fn open_row(seal: &Seal, kind: &str, key: &str, value: &[u8]) -> Result<Secret<Vec<u8>>, StoreFault> {
+    seal.open_row(kind, key, value).ok_or_else(|| {
+        let short = |text: &str| text.chars().take(80).collect::<String>();
+        let what =
+            format!("the {} record {} does not open: it was changed, or belongs elsewhere", short(kind), short(key));
+        StoreFault::Damaged { what }
+    })
 }

@@ -1,30 +1,20 @@
 //! Brings a store of before sealing over, once and forwards: rows in plain text and secrets that were files.
 //!
-//! Nothing of it is read once the file is sealed. The plain files go last, so that a kill on the way leaves them for the
-//! next start to remove; they are then not read any more.
+//! The sealed file is made beside the plain one and takes its place, so that no page of the plain one stays in use. What
+//! was plain goes last: a kill on the way leaves it for the next start to remove, which does not read it any more.
 
-use super::table::{Layout, Tables};
-use super::{KeySettings, Name, OWN, PlainRow, StoreFault, TABLES, found, keys};
+use super::table::Tables;
+use super::{KeySettings, Name, OWN, PlainRow, StoreFault, TABLES, found_aside, take_place};
 use crate::model::Secret;
 use crate::os::fs as private;
 use std::path::Path;
 
-/// Seals what is there: nothing, or the rows and files of the version before.
-pub(super) fn seal(
-    tables: &mut Tables,
-    layout: Layout,
-    folder: &Path,
-    settings: &KeySettings,
-) -> Result<(), StoreFault> {
+/// A second name of the plain file, so that it can be overwritten when the sealed one has its place.
+const PLAIN: &str = "state.plain";
+
+/// The secrets that lie in the folder as files.
+pub(super) fn files(folder: &Path) -> Result<Vec<PlainRow>, StoreFault> {
     let mut rows = Vec::new();
-    if layout == Layout::Plain {
-        let plain = tables.rows(None).map_err(|cause| StoreFault::Read { path: folder.join(TABLES), cause })?;
-        rows.extend(plain.into_iter().map(|row| PlainRow {
-            kind: row.kind,
-            key: row.key,
-            value: Secret::new(row.value),
-        }));
-    }
     for name in Name::WERE_FILES {
         let path = folder.join(name.as_str());
         let bytes = private::read_private(&path, 64 << 10).map_err(|cause| StoreFault::Read { path, cause })?;
@@ -34,23 +24,39 @@ pub(super) fn seal(
             value: Secret::new(bytes),
         }));
     }
-    if !rows.is_empty() {
-        tracing::warn!(rows = rows.len(), folder = %folder.display(), "the state was plain and is sealed now");
-    }
-    found(tables, folder, settings, keys::SALT, &rows)
+    Ok(rows)
 }
 
-/// Removes the files that were sealed, and what a plain file has left in the gaps of the new one.
-pub(super) fn clean(tables: &Tables, folder: &Path) -> Result<(), StoreFault> {
+/// Seals a plain file and the files beside it; gives the sealed one.
+pub(super) fn seal(tables: Tables, folder: &Path, settings: &KeySettings) -> Result<Tables, StoreFault> {
+    let path = folder.join(TABLES);
+    let read = |cause| StoreFault::Read { path: path.clone(), cause };
+    let plain = tables.rows(None).map_err(read)?;
+    let mut rows: Vec<PlainRow> =
+        plain.into_iter().map(|row| PlainRow { kind: row.kind, key: row.key, value: Secret::new(row.value) }).collect();
+    let files = files(folder)?;
+    rows.retain(|row| !files.iter().any(|file| (&file.kind, &file.key) == (&row.kind, &row.key)));
+    rows.extend(files);
+    tracing::warn!(rows = rows.len(), folder = %folder.display(), "the state was plain and is sealed now");
+    tables.settle().and_then(|()| tables.accept()).map_err(read)?;
+    drop(tables);
+    let aside = found_aside(folder, settings, &rows)?;
+    let second = folder.join(PLAIN);
+    private::remove(&second).and_then(|()| std::fs::hard_link(&path, &second)).map_err(read)?;
+    take_place(&aside, folder)?;
+    Tables::open(&path).map(|(tables, _)| tables).map_err(read)
+}
+
+/// Removes what was plain; called with a sealed file in its place.
+pub(super) fn clean(folder: &Path) -> Result<(), StoreFault> {
     // A certificate is public: its copy stays for whoever wants to trust it.
-    let secret = Name::WERE_FILES.iter().filter(|name| **name != Name::TlsCertificate);
-    let left: Vec<_> = secret.map(|name| folder.join(name.as_str())).filter(|path| path.exists()).collect();
-    let write = |cause| StoreFault::Write { path: folder.join(TABLES), cause };
+    let secret = Name::WERE_FILES.iter().filter(|name| **name != Name::TlsCertificate).map(|name| name.as_str());
+    let left: Vec<_> = secret.chain([PLAIN]).map(|name| folder.join(name)).filter(|path| path.exists()).collect();
     if left.is_empty() {
         return Ok(());
     }
     tracing::warn!(folder = %folder.display(), "unsealed files of an older version are removed; they are not read");
-    tables.rewrite().map_err(write)?;
+    let write = |cause| StoreFault::Write { path: folder.join(TABLES), cause };
     left.iter().try_for_each(|path| private::wipe(path)).map_err(write)?;
     private::sync_folder(folder).map_err(write)
 }

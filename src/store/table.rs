@@ -8,6 +8,7 @@ use super::ledger::Ledger;
 use super::records::Record;
 use super::seal::Seal;
 use crate::model::{Secret, SecretName};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::io;
 use std::path::Path;
@@ -21,6 +22,12 @@ const VERSION: i32 = 2;
 
 /// The layout before it, whose values were plain. It is read once, to be sealed.
 const PLAIN: i32 = 1;
+
+/// Our tables, as SQLite keeps their text.
+const RECORD: &str = "CREATE TABLE record (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, \
+                      PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID";
+const SEAL: &str =
+    "CREATE TABLE seal (id INTEGER PRIMARY KEY CHECK (id = 1), header BLOB NOT NULL, ledger BLOB NOT NULL) STRICT";
 
 /// The kind of the rows that hold secrets' values.
 pub(super) const SECRET_VALUE: &str = "secret-value";
@@ -112,6 +119,16 @@ impl Tables {
     fn prepare(connection: Connection) -> io::Result<(Self, Layout)> {
         let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
         let (owner, version) = (number("application_id").map_err(plain)?, number("user_version").map_err(plain)?);
+        // Nothing in the file may act by itself: a trigger or a view would show one thing now and another thing later.
+        for (switch, on) in [
+            (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+            (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+            // A log that somebody planted must not become part of a file that is then refused.
+            (DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true),
+        ] {
+            connection.set_db_config(switch, on).map_err(plain)?;
+        }
         let rows: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(plain)?;
         let layout = match (owner, version, rows) {
@@ -123,7 +140,7 @@ impl Tables {
             }
             _ => return Err(io::Error::other("it is not a state file of ours")),
         };
-        connection.busy_timeout(Duration::from_secs(5)).map_err(plain)?;
+        connection.busy_timeout(Duration::from_secs(1)).map_err(plain)?;
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL;
@@ -133,6 +150,31 @@ impl Tables {
             )
             .map_err(plain)?;
         Ok((Tables(connection), layout))
+    }
+
+    /// Whether the file holds our two tables as we make them, nothing besides, and no page of it is bent.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let mut query = self.0.prepare("SELECT type, name, sql FROM sqlite_master ORDER BY name").map_err(plain)?;
+        let rows = query
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .map_err(plain)?
+            .collect::<Result<Vec<(String, String, Option<String>)>, _>>()
+            .map_err(plain)?;
+        let ours = [("record", RECORD), ("seal", SEAL)];
+        let same = rows.len() == ours.len()
+            && rows.iter().zip(ours).all(|((kind, name, sql), (ours, made))| {
+                kind == "table" && name == ours && sql.as_deref() == Some(made)
+            });
+        if !same {
+            return Err(io::Error::other("there are other things in it than our tables"));
+        }
+        let said: String = self.0.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(plain)?;
+        if said == "ok" { Ok(()) } else { Err(io::Error::other(said)) }
+    }
+
+    /// What was read is what is to be kept: from here on the log may be emptied when the file is closed.
+    pub(super) fn accept(&self) -> io::Result<()> {
+        self.0.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop).map_err(plain)
     }
 
     /// Begins changes that happen together or, where the transaction is dropped, not at all.
@@ -150,14 +192,9 @@ impl Tables {
         self.0.query_row("SELECT ledger FROM seal", [], |row| row.get(0)).map_err(plain)
     }
 
-    /// Every row of a kind, or every row there is.
+    /// Every row of a kind, or every row there is, in order.
     pub(super) fn rows(&self, kind: Option<&str>) -> io::Result<Vec<Row>> {
-        let sql = "SELECT kind, key, value FROM record WHERE ?1 IS NULL OR kind = ?1 ORDER BY kind, key";
-        let mut query = self.0.prepare(sql).map_err(plain)?;
-        let rows = query
-            .query_map([kind], |row| Ok(Row { kind: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))
-            .map_err(plain)?;
-        rows.collect::<Result<_, _>>().map_err(plain)
+        rows(&self.0, kind)
     }
 
     /// One row's value.
@@ -167,19 +204,34 @@ impl Tables {
 
     /// Moves everything from the log into the file and empties the log.
     pub(super) fn settle(&self) -> io::Result<()> {
-        self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(plain)
+        let busy: i64 = self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(plain)?;
+        if busy == 0 { Ok(()) } else { Err(io::Error::other("another process is reading it")) }
     }
+}
 
-    /// Writes the file anew, so that nothing is left in its gaps.
-    pub(super) fn rewrite(&self) -> io::Result<()> {
-        self.0.execute_batch("VACUUM").map_err(plain)?;
-        self.settle()
-    }
+fn rows(connection: &Connection, kind: Option<&str>) -> io::Result<Vec<Row>> {
+    let sql = match kind {
+        Some(_) => "SELECT kind, key, value FROM record WHERE kind = ?1 ORDER BY kind, key",
+        None => "SELECT kind, key, value FROM record WHERE ?1 IS NULL ORDER BY kind, key",
+    };
+    let mut query = connection.prepare(sql).map_err(plain)?;
+    let rows = query
+        .query_map([kind], |row| Ok(Row { kind: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))
+        .map_err(plain)?;
+    rows.collect::<Result<_, _>>().map_err(plain)
 }
 
 fn value(connection: &Connection, kind: &str, key: &str) -> io::Result<Option<Vec<u8>>> {
     let mut query = connection.prepare("SELECT value FROM record WHERE kind = ?1 AND key = ?2").map_err(plain)?;
     query.query_row([kind, key], |row| row.get(0)).optional().map_err(plain)
+}
+
+/// A change that touched other rows than it names was bent by something in the file.
+fn exactly(wanted: usize, changed: rusqlite::Result<usize>) -> io::Result<()> {
+    match changed.map_err(plain)? {
+        changed if changed == wanted => Ok(()),
+        changed => Err(io::Error::other(format!("a change of {wanted} row(s) changed {changed}"))),
+    }
 }
 
 /// Changes that have begun.
@@ -190,14 +242,7 @@ impl Open<'_> {
     pub(super) fn lay_out(&self) -> io::Result<()> {
         self.0
             .execute_batch(&format!(
-                "PRAGMA application_id = {APPLICATION_ID};
-                 PRAGMA user_version = {VERSION};
-                 CREATE TABLE IF NOT EXISTS record (
-                     kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, key)
-                 ) STRICT, WITHOUT ROWID;
-                 CREATE TABLE seal (
-                     id INTEGER PRIMARY KEY CHECK (id = 1), header BLOB NOT NULL, ledger BLOB NOT NULL
-                 ) STRICT;"
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; {RECORD}; {SEAL};"
             ))
             .map_err(plain)
     }
@@ -207,17 +252,23 @@ impl Open<'_> {
         self.0.query_row("SELECT ledger FROM seal", [], |row| row.get(0)).map_err(plain)
     }
 
+    /// Every row, as it is inside these changes.
+    pub(super) fn rows(&self) -> io::Result<Vec<Row>> {
+        rows(&self.0, None)
+    }
+
     /// Seals and makes the changes, and counts them in the ledger.
     pub(super) fn apply(&self, seal: &Seal, ledger: &mut Ledger, changes: &Changes) -> io::Result<()> {
         for change in &changes.0 {
             match change {
                 Change::Put { kind, key, value } => self.put(seal, ledger, kind, key, value)?,
                 Change::Remove { kind, key } => {
-                    if let Some(old) = value(&self.0, kind, key)? {
-                        ledger.take(&seal.row_digest(kind, key, &old));
+                    let old = value(&self.0, kind, key)?;
+                    if let Some(old) = &old {
+                        ledger.take(&seal.row_digest(kind, key, old));
                     }
                     let sql = "DELETE FROM record WHERE kind = ?1 AND key = ?2";
-                    self.0.prepare(sql).and_then(|mut q| q.execute([*kind, key])).map_err(plain)?;
+                    exactly(usize::from(old.is_some()), self.0.execute(sql, [*kind, key]))?;
                 }
             }
         }
@@ -239,8 +290,7 @@ impl Open<'_> {
         let sealed = seal.seal_row(kind, key, plain_value.expose());
         ledger.add(&seal.row_digest(kind, key, &sealed));
         let sql = "INSERT OR REPLACE INTO record (kind, key, value) VALUES (?1, ?2, ?3)";
-        self.0.prepare(sql).and_then(|mut q| q.execute(params![kind, key, sealed])).map_err(plain)?;
-        Ok(())
+        exactly(1, self.0.execute(sql, params![kind, key, sealed]))
     }
 
     /// Takes every row out of the file.
@@ -251,12 +301,12 @@ impl Open<'_> {
     /// Writes header and ledger.
     pub(super) fn keep_seal(&self, header: &[u8], ledger: &[u8]) -> io::Result<()> {
         let sql = "INSERT OR REPLACE INTO seal (id, header, ledger) VALUES (1, ?1, ?2)";
-        self.0.execute(sql, params![header, ledger]).map(drop).map_err(plain)
+        exactly(1, self.0.execute(sql, params![header, ledger]))
     }
 
     /// Writes the ledger.
     pub(super) fn keep_ledger(&self, ledger: &[u8]) -> io::Result<()> {
-        self.0.prepare("UPDATE seal SET ledger = ?1").and_then(|mut q| q.execute([ledger])).map(drop).map_err(plain)
+        exactly(1, self.0.execute("UPDATE seal SET ledger = ?1", [ledger]))
     }
 
     /// Makes it durable.

@@ -121,6 +121,10 @@ fn rows_that_were_swapped_moved_removed_or_put_back_are_noticed() {
         ("UPDATE seal SET ledger = zeroblob(121)", "the ledger"),
         ("UPDATE seal SET header = zeroblob(111)", "the header"),
         ("DELETE FROM seal", "the header"),
+        ("CREATE VIEW v AS SELECT 1", "other things"),
+        ("CREATE TABLE extra (x)", "other things"),
+        ("CREATE TRIGGER t AFTER DELETE ON record BEGIN SELECT 1; END", "other things"),
+        ("ALTER TABLE record RENAME TO hidden; CREATE VIEW record AS SELECT * FROM hidden", "other things"),
     ] {
         scratch.sql(sql);
         let fault = scratch.open().map(drop).unwrap_err();
@@ -193,8 +197,11 @@ fn a_store_of_before_sealing_is_sealed_once_and_nothing_plain_is_left() {
         r#"PRAGMA application_id = 0x564d4252; PRAGMA user_version = 1; PRAGMA journal_mode = WAL;
          CREATE TABLE record (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, key))
          STRICT, WITHOUT ROWID;
-         INSERT INTO record VALUES ('nonce', 'k a', CAST('{"key":"k","nonce":"a","created":1}' AS BLOB))"#,
+         INSERT INTO record VALUES ('nonce', 'k a', CAST('{"key":"k","nonce":"a","created":1}' AS BLOB));
+         INSERT INTO record VALUES ('nonce', 'k b', CAST('{"key":"k","nonce":"b","created":1}' AS BLOB));
+         DELETE FROM record WHERE key = 'k b'"#,
     );
+    fs::set_permissions(scratch.folder().join(TABLES), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     write_private(&scratch.folder().join("gateway-token"), b"plain token").unwrap();
     let store = scratch.open().unwrap();
     assert_eq!(store.all::<NonceRecord>().unwrap(), [nonce("a")]);
@@ -415,4 +422,158 @@ proptest! {
         let untouched = rows.iter().zip(&intact).all(|(now, then)| now.as_ref() == Some(then));
         prop_assert_eq!(scratch.open().is_ok(), untouched, "{:?}", acts);
     }
+}
+
+#[test]
+fn a_rotation_that_cannot_clean_up_says_so_and_the_next_one_does_not_lose_the_salt() {
+    let scratch = Scratch::new("left-behind");
+    let machine = KeySettings::default();
+    let store = Store::open(&scratch.folder(), &machine).unwrap();
+    put(&store, &["a"]);
+    // Somebody reads the file, so that its log cannot be emptied into it.
+    let reader = rusqlite::Connection::open(scratch.folder().join(TABLES)).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM record").unwrap();
+    let fault = store.rotate().unwrap_err();
+    assert!(matches!(fault, StoreFault::LeftBehind(_)), "{fault}");
+    assert_eq!(store.key_facts().epoch, 2);
+    let salt = fs::read(scratch.folder().join("next-salt")).unwrap();
+    assert!(matches!(store.rotate(), Err(StoreFault::LeftBehind(_))));
+    assert_eq!(fs::read(scratch.folder().join("next-salt")).unwrap(), salt, "the salt in force was overwritten");
+    put(&store, &["b"]);
+    drop(reader);
+    drop(store);
+    let store = Store::open(&scratch.folder(), &machine).unwrap();
+    assert_eq!(store.all::<NonceRecord>().unwrap().len(), 2);
+    assert_eq!(fs::read(scratch.folder().join("salt")).unwrap(), salt);
+    assert_eq!(store.rotate().unwrap().epoch, 3);
+}
+
+#[test]
+fn a_rotation_does_not_seal_what_was_changed_behind_our_back() {
+    let scratch = Scratch::new("launder");
+    let store = scratch.open().unwrap();
+    put(&store, &["a", "b"]);
+    let (old, rows) = (scratch.sealed_ledger(), scratch.copy());
+    store.apply(&Changes::default().remove::<NonceRecord>("k a")).unwrap();
+    let now = scratch.sealed_ledger();
+    scratch.sql("DELETE FROM record WHERE key = 'k b'");
+    assert!(matches!(store.rotate(), Err(StoreFault::Damaged { .. })));
+    scratch.sql(&format!("UPDATE seal SET ledger = x'{old}'"));
+    assert!(matches!(store.rotate(), Err(StoreFault::Damaged { .. })));
+    scratch.sql(&format!("UPDATE seal SET ledger = x'{now}'"));
+    assert!(matches!(store.rotate(), Err(StoreFault::Damaged { .. })));
+    drop((store, rows));
+}
+
+#[test]
+fn a_rotation_never_takes_the_key_before() {
+    let scratch = Scratch::new("previous");
+    let settings = scratch.settings();
+    drop(scratch.open().unwrap());
+    let moved = KeySettings {
+        key_file: Some(scratch.0.join("not there")),
+        previous_key_file: settings.key_file.clone(),
+        ..Default::default()
+    };
+    let store = Store::open(&scratch.folder(), &moved).unwrap();
+    assert!(matches!(store.rotate(), Err(StoreFault::NoKey { .. })));
+}
+
+#[test]
+fn what_is_refused_is_left_as_it_is() {
+    let scratch = Scratch::new("untouched");
+    let store = scratch.open().unwrap();
+    put(&store, &["a"]);
+    drop(store);
+    let before = scratch.copy();
+    put(&scratch.open().unwrap(), &["b"]);
+    let after = scratch.copy();
+    // An older file with the counter of now; a log of somebody else's; a rollback journal; a fifo.
+    for (path, bytes) in before.iter().filter(|(path, _)| path.ends_with(TABLES)) {
+        fs::write(path, bytes).unwrap();
+    }
+    let planted = scratch.folder().join("state.sqlite-journal");
+    for _ in 0..2 {
+        let state = scratch.copy();
+        assert!(scratch.open().is_err());
+        for (path, bytes) in &state {
+            assert!(
+                path.to_string_lossy().ends_with("-shm") || fs::read(path).unwrap() == *bytes,
+                "{}",
+                path.display()
+            );
+        }
+        write_private(&planted, b"journal").unwrap();
+    }
+    fs::remove_file(&planted).unwrap();
+    nix::unistd::mkfifo(&planted, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    assert!(scratch.open().is_err());
+    fs::remove_file(&planted).unwrap();
+    after.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    assert_eq!(scratch.open().unwrap().all::<NonceRecord>().unwrap().len(), 2);
+}
+
+#[test]
+fn a_new_store_takes_the_salt_that_is_there() {
+    let scratch = Scratch::new("salt");
+    drop(Store::open(&scratch.folder(), &KeySettings::default()).unwrap());
+    let salt = fs::read(scratch.folder().join("salt")).unwrap();
+    let moved = scratch.copy();
+    moved.iter().filter(|(path, _)| !path.ends_with("salt")).for_each(|(path, _)| fs::remove_file(path).unwrap());
+    drop(Store::open(&scratch.folder(), &KeySettings::default()).unwrap());
+    assert_eq!(fs::read(scratch.folder().join("salt")).unwrap(), salt);
+    moved.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    Store::open(&scratch.folder(), &KeySettings::default()).unwrap();
+}
+
+#[test]
+fn a_restored_store_does_not_open_without_its_counter() {
+    let scratch = Scratch::new("restored");
+    let store = scratch.open().unwrap();
+    put(&store, &["a"]);
+    let content = store.export().unwrap();
+    drop(store);
+    fs::write(scratch.folder().join("counter"), [7; 200]).unwrap();
+    let restored =
+        Store::restore(&scratch.folder(), &scratch.settings(), &content, Over::WhatIsThere, || Ok::<(), ()>(()));
+    put(&restored.unwrap().unwrap(), &["b"]);
+    assert_eq!(scratch.open().unwrap().all::<NonceRecord>().unwrap().len(), 2);
+    fs::remove_file(scratch.folder().join("counter")).unwrap();
+    assert!(matches!(scratch.open(), Err(StoreFault::CounterMissing { .. })));
+}
+
+#[test]
+fn a_backup_that_no_gateway_would_start_with_replaces_nothing() {
+    let scratch = Scratch::new("bad-backup");
+    let store = scratch.open().unwrap();
+    put(&store, &["a"]);
+    let good = store.export().unwrap();
+    drop(store);
+    let row = |kind: &str, key: &str, value: &[u8]| {
+        let part = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes(), bytes].concat();
+        [part(kind.as_bytes()), part(key.as_bytes()), part(value)].concat()
+    };
+    let valid = row("nonce", "k b", br#"{"key":"k","nonce":"b","created":1}"#);
+    for content in [
+        vec![],
+        b"VMBB\x01".to_vec(),
+        b"VMBB\x02".to_vec(),
+        good.expose()[..good.expose().len() - 1].to_vec(),
+        [&b"VMBB\x01"[..], &valid, &valid].concat(),
+        [&b"VMBB\x01"[..], &row("nonce", "k b", b"{}")].concat(),
+        [&b"VMBB\x01"[..], &row("nonce", "k c", br#"{"key":"k","nonce":"b","created":1}"#)].concat(),
+        [&b"VMBB\x01"[..], &row("own", "gateway-identity", b"abc")].concat(),
+        [&b"VMBB\x01"[..], &row("own", "other", b"abc")].concat(),
+        [&b"VMBB\x01"[..], &row("newer", "x", b"abc")].concat(),
+        [&b"VMBB\x01"[..], &row("secret-value", "lower", b"12345678")].concat(),
+    ] {
+        let content = Secret::new(content);
+        let restored =
+            Store::restore(&scratch.folder(), &scratch.settings(), &content, Over::WhatIsThere, || Ok::<(), ()>(()));
+        assert!(restored.is_err());
+    }
+    // Nor one that cannot be recorded.
+    let restored = Store::restore(&scratch.folder(), &scratch.settings(), &good, Over::WhatIsThere, || Err(()));
+    assert!(restored.unwrap().is_err());
+    assert_eq!(scratch.open().unwrap().all::<NonceRecord>().unwrap(), [nonce("a")]);
 }
