@@ -20,6 +20,7 @@ use crate::auth::{Gatekeeper, Notice, Peer, Session};
 use crate::crypto::KeyPair;
 use crate::journal::{Entry, Event, Journal, JournalFault, Record};
 use crate::model::{Clock, ConnId, RunId, Secret, UnixMillis};
+use crate::os::memory::Locked;
 use crate::policy::Policy;
 use crate::runner::{Client, Remote};
 use crate::secrets::Secrets;
@@ -45,9 +46,9 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: fn() -> [u8; 16],
     pub(crate) gatekeeper: Gatekeeper,
-    pub(crate) token: Box<dyn TokenKeeper>,
+    pub(crate) token: Arc<dyn TokenKeeper>,
     pub(crate) secrets: Arc<Secrets>,
-    pub(crate) identity: KeyPair,
+    pub(crate) identity: Locked<KeyPair>,
     pub(crate) policy: Policy,
     pub(crate) journal: Journal,
     pub(crate) runner: Client,

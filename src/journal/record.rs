@@ -194,9 +194,10 @@ impl Record {
     }
 
     /// As it is written: secrets covered first, then the command cut, so that no half of one is left at the cut.
-    pub(super) fn covered(mut self, redactor: &Redactor) -> Self {
+    pub(crate) fn covered(mut self, redactor: &Redactor) -> Self {
         let words = self.command.iter_mut().flatten();
-        for text in words.chain(self.cwd.as_mut()).chain(self.error.as_mut()).chain(self.target.as_mut()) {
+        let texts = [&mut self.cwd, &mut self.error, &mut self.target, &mut self.session, &mut self.rule];
+        for text in words.chain(texts.into_iter().filter_map(Option::as_mut)) {
             if let Some(covered) = redactor.text(text) {
                 *text = covered;
             }

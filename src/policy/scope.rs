@@ -179,7 +179,9 @@ pub(crate) fn scope(principal: &Principal, action: Action) -> Result<Scoped, Mis
 
 /// What an agent's own scope allows.
 fn agent_may(principal: &Principal, action: &Action) -> bool {
-    matches!(action, Action::ExecRun(_) | Action::ExecSignal { .. }) && principal.scopes.covers(Scope::AgentExec)
+    // The scope belongs to one agent; whoever holds it without being one holds nothing.
+    let is_agents = matches!(action, Action::ExecRun(_) | Action::ExecSignal { .. });
+    is_agents && principal.agent.is_some() && principal.scopes.covers(Scope::AgentExec)
 }
 
 #[cfg(test)]
@@ -252,6 +254,8 @@ mod tests {
             ..principal(&[Scope::AgentExec, Scope::AgentFiles], Credential::SharedToken)
         };
         assert!(scope(&agent, run_for("builder")).is_ok());
+        let nobody = Principal { agent: None, ..agent.clone() };
+        assert!(scope(&nobody, run_for("builder")).is_err(), "an agent without a name is not every agent");
         assert_eq!(scope(&agent, run_for("main")).unwrap_err().why, Why::OtherAgent);
         assert!(scope(&agent, Action::Status).is_err());
         assert!(scope(&agent, Action::JournalVerify).is_err());

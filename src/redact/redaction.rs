@@ -1,5 +1,6 @@
 //! One stream on its way out: what is still held back, and what has gone.
 
+use super::Manner;
 use super::automaton::Automaton;
 use super::cursor::{Found, Search};
 use super::digits::{Base64, Digits, Hex};
@@ -14,6 +15,7 @@ use zeroize::Zeroize;
 #[derive(Default)]
 pub(crate) struct Redaction {
     automaton: Option<Arc<Automaton>>,
+    manner: Manner,
     readers: Readers,
     /// What was found and has not gone out, and how much of it is in order.
     found: Vec<Found>,
@@ -38,8 +40,8 @@ struct Readers {
 }
 
 impl Redaction {
-    pub(super) fn new(automaton: Option<Arc<Automaton>>) -> Self {
-        Redaction { automaton, ..Redaction::default() }
+    pub(super) fn new(automaton: Option<Arc<Automaton>>, manner: Manner) -> Self {
+        Redaction { automaton, manner, ..Redaction::default() }
     }
 
     /// Takes the next bytes, and appends to `out` what may go out by now.
@@ -48,14 +50,17 @@ impl Redaction {
         let mut search = Search { automaton: &automaton, found: &mut self.found };
         self.readers.read(&mut search, bytes, self.taken);
         self.taken += bytes.len() as u64;
-        let safe = self.readers.start(&automaton).unwrap_or(self.taken);
+        let safe = match self.manner {
+            Manner::Waits => self.readers.start(&automaton).unwrap_or(self.taken),
+            Manner::Passes => self.taken,
+        };
         self.release(&automaton, safe, bytes, out);
     }
 
     /// The stream ends: appends what was held back. What is pushed next is a new stream.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         self.close(out);
-        *self = Redaction::new(self.automaton.take());
+        *self = Redaction::new(self.automaton.take(), self.manner);
     }
 
     /// The end, with what happened still known.
@@ -87,7 +92,11 @@ impl Redaction {
             // Overlaps what was covered, and nothing went out since: one marker stands for both.
             let is_same = found.start < self.covered && self.done == self.covered;
             if !is_same {
-                out.extend_from_slice(automaton.marker(found.secret).as_bytes());
+                let marker = match self.manner {
+                    Manner::Waits => automaton.marker(found.secret),
+                    Manner::Passes => "[secret]",
+                };
+                out.extend_from_slice(marker.as_bytes());
             }
             (self.done, self.covered) = (found.end, found.end);
         }

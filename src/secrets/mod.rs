@@ -8,7 +8,7 @@ use crate::journal::Journal;
 use crate::model::{AgentId, Clock, Grants, LONGEST_SECRET, SHORTEST_SECRET, Secret, SecretName, UnixMillis};
 use crate::redact::Redactor;
 use crate::store::{Changes, Name, SecretRecord, Store, StoreFault};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Secrets one gateway keeps.
@@ -77,15 +77,37 @@ pub(crate) struct Secrets {
     now: RwLock<Arc<Snapshot>>,
 }
 
-/// What is known without opening a value.
+/// What is known at one moment.
 #[derive(Default)]
 struct Snapshot {
     records: BTreeMap<SecretName, SecretRecord>,
     grants: Arc<Grants>,
     /// Bytes of each value.
     lengths: BTreeMap<SecretName, usize>,
+    /// Finds all of them, and the gateway's own token.
     redactor: Redactor,
+    /// Finds those that one agent may use; made when it is first needed.
+    of_agents: Mutex<HashMap<AgentId, Redactor>>,
 }
+
+/// What covers the output of one run.
+pub(crate) struct Covers {
+    /// Of what its agent may use: named, and found however it is cut.
+    pub(crate) own: Redactor,
+    /// Of everything: without a name, and without a trace of how it begins.
+    pub(crate) all: Redactor,
+}
+
+/// Who may use what, from records.
+fn grants_of(records: &BTreeMap<SecretName, SecretRecord>) -> Arc<Grants> {
+    Arc::new(records.values().map(|record| (record.name.clone(), record.agents.clone())).collect())
+}
+
+/// Values in the order they were asked for.
+type Opened = Vec<Secret<Vec<u8>>>;
+
+/// Values by name.
+type Values = Vec<(String, Secret<Vec<u8>>)>;
 
 impl Secrets {
     /// Reads names and grants, and has the journal covered from here on.
@@ -94,7 +116,10 @@ impl Secrets {
     /// Where a record cannot be read.
     pub(crate) fn open(store: Arc<Store>, clock: Arc<dyn Clock>, journal: Journal) -> Result<Self, StoreFault> {
         let secrets = Secrets { store, clock, journal, changing: Mutex::default(), now: RwLock::default() };
-        secrets.refresh()?;
+        let records = secrets.store.all::<SecretRecord>()?;
+        let records = records.into_iter().map(|record| (record.name.clone(), record)).collect();
+        let values = secrets.values(&records)?;
+        secrets.publish(records, lengths_of(&values), Redactor::new(values));
         Ok(secrets)
     }
 
@@ -103,19 +128,60 @@ impl Secrets {
         Arc::clone(&self.snapshot().grants)
     }
 
-    /// Finds the secrets of this moment, and the gateway's own token, in what goes out.
-    pub(crate) fn redactor(&self) -> Redactor {
-        self.snapshot().redactor.clone()
-    }
-
     /// Every secret but its value, by name.
     pub(crate) fn list(&self) -> Vec<SecretRecord> {
         self.snapshot().records.values().cloned().collect()
     }
 
-    /// A value, for the run that was permitted to use it. Reads the disk.
-    pub(crate) fn value(&self, name: &SecretName) -> Result<Secret<Vec<u8>>, SecretsFault> {
+    /// Covers everything that is kept at this moment; for texts that operators read.
+    pub(crate) fn redactor(&self) -> Redactor {
+        self.snapshot().redactor.clone()
+    }
+
+    /// The values for a run that was permitted to use them, and what covers its output. All of one moment: no value is handed
+    /// out that the covers do not know. Reads the disk.
+    pub(crate) fn hand_out(&self, agent: &AgentId, names: &[SecretName]) -> Result<(Opened, Covers), SecretsFault> {
+        loop {
+            let snapshot = self.snapshot();
+            let values = names.iter().map(|name| self.value(name)).collect::<Result<_, _>>()?;
+            let own = self.own(&snapshot, agent)?;
+            // A change is published before it is made, so a snapshot that still stands knew every value that was read.
+            if Arc::ptr_eq(&snapshot, &self.snapshot()) {
+                return Ok((values, Covers { own, all: snapshot.redactor.passing() }));
+            }
+        }
+    }
+
+    /// The covers for a run without secrets, where they are known without reading the disk.
+    pub(crate) fn covers(&self, agent: &AgentId) -> Option<Covers> {
+        let snapshot = self.snapshot();
+        let has_some = snapshot.records.keys().any(|name| snapshot.grants.has(agent, name));
+        let known = snapshot.of_agents.lock().unwrap_or_else(PoisonError::into_inner).get(agent).cloned();
+        let own = if has_some { known? } else { Redactor::default() };
+        Some(Covers { own, all: snapshot.redactor.passing() })
+    }
+
+    /// A value. Reads the disk.
+    fn value(&self, name: &SecretName) -> Result<Secret<Vec<u8>>, SecretsFault> {
         self.store.secret(name)?.ok_or_else(|| SecretsFault::Unknown(name.clone()))
+    }
+
+    /// Finds what an agent may use.
+    fn own(&self, snapshot: &Snapshot, agent: &AgentId) -> Result<Redactor, SecretsFault> {
+        let mut known = snapshot.of_agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(redactor) = known.get(agent) {
+            return Ok(redactor.clone());
+        }
+        let mut values = Values::new();
+        for name in snapshot.records.keys().filter(|name| snapshot.grants.has(agent, name)) {
+            values.extend(self.store.secret(name)?.map(|value| (name.to_string(), value)));
+        }
+        let redactor = Redactor::new(values);
+        if known.len() >= MOST_AGENTS {
+            known.clear();
+        }
+        known.insert(agent.clone(), redactor.clone());
+        Ok(redactor)
     }
 
     /// Keeps a secret, new or in place of its old value. Waits for the disk. Says whether it is new.
@@ -139,8 +205,14 @@ impl Secrets {
         }
         let agents = agents.or_else(|| known.map(|record| record.agents.clone())).unwrap_or_default();
         let record = self.record(name, agents, known, by)?;
+        // Covered before it is kept, beside the old one: a run may get either from the moment of the change on.
+        let mut values = self.values(&snapshot.records)?;
+        values.push((name.to_string(), value.clone()));
+        self.publish(snapshot.records.clone(), snapshot.lengths.clone(), Redactor::new(values));
         self.store.apply(&Changes::default().put(&record).put_secret(name, value))?;
-        self.refresh()?;
+        let mut records = snapshot.records.clone();
+        records.insert(name.clone(), record);
+        self.settle(records)?;
         Ok(known.is_none())
     }
 
@@ -151,17 +223,30 @@ impl Secrets {
         let known = snapshot.records.get(name).ok_or_else(|| SecretsFault::Unknown(name.clone()))?;
         let record = self.record(name, agents, Some(known), by)?;
         self.store.apply(&Changes::default().put(&record))?;
-        Ok(self.refresh()?)
+        let mut records = snapshot.records.clone();
+        records.insert(name.clone(), record);
+        // Nothing that could fail comes between the change and its effect.
+        self.publish(records, snapshot.lengths.clone(), snapshot.redactor.clone());
+        Ok(())
     }
 
     /// Forgets a secret and every grant of it.
     pub(crate) fn remove(&self, name: &SecretName) -> Result<(), SecretsFault> {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.snapshot().records.contains_key(name) {
-            return Err(SecretsFault::Unknown(name.clone()));
-        }
+        let snapshot = self.snapshot();
+        let mut records = snapshot.records.clone();
+        records.remove(name).ok_or_else(|| SecretsFault::Unknown(name.clone()))?;
         self.store.apply(&Changes::default().remove::<SecretRecord>(name).remove_secret(name))?;
-        Ok(self.refresh()?)
+        self.settle(records)
+    }
+
+    /// The token was replaced: from here on the new one is covered.
+    pub(crate) fn token_was_replaced(&self) {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = self.snapshot().records.clone();
+        if let Err(error) = self.settle(records) {
+            tracing::error!(%error, "the new token is not covered in output");
+        }
     }
 
     /// The store that everything is sealed in.
@@ -189,29 +274,49 @@ impl Secrets {
         })
     }
 
-    /// Reads everything again: after a change here, or of the token.
-    pub(crate) fn refresh(&self) -> Result<(), StoreFault> {
-        let records: BTreeMap<_, _> =
-            self.store.all::<SecretRecord>()?.into_iter().map(|record| (record.name.clone(), record)).collect();
-        let grants = records.values().map(|record| (record.name.clone(), record.agents.clone())).collect();
-        let mut values = Vec::with_capacity(records.len() + 1);
-        for name in records.keys() {
-            if let Some(value) = self.store.secret(name)? {
-                values.push((name.to_string(), value));
-            }
-        }
-        let lengths = records.keys().cloned().zip(values.iter().map(|(_, value)| value.expose().len())).collect();
-        values.extend(self.store.load(Name::GatewayToken)?.map(|token| ("gateway token".to_owned(), token)));
-        let redactor = Redactor::new(values);
-        self.journal.cover(redactor.clone());
-        let snapshot = Snapshot { records, grants: Arc::new(grants), lengths, redactor };
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    /// Publishes what was changed: names and grants at once, the redactor when it is made. If it cannot be, the one before goes
+    /// on, which knows more than it must.
+    fn settle(&self, records: BTreeMap<SecretName, SecretRecord>) -> Result<(), SecretsFault> {
+        let before = self.snapshot();
+        self.publish(records.clone(), before.lengths.clone(), before.redactor.clone());
+        let values = self.values(&records)?;
+        self.publish(records, lengths_of(&values), Redactor::new(values));
         Ok(())
+    }
+
+    /// Every value, and the gateway's token.
+    fn values(&self, records: &BTreeMap<SecretName, SecretRecord>) -> Result<Values, StoreFault> {
+        let mut values = Values::with_capacity(records.len() + 2);
+        for name in records.keys() {
+            values.extend(self.store.secret(name)?.map(|value| (name.to_string(), value)));
+        }
+        values.extend(self.store.load(Name::GatewayToken)?.map(|token| (TOKEN.to_owned(), token)));
+        Ok(values)
+    }
+
+    fn publish(
+        &self,
+        records: BTreeMap<SecretName, SecretRecord>,
+        lengths: BTreeMap<SecretName, usize>,
+        redactor: Redactor,
+    ) {
+        self.journal.cover(redactor.clone());
+        let grants = grants_of(&records);
+        let snapshot = Snapshot { records, grants, lengths, redactor, of_agents: Mutex::default() };
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What the token is called where it was covered; no secret can have this name.
+const TOKEN: &str = "gateway token";
+
+fn lengths_of(values: &Values) -> BTreeMap<SecretName, usize> {
+    let named = |(name, value): &(String, Secret<Vec<u8>>)| Some((SecretName::parse(name).ok()?, value.expose().len()));
+    values.iter().filter_map(named).collect()
 }
 
 /// Whether a value can be kept, and covered in output.

@@ -96,6 +96,9 @@ pub(super) struct Wrapping {
     pub(super) key: Secret<[u8; 32]>,
 }
 
+/// A new key, and the salt it was made with if it was.
+type Fresh = (Wrapping, Option<Secret<[u8; 32]>>);
+
 impl KeySettings {
     /// The source that a new key would come from.
     pub(crate) fn best(&self) -> KeySource {
@@ -110,7 +113,7 @@ impl KeySettings {
     }
 
     /// The key for a store that is sealed anew, and its salt where it has one. Never the key before a rotation.
-    pub(super) fn fresh(&self, salt: Salt<'_>) -> Result<(Wrapping, Option<Secret<[u8; 32]>>), StoreFault> {
+    pub(super) fn fresh(&self, salt: Salt<'_>) -> Result<Fresh, StoreFault> {
         let source = self.best();
         if source != KeySource::Machine {
             let found = self.own_keys(source, Which::InForce)?;

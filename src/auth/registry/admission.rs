@@ -5,7 +5,7 @@ use super::{Grant, Notice, PairingFault, Registry, State};
 use crate::auth::ClientLabel;
 use crate::auth::device::Proven;
 use crate::journal::{Event, Record};
-use crate::model::{AgentId, DeviceId, RequestId, Role, ScopeSet, Secret, UnixMillis};
+use crate::model::{AgentId, DeviceId, RequestId, Role, Scope, ScopeSet, Secret, UnixMillis};
 use crate::store::{ApprovedVia, Changes, ClientFacts, DeviceRecord, PairingRequest, TokenRecord};
 use std::sync::{Arc, PoisonError};
 
@@ -115,7 +115,10 @@ impl Registry {
         let device = self.device(&wish.proven.id);
         let reason = reason(device.as_deref(), wish);
         // What was taken away, a further role, and an agent's bounds are never given back or widened silently.
+        // An agent is named by an operator, so who asks to be one waits for one.
+        let wants_agent = [Scope::AgentExec, Scope::AgentFiles].iter().any(|scope| wish.scopes.covers(*scope));
         let silent = voucher == Voucher::Operator
+            && !wants_agent
             && match &device {
                 None => true,
                 Some(device) => device.agent.is_none() && live_token(device, wish.role).is_some(),

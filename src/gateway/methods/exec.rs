@@ -6,12 +6,15 @@ use crate::gateway::Gateway;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::reply::{self, Answer};
 use crate::journal::{Event, Receipt, Record};
-use crate::model::{ConnId, ExecRequest, Outcome, RunFault, RunId, RunSignal, SandboxProfile, SecretUse, Stream};
+use crate::model::{
+    AgentId, ConnId, ExecRequest, Outcome, RunFault, RunId, RunSignal, SandboxProfile, Secret, SecretUse, Stream,
+};
 use crate::os;
 use crate::os::linux::memfd::Sealed;
+use crate::redact::Redaction;
 use crate::runner::{RunEvent, RunHandle};
 use crate::sandbox::Command;
-use crate::secrets::Secrets;
+use crate::secrets::{Covers, Secrets};
 use crate::wire::{self, ErrorCode, ErrorShape, ExecResult, OutputEvent};
 use serde_json::json;
 use std::sync::{Arc, PoisonError};
@@ -29,15 +32,18 @@ pub(super) async fn run(
     outbox: &Outbox,
 ) -> Done {
     let seq = receipt.seq();
+    // What covers the command in the record of the permit covers it in that of the end, whatever is kept by then.
+    let redactor = gateway.parts.secrets.redactor();
     let result = match order(gateway, &request, &profile, receipt).await {
-        Ok(handle) => {
+        Ok((handle, covers)) => {
             let started = json!({"requestId": request_id, "runId": run.as_str()});
             outbox.send(wire::event("exec.started", &started, None));
-            follow(gateway, session.conn, &run, handle, outbox).await
+            follow(gateway, session.conn, &run, handle, &covers, outbox).await
         }
         Err(fault) => Err(fault),
     };
-    let mut record = ended(&result).by(&session.principal, &session.peer.label()).asking(&request);
+    let record = ended(&result).by(&session.principal, &session.peer.label()).asking(&request);
+    let mut record = record.covered(&redactor);
     record.run = Some(run.as_str().to_owned());
     let answer = match &result {
         Ok(outcome) => Ok(serde_json::to_value(ExecResult::new(&run, outcome, seq)).unwrap_or_default()),
@@ -52,7 +58,7 @@ async fn order(
     request: &ExecRequest,
     profile: &SandboxProfile,
     _receipt: Receipt,
-) -> Result<RunHandle, RunFault> {
+) -> Result<(RunHandle, Covers), RunFault> {
     let command = Command::of(request)?;
     // An agent without a workspace of its own gets one the first time it needs it.
     if let Some(workspace) =
@@ -63,30 +69,57 @@ async fn order(
             hint: "look at the rights of its parent folder".into(),
         })?;
     }
-    let secrets = open_secrets(&gateway.parts.secrets, &request.secrets).await?;
-    gateway.parts.runner.start(&command, request.stdin, profile, secrets)
+    let (secrets, covers) = open_secrets(&gateway.parts.secrets, &request.agent, &request.secrets).await?;
+    let handle = gateway.parts.runner.start(&command, request.stdin, profile, secrets)?;
+    Ok((handle, covers))
 }
 
+/// Bytes of all variables together: execve takes 2 MiB with everything else (execve(2), ARG_MAX).
+const MOST_IN_VARIABLES: usize = 1 << 20;
+
 /// Opens what the permit allows, off the async threads.
-async fn open_secrets(keeper: &Arc<Secrets>, uses: &[SecretUse]) -> Result<Vec<Sealed>, RunFault> {
-    if uses.is_empty() {
-        return Ok(Vec::new());
+async fn open_secrets(
+    secrets: &Arc<Secrets>,
+    agent: &AgentId,
+    uses: &[SecretUse],
+) -> Result<(Vec<Sealed>, Covers), RunFault> {
+    if let Some(covers) = secrets.covers(agent).filter(|_| uses.is_empty()) {
+        return Ok((Vec::new(), covers));
     }
-    let (keeper, uses) = (Arc::clone(keeper), uses.to_vec());
-    let opened = tokio::task::spawn_blocking(move || uses.iter().map(|wanted| seal(&keeper, wanted)).collect());
+    let (secrets, agent, uses) = (Arc::clone(secrets), agent.clone(), uses.to_vec());
+    let opened = tokio::task::spawn_blocking(move || {
+        let names: Vec<_> = uses.iter().map(|wanted| wanted.name.clone()).collect();
+        let (values, covers) = secrets.hand_out(&agent, &names).map_err(|error| {
+            tracing::error!(%agent, %error, "a secret could not be opened");
+            unopened(match names.as_slice() {
+                [] => "what is to be covered in the output could not be read".to_owned(),
+                [name] => format!("the secret {name} could not be opened"),
+                _ => "a secret could not be opened".to_owned(),
+            })
+        })?;
+        let in_variables: usize = uses
+            .iter()
+            .zip(&values)
+            .filter_map(|(wanted, value)| wanted.variable().map(|_| value.expose().len()))
+            .sum();
+        if in_variables > MOST_IN_VARIABLES {
+            return Err(RunFault::Refused {
+                what: "the secrets are too long for variables: more than 1 MiB together".into(),
+                hint: "ask for some of them as files".into(),
+            });
+        }
+        let sealed = uses.iter().zip(&values).map(|(wanted, value)| seal(wanted, value)).collect::<Result<_, _>>()?;
+        Ok((sealed, covers))
+    });
     opened.await.unwrap_or_else(|error| {
         tracing::error!(%error, "secrets could not be opened");
         Err(unopened("a secret could not be opened".into()))
     })
 }
 
-/// Puts one value where only its descriptor leads to; in this memory it is zeroed at once.
-fn seal(keeper: &Secrets, wanted: &SecretUse) -> Result<Sealed, RunFault> {
+/// Puts one value where only its descriptor leads to.
+fn seal(wanted: &SecretUse, value: &Secret<Vec<u8>>) -> Result<Sealed, RunFault> {
     let name = &wanted.name;
-    let value = keeper.value(name).map_err(|error| {
-        tracing::error!(secret = %name, %error, "a secret could not be opened");
-        unopened(format!("the secret {name} could not be opened"))
-    })?;
     if wanted.variable().is_some() && value.expose().contains(&0) {
         return Err(RunFault::Refused {
             what: format!("the secret {name} holds a NUL byte, which no environment variable can"),
@@ -110,6 +143,7 @@ async fn follow(
     conn: ConnId,
     run: &RunId,
     mut handle: RunHandle,
+    covers: &Covers,
     outbox: &Outbox,
 ) -> Result<Outcome, RunFault> {
     let _registered = Registered::new(gateway, conn, run, &handle);
@@ -117,35 +151,66 @@ async fn follow(
     if outbox.is_closed() {
         handle.remote().cancel();
     }
-    let redactor = gateway.parts.secrets.redactor();
-    let mut covers = [(Stream::Stdout, redactor.stream()), (Stream::Stderr, redactor.stream())];
+    let mut outputs = [Stream::Stdout, Stream::Stderr].map(|stream| Output::new(stream, covers));
     let pass_on = |stream: Stream, bytes: &[u8]| {
         if !bytes.is_empty() {
             outbox.send(wire::event("exec.output", &OutputEvent::new(run, stream, bytes), None));
         }
     };
-    let mut covered = Vec::new();
     let ended = loop {
         match handle.events.recv().await {
             Some(RunEvent::Output(stream, bytes)) => {
                 outbox.room().await;
-                covered.clear();
-                let (_, cover) = &mut covers[usize::from(stream == Stream::Stderr)];
-                cover.push(&bytes, &mut covered);
-                pass_on(stream, &covered);
+                pass_on(stream, outputs[usize::from(stream == Stream::Stderr)].push(&bytes));
                 // What is held back is taken from the runner too: it is bounded, and more must come to decide on it.
                 handle.passed_on(bytes.len());
+                // Looking for secrets is work, and others wait for this thread.
+                tokio::task::yield_now().await;
             }
             Some(RunEvent::Finished(result)) => break result,
             None => break Err(RunFault::RunnerGone),
         }
     };
-    for (stream, cover) in &mut covers {
-        covered.clear();
-        cover.finish(&mut covered);
-        pass_on(*stream, &covered);
+    for output in &mut outputs {
+        pass_on(output.stream, output.finish());
     }
     ended
+}
+
+/// One stream of a run on its way out: its agent's own secrets are found however they are cut; then all others, without
+/// anything waiting for them, because when a byte comes would tell the agent how a secret begins that is not its own.
+struct Output {
+    stream: Stream,
+    own: Redaction,
+    all: Redaction,
+    between: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Output {
+    fn new(stream: Stream, covers: &Covers) -> Self {
+        let (own, all) = (covers.own.stream(), covers.all.stream());
+        Output { stream, own, all, between: Vec::new(), out: Vec::new() }
+    }
+
+    /// What may go out of these bytes and those before.
+    fn push(&mut self, bytes: &[u8]) -> &[u8] {
+        self.between.clear();
+        self.own.push(bytes, &mut self.between);
+        self.out.clear();
+        self.all.push(&self.between, &mut self.out);
+        &self.out
+    }
+
+    /// What is left at the end.
+    fn finish(&mut self) -> &[u8] {
+        self.between.clear();
+        self.own.finish(&mut self.between);
+        self.out.clear();
+        self.all.push(&self.between, &mut self.out);
+        self.all.finish(&mut self.out);
+        &self.out
+    }
 }
 
 /// A run that can be sent input and cancelled, for as long as this lives.
@@ -218,7 +283,7 @@ impl Gateway {
 mod tests {
     use super::*;
     use crate::journal::{Journal, JournaldUse};
-    use crate::model::{Delivery, Secret, SecretName, SystemClock};
+    use crate::model::{Delivery, SecretName, SystemClock};
     use crate::store::Store;
 
     fn opened(value: &'static [u8], name: &str, delivery: Delivery) -> Result<Vec<u8>, String> {
@@ -229,8 +294,9 @@ mod tests {
         secrets.set(&key, Secret::new(value.to_vec()), None, "test").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let wanted = SecretUse { name: SecretName::parse(name).unwrap(), delivery };
-        let sealed =
-            runtime.block_on(open_secrets(&Arc::new(secrets), &[wanted])).map_err(|fault| fault.to_string())?;
+        let agent = AgentId::parse("main").unwrap();
+        let opened = runtime.block_on(open_secrets(&Arc::new(secrets), &agent, &[wanted]));
+        let (sealed, _) = opened.map_err(|fault| fault.to_string())?;
         let mut bytes = vec![0; sealed[0].length()];
         sealed[0].read(&mut bytes).unwrap();
         Ok(bytes)

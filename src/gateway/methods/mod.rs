@@ -46,8 +46,8 @@ pub(super) async fn perform(
         Recorded::Run { request, profile, run, receipt } => {
             exec::run(gateway, session, *request, *profile, run, receipt, request_id, outbox).await
         }
-        Recorded::TokenShow(receipt) => token::show(gateway, receipt).into(),
-        Recorded::TokenRotate(receipt) => token::rotate(gateway, session, receipt).into(),
+        Recorded::TokenShow(receipt) => token::show(gateway, receipt).await.into(),
+        Recorded::TokenRotate(receipt) => token::rotate(gateway, session, receipt).await.into(),
         Recorded::PasswordSet(hash, receipt) => token::set_password(gateway, session, hash, receipt).await.into(),
         Recorded::Pairing(action, receipt) => pairing::change(gateway, session, action, receipt).await,
         Recorded::Nodes(action, receipt) => nodes::change(gateway, session, action, receipt).await,

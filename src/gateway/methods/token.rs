@@ -1,25 +1,27 @@
 //! The shared token and the password: shown to operators on the unix socket, replaced on their word.
 
 use crate::auth::{Session, is_sound_hash};
-use crate::gateway::Gateway;
 use crate::gateway::reply::Answer;
+use crate::gateway::{Gateway, TokenKeeper};
 use crate::journal::Receipt;
 use crate::model::Credential;
 use crate::wire::{Close, ErrorCode, ErrorShape, close};
 use serde_json::json;
+use std::sync::Arc;
 
 /// `token.show`.
-pub(super) fn show(gateway: &Gateway, _receipt: Receipt) -> Answer {
-    let token = gateway.parts.token.show().map_err(fault)?;
+pub(super) async fn show(gateway: &Gateway, _receipt: Receipt) -> Answer {
+    let token = off_thread(gateway, |keeper| keeper.show()).await?;
     Ok(json!({"token": token.expose()}))
 }
 
 /// `token.rotate`: the old token opens nothing from here on, and whoever came in by it is sent out.
-pub(super) fn rotate(gateway: &Gateway, session: &Session, _receipt: Receipt) -> Answer {
-    let token = gateway.parts.token.rotate().map_err(fault)?;
-    gateway.parts.secrets.refresh().map_err(|e| fault(e.to_string()))?;
+pub(super) async fn rotate(gateway: &Gateway, session: &Session, _receipt: Receipt) -> Answer {
+    let token = off_thread(gateway, |keeper| keeper.rotate()).await?;
     gateway.parts.gatekeeper.replace_token(&token);
     close_shared(gateway, session, &Credential::SharedToken);
+    let secrets = Arc::clone(&gateway.parts.secrets);
+    let _ = tokio::task::spawn_blocking(move || secrets.token_was_replaced()).await;
     Ok(json!({"token": token.expose()}))
 }
 
@@ -28,10 +30,21 @@ pub(super) async fn set_password(gateway: &Gateway, session: &Session, hash: Str
     if !is_sound_hash(&hash) {
         return Err(ErrorShape::new(ErrorCode::InvalidRequest, "this is no bcrypt hash of cost 12 to 16"));
     }
-    gateway.parts.token.set_password(&hash).map_err(fault)?;
+    let kept = hash.clone();
+    off_thread(gateway, move |keeper| keeper.set_password(&kept)).await?;
     gateway.parts.gatekeeper.replace_password(hash);
     close_shared(gateway, session, &Credential::Password);
     Ok(json!({"ok": true}))
+}
+
+/// Asks the keeper where waiting for the disk holds up nobody.
+async fn off_thread<T: Send + 'static>(
+    gateway: &Gateway,
+    ask: impl FnOnce(&dyn TokenKeeper) -> Result<T, String> + Send + 'static,
+) -> Result<T, ErrorShape> {
+    let keeper = Arc::clone(&gateway.parts.token);
+    let asked = tokio::task::spawn_blocking(move || ask(&*keeper)).await;
+    asked.unwrap_or_else(|error| Err(error.to_string())).map_err(fault)
 }
 
 fn close_shared(gateway: &Gateway, session: &Session, credential: &Credential) {

@@ -60,7 +60,11 @@ fn entry(variable: &str, value: &Sealed) -> io::Result<Secret<Vec<u8>>> {
 
 /// The whole environment as execve takes it.
 pub(super) fn environment<'a>(plain: &'a [CString], entries: &'a [Secret<Vec<u8>>]) -> io::Result<Vec<&'a CStr>> {
-    let mut all: Vec<&CStr> = plain.iter().map(CString::as_c_str).collect();
+    // One of each name: which of two a program takes is its own affair.
+    let name = |entry: &[u8]| entry.iter().position(|b| *b == b'=').map(|at| entry[..at].to_vec());
+    let taken: Vec<_> = entries.iter().map(|entry| name(entry.expose())).collect();
+    let free = plain.iter().filter(|entry| !taken.contains(&name(entry.to_bytes())));
+    let mut all: Vec<&CStr> = free.map(CString::as_c_str).collect();
     for entry in entries {
         all.push(CStr::from_bytes_with_nul(entry.expose()).map_err(|_| io::Error::other("a value holds a NUL byte"))?);
     }
@@ -86,6 +90,10 @@ mod tests {
         let (plain, entries) = (vec![c"A=b".to_owned()], entries(&variables).unwrap());
         let all = environment(&plain, &entries).unwrap();
         assert_eq!(all.iter().map(|e| e.to_bytes()).collect::<Vec<_>>(), [&b"A=b"[..], b"KEY= a=b\n\xff"]);
+
+        let plain = vec![c"KEY=old".to_owned(), c"KEYS=b".to_owned()];
+        let all = environment(&plain, &entries).unwrap();
+        assert_eq!(all.iter().map(|e| e.to_bytes()).collect::<Vec<_>>(), [&b"KEYS=b"[..], b"KEY= a=b\n\xff"]);
 
         let cut = super::entries(&[held(Delivery::Variable("KEY".into()), b"a\0b")]).unwrap();
         assert!(environment(&plain, &cut).is_err());
