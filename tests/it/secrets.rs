@@ -59,6 +59,35 @@ fn an_agent_gets_what_it_was_granted_as_a_file_or_a_variable_and_nothing_else() 
 }
 
 #[test]
+fn a_value_is_covered_while_it_takes_the_place_of_another() {
+    let world = World::running(User::Ordinary);
+    for n in 0..12 {
+        set(&world, &format!("LONG_{n}"), &canary("long").repeat(1000), &[]);
+    }
+    set(&world, "KEY", &canary("first"), &["main"]);
+    let outputs = std::thread::scope(|scope| {
+        let world = &world;
+        let runs: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(move || {
+                    let run = || world.run(&["exec", "--secret-env", "KEY", "--", "sh", "-c", "echo got \"$KEY\""]);
+                    (0..40).map(|_| run().exits(0)).collect::<String>()
+                })
+            })
+            .collect();
+        for n in 0..20 {
+            set(world, "KEY", &canary(&n.to_string()), &[]);
+            if n % 5 == 0 {
+                world.run(&["token", "rotate"]).exits(0);
+            }
+        }
+        runs.into_iter().map(|run| run.join().unwrap()).collect::<String>()
+    });
+    assert_eq!(outputs, "got [secret KEY]\n".repeat(80));
+    assert!(!serde_json::to_string(&world.journal()).unwrap().contains("canary"));
+}
+
+#[test]
 fn a_value_is_not_taken_from_arguments_nor_too_short_nor_a_marker() {
     let world = World::running(User::Ordinary);
     assert_eq!(world.run(&["secrets", "set", "A", "the-value-itself"]).code, 2);

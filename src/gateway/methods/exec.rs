@@ -284,6 +284,7 @@ mod tests {
     use super::*;
     use crate::journal::{Journal, JournaldUse};
     use crate::model::{Delivery, SecretName, SystemClock};
+    use crate::redact::Redactor;
     use crate::store::Store;
 
     fn opened(value: &'static [u8], name: &str, delivery: Delivery) -> Result<Vec<u8>, String> {
@@ -309,6 +310,28 @@ mod tests {
             assert_eq!(opened(value, "KEY", delivery).unwrap(), value);
         }
         assert!(opened(b"a\0b 5678", "KEY", variable()).unwrap_err().contains("NUL"));
+    }
+
+    #[test]
+    fn the_pieces_in_which_output_comes_do_not_tell_how_a_strangers_secret_begins() {
+        let key = || [("KEY".to_owned(), Secret::new(b"k3y-of-somebody-else".to_vec()))];
+        let pieces = |covers: &Covers| {
+            let mut output = Output::new(Stream::Stdout, covers);
+            let printed = b"k3\nk3y-of-\nk3x\nazN5LW9mLX\n6b33792d6f66\n";
+            printed.iter().map(|byte| output.push(&[*byte]).to_vec()).collect::<Vec<_>>()
+        };
+        let strangers = Covers { own: Redactor::default(), all: Redactor::new(key()).passing() };
+        let without = Covers { own: Redactor::default(), all: Redactor::default() };
+        let own = Covers { own: Redactor::new(key()), all: Redactor::new(key()).passing() };
+        assert_eq!(pieces(&strangers), pieces(&without));
+        assert_ne!(pieces(&own), pieces(&without));
+        // Whole, it is covered for both, with a name for whom it was granted to alone.
+        for (covers, shown) in [(&strangers, "a [secret]"), (&own, "a [secret KEY]")] {
+            let mut output = Output::new(Stream::Stdout, covers);
+            let mut out = output.push(b"a k3y-of-somebody-else").to_vec();
+            out.extend(output.finish());
+            assert_eq!(String::from_utf8(out).unwrap(), shown);
+        }
     }
 
     #[test]
