@@ -81,6 +81,8 @@ pub(crate) struct Gateway {
     runs: Mutex<HashMap<RunId, (ConnId, Remote)>>,
     /// Requests that came without a connection of their own, while they are answered.
     calls: Mutex<HashMap<ConnId, Arc<Session>>>,
+    /// One change of token or password at a time: what is kept and what is in force are one.
+    credentials: tokio::sync::Mutex<()>,
     in_progress: AtomicUsize,
     closing: AtomicBool,
     strangers: Mutex<Strangers>,
@@ -126,6 +128,7 @@ impl Gateway {
             next_conn: AtomicU64::new(1),
             runs: Mutex::default(),
             calls: Mutex::default(),
+            credentials: tokio::sync::Mutex::default(),
             in_progress: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             strangers: Mutex::default(),

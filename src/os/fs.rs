@@ -158,14 +158,6 @@ pub(crate) fn open_for_overwriting(path: &Path) -> io::Result<File> {
     if is_ours_alone(&file.metadata()?) { Ok(file) } else { Err(io::Error::other("it is not a regular file of ours")) }
 }
 
-/// Whether a private file, if there is one, can be overwritten in place.
-pub(crate) fn open_for_overwriting_if_there(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_err() {
-        return Ok(());
-    }
-    read_private(path, u64::MAX).and_then(|_| open_for_overwriting(path)).map(drop)
-}
-
 fn is_ours_alone(meta: &fs::Metadata) -> bool {
     meta.is_file() && meta.uid() == super::process::uid() && meta.nlink() == 1
 }

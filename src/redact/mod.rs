@@ -32,21 +32,7 @@ const LONGEST_GAP: usize = 16;
 
 /// The secrets of one moment, ready to be found.
 #[derive(Clone, Default)]
-pub(crate) struct Redactor {
-    automaton: Option<Arc<Automaton>>,
-    manner: Manner,
-}
-
-/// For whom a stream is covered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Manner {
-    /// Who may know the secrets: bytes that may become one wait, and a marker has its name.
-    #[default]
-    Waits,
-    /// Who may not: when and in what pieces bytes come out must tell nothing. None waits, so of a secret that comes in
-    /// pieces those before its end go out; what is left is covered, and the marker has no name.
-    Passes,
-}
+pub(crate) struct Redactor(Option<Arc<Automaton>>);
 
 impl Redactor {
     /// Looks for these secrets, each a name and a value. Line ends behind a value are not looked for, because
@@ -55,7 +41,7 @@ impl Redactor {
     /// Values shorter than `SHORTEST_SECRET` are left out, and of one longer than `LONGEST_SECRET` only so much is
     /// looked for: the store has neither. Takes 12 bytes of memory for each byte of a value.
     pub(crate) fn new(secrets: impl IntoIterator<Item = (String, Secret<Vec<u8>>)>) -> Self {
-        Redactor { automaton: Automaton::new(secrets).map(Arc::new), manner: Manner::Waits }
+        Redactor(Automaton::new(secrets).map(Arc::new))
     }
 
     /// Looks for nothing; a stream goes through as it is.
@@ -64,14 +50,9 @@ impl Redactor {
         Self::default()
     }
 
-    /// The same for a stream whose reader may steer what is written and must not learn by its pieces how a secret begins.
-    pub(crate) fn passing(&self) -> Self {
-        Redactor { automaton: self.automaton.clone(), manner: Manner::Passes }
-    }
-
     /// The state for one stream.
     pub(crate) fn stream(&self) -> Redaction {
-        Redaction::new(self.automaton.clone(), self.manner)
+        Redaction::new(self.0.clone())
     }
 
     /// The text with its secrets covered, or `None` where it has none.
@@ -86,6 +67,6 @@ impl Redactor {
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redactor({} secrets)", self.automaton.as_ref().map_or(0, |automaton| automaton.count()))
+        write!(f, "Redactor({} secrets)", self.0.as_ref().map_or(0, |automaton| automaton.count()))
     }
 }

@@ -1,6 +1,5 @@
 //! One stream on its way out: what is still held back, and what has gone.
 
-use super::Manner;
 use super::automaton::Automaton;
 use super::cursor::{Found, Search};
 use super::digits::{Base64, Digits, Hex};
@@ -15,7 +14,6 @@ use zeroize::Zeroize;
 #[derive(Default)]
 pub(crate) struct Redaction {
     automaton: Option<Arc<Automaton>>,
-    manner: Manner,
     readers: Readers,
     /// What was found and has not gone out, and how much of it is in order.
     found: Vec<Found>,
@@ -40,8 +38,8 @@ struct Readers {
 }
 
 impl Redaction {
-    pub(super) fn new(automaton: Option<Arc<Automaton>>, manner: Manner) -> Self {
-        Redaction { automaton, manner, ..Redaction::default() }
+    pub(super) fn new(automaton: Option<Arc<Automaton>>) -> Self {
+        Redaction { automaton, ..Redaction::default() }
     }
 
     /// Takes the next bytes, and appends to `out` what may go out by now.
@@ -50,17 +48,14 @@ impl Redaction {
         let mut search = Search { automaton: &automaton, found: &mut self.found };
         self.readers.read(&mut search, bytes, self.taken);
         self.taken += bytes.len() as u64;
-        let safe = match self.manner {
-            Manner::Waits => self.readers.start(&automaton).unwrap_or(self.taken),
-            Manner::Passes => self.taken,
-        };
+        let safe = self.readers.start(&automaton).unwrap_or(self.taken);
         self.release(&automaton, safe, bytes, out);
     }
 
     /// The stream ends: appends what was held back. What is pushed next is a new stream.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         self.close(out);
-        *self = Redaction::new(self.automaton.take(), self.manner);
+        *self = Redaction::new(self.automaton.take());
     }
 
     /// The end, with what happened still known.
@@ -92,11 +87,7 @@ impl Redaction {
             // Overlaps what was covered, and nothing went out since: one marker stands for both.
             let is_same = found.start < self.covered && self.done == self.covered;
             if !is_same {
-                let marker = match self.manner {
-                    Manner::Waits => automaton.marker(found.secret),
-                    Manner::Passes => "[secret]",
-                };
-                out.extend_from_slice(marker.as_bytes());
+                out.extend_from_slice(automaton.marker(found.secret).as_bytes());
             }
             (self.done, self.covered) = (found.end, found.end);
         }

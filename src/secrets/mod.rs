@@ -17,6 +17,9 @@ const MOST: usize = 512;
 /// Agents one secret may be granted to.
 const MOST_AGENTS: usize = 256;
 
+/// Covers that are kept ready, each for one agent.
+const MOST_READY: usize = 16;
+
 /// Bytes of all values together: the redactor takes twelve times as much memory.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -84,18 +87,10 @@ struct Snapshot {
     grants: Arc<Grants>,
     /// Bytes of each value.
     lengths: BTreeMap<SecretName, usize>,
-    /// Finds all of them, and the gateway's own token.
+    /// Finds all of them, and the gateway's own token: for records, which operators read.
     redactor: Redactor,
-    /// Finds those that one agent may use; made when it is first needed.
+    /// Finds those that one agent knows; made when it is first needed.
     of_agents: Mutex<HashMap<AgentId, Redactor>>,
-}
-
-/// What covers the output of one run.
-pub(crate) struct Covers {
-    /// Of what its agent may use: named, and found however it is cut.
-    pub(crate) own: Redactor,
-    /// Of everything: without a name, and without a trace of how it begins.
-    pub(crate) all: Redactor,
 }
 
 /// Who may use what, from records.
@@ -138,27 +133,39 @@ impl Secrets {
         self.snapshot().redactor.clone()
     }
 
-    /// The values for a run that was permitted to use them, and what covers its output. All of one moment: no value is handed
-    /// out that the covers do not know. Reads the disk.
-    pub(crate) fn hand_out(&self, agent: &AgentId, names: &[SecretName]) -> Result<(Opened, Covers), SecretsFault> {
-        loop {
-            let snapshot = self.snapshot();
-            let values = names.iter().map(|name| self.value(name)).collect::<Result<_, _>>()?;
-            let own = self.own(&snapshot, agent)?;
-            // A change is published before it is made, so a snapshot that still stands knew every value that was read.
-            if Arc::ptr_eq(&snapshot, &self.snapshot()) {
-                return Ok((values, Covers { own, all: snapshot.redactor.passing() }));
+    /// The values for a run that was permitted to use them, and what covers them and all else that its agent knows in its
+    /// output. Reads the disk.
+    ///
+    /// No other secret is looked for there: how long the search takes, and when its bytes come, would tell the agent how a
+    /// secret begins that it does not know.
+    ///
+    /// # Errors
+    /// Also where a grant was taken back since the permit.
+    pub(crate) fn hand_out(&self, agent: &AgentId, names: &[SecretName]) -> Result<(Opened, Redactor), SecretsFault> {
+        let snapshot = self.snapshot();
+        let mut opened = Opened::with_capacity(names.len());
+        for name in names {
+            if !snapshot.grants.has(agent, name) {
+                return Err(SecretsFault::Unknown(name.clone()));
             }
+            opened.push(self.value(name)?);
         }
+        if names.is_empty() {
+            return Ok((opened, self.known_to(&snapshot, agent)?));
+        }
+        // Not the one that is kept ready: it may have been made before a value was replaced.
+        let mut values = self.values_known_to(&snapshot, agent)?;
+        values.extend(names.iter().map(ToString::to_string).zip(opened.iter().cloned()));
+        Ok((opened, Redactor::new(values)))
     }
 
-    /// The covers for a run without secrets, where they are known without reading the disk.
-    pub(crate) fn covers(&self, agent: &AgentId) -> Option<Covers> {
+    /// The cover for a run without secrets, where it is known without reading the disk.
+    pub(crate) fn cover(&self, agent: &AgentId) -> Option<Redactor> {
         let snapshot = self.snapshot();
-        let has_some = snapshot.records.keys().any(|name| snapshot.grants.has(agent, name));
-        let known = snapshot.of_agents.lock().unwrap_or_else(PoisonError::into_inner).get(agent).cloned();
-        let own = if has_some { known? } else { Redactor::default() };
-        Some(Covers { own, all: snapshot.redactor.passing() })
+        if !snapshot.records.values().any(|record| record.is_known_to(agent)) {
+            return Some(Redactor::default());
+        }
+        snapshot.of_agents.lock().unwrap_or_else(PoisonError::into_inner).get(agent).cloned()
     }
 
     /// A value. Reads the disk.
@@ -166,22 +173,27 @@ impl Secrets {
         self.store.secret(name)?.ok_or_else(|| SecretsFault::Unknown(name.clone()))
     }
 
-    /// Finds what an agent may use.
-    fn own(&self, snapshot: &Snapshot, agent: &AgentId) -> Result<Redactor, SecretsFault> {
+    /// Finds what an agent knows.
+    fn known_to(&self, snapshot: &Snapshot, agent: &AgentId) -> Result<Redactor, SecretsFault> {
+        let ready = |agent| snapshot.of_agents.lock().unwrap_or_else(PoisonError::into_inner).get(agent).cloned();
+        if let Some(redactor) = ready(agent) {
+            return Ok(redactor);
+        }
+        let redactor = Redactor::new(self.values_known_to(snapshot, agent)?);
         let mut known = snapshot.of_agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(redactor) = known.get(agent) {
-            return Ok(redactor.clone());
-        }
-        let mut values = Values::new();
-        for name in snapshot.records.keys().filter(|name| snapshot.grants.has(agent, name)) {
-            values.extend(self.store.secret(name)?.map(|value| (name.to_string(), value)));
-        }
-        let redactor = Redactor::new(values);
-        if known.len() >= MOST_AGENTS {
+        if known.len() >= MOST_READY {
             known.clear();
         }
         known.insert(agent.clone(), redactor.clone());
         Ok(redactor)
+    }
+
+    fn values_known_to(&self, snapshot: &Snapshot, agent: &AgentId) -> Result<Values, SecretsFault> {
+        let mut values = Values::new();
+        for record in snapshot.records.values().filter(|record| record.is_known_to(agent)) {
+            values.extend(self.store.secret(&record.name)?.map(|value| (record.name.to_string(), value)));
+        }
+        Ok(values)
     }
 
     /// Keeps a secret, new or in place of its old value. Waits for the disk. Says whether it is new.
@@ -204,7 +216,8 @@ impl Secrets {
             return Err(SecretsFault::TooMuch);
         }
         let agents = agents.or_else(|| known.map(|record| record.agents.clone())).unwrap_or_default();
-        let record = self.record(name, agents, known, by)?;
+        // Nobody knows a new value before it is granted.
+        let record = self.record(name, agents, BTreeSet::new(), known, by)?;
         // Covered before it is kept, beside the old one: a run may get either from the moment of the change on.
         let mut values = self.values(&snapshot.records)?;
         values.push((name.to_string(), value.clone()));
@@ -221,7 +234,10 @@ impl Secrets {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.snapshot();
         let known = snapshot.records.get(name).ok_or_else(|| SecretsFault::Unknown(name.clone()))?;
-        let record = self.record(name, agents, Some(known), by)?;
+        let mut former = known.former.clone();
+        former.extend(known.agents.iter().cloned());
+        former.retain(|agent| !agents.contains(agent));
+        let record = self.record(name, agents, former, Some(known), by)?;
         self.store.apply(&Changes::default().put(&record))?;
         let mut records = snapshot.records.clone();
         records.insert(name.clone(), record);
@@ -258,6 +274,7 @@ impl Secrets {
         &self,
         name: &SecretName,
         agents: BTreeSet<AgentId>,
+        former: BTreeSet<AgentId>,
         known: Option<&SecretRecord>,
         by: &str,
     ) -> Result<SecretRecord, SecretsFault> {
@@ -268,6 +285,7 @@ impl Secrets {
         Ok(SecretRecord {
             name: name.clone(),
             agents,
+            former,
             created: known.map_or(now, |record| record.created),
             updated: now,
             updated_by: by.chars().take(128).collect(),
@@ -391,6 +409,28 @@ mod tests {
         let secrets = secrets();
         secrets.set(&name("K"), Secret::new(vec![0xff; 9]), None, "uid:0").unwrap();
         assert_eq!(secrets.value(&name("K")).unwrap().expose(), &[0xff; 9]);
+    }
+
+    #[test]
+    fn a_run_is_covered_for_what_its_agent_knows_and_for_nothing_else() {
+        let secrets = secrets();
+        let (key, builder, other) = (name("KEY"), AgentId::parse("builder").unwrap(), AgentId::parse("other").unwrap());
+        let shown = |agent: &AgentId| {
+            let (_, cover) = secrets.hand_out(agent, &[]).unwrap();
+            cover.text("value-of-key").unwrap_or_else(|| "plain".into())
+        };
+        secrets.set(&key, value("value-of-key"), Some(agents(&["builder"])), "uid:0").unwrap();
+        assert_eq!((shown(&builder).as_str(), shown(&other).as_str()), ("[secret KEY]", "plain"));
+        // What it knew it may still print; it gets it no more.
+        secrets.grant(&key, agents(&["other"]), "uid:0").unwrap();
+        assert_eq!((shown(&builder).as_str(), shown(&other).as_str()), ("[secret KEY]", "[secret KEY]"));
+        assert!(secrets.hand_out(&builder, std::slice::from_ref(&key)).is_err());
+        // A value that is handed out is covered, whatever was kept ready before.
+        secrets.set(&key, value("another-value"), None, "uid:0").unwrap();
+        let (values, cover) = secrets.hand_out(&other, std::slice::from_ref(&key)).unwrap();
+        assert_eq!(values[0].expose(), b"another-value");
+        assert_eq!(cover.text("another-value").unwrap(), "[secret KEY]");
+        assert_eq!(shown(&builder), "plain");
     }
 
     #[test]

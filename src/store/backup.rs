@@ -5,7 +5,7 @@
 use super::table::{SECRET_VALUE, Tables, read_record};
 use super::{
     Counter, DeviceRecord, InviteRecord, KeySettings, Name, NodeRecord, NodeRequest, NonceRecord, OWN, PairingRequest,
-    PlainRow, Record, ReplayFloor, SecretRecord, Store, StoreFault, TABLES, found_aside, private, take_place,
+    PlainRow, Record, ReplayFloor, SecretRecord, Store, StoreFault, TABLES, found_aside, plain, take_place,
 };
 use crate::model::{LONGEST_SECRET, SHORTEST_SECRET, Secret, SecretName};
 use std::collections::HashSet;
@@ -164,14 +164,12 @@ impl Store {
         let rows = parse(content)?;
         let lock = Self::take(folder)?;
         let path = folder.join(TABLES);
-        let is_there = path.symlink_metadata().is_ok_and(|meta| meta.len() > 0) || Counter::is_in(folder);
+        let is_there =
+            path.symlink_metadata().is_ok_and(|meta| meta.len() > 0) || Counter::is_in(folder) || plain::is_in(folder);
         if is_there && over == Over::Nothing {
             return Err(BackupFault::Occupied(folder.to_owned()));
         }
         let aside = found_aside(folder, settings, &rows)?;
-        // The counter will be the new state's: it must be one that we can write.
-        private::open_for_overwriting_if_there(&folder.join("counter"))
-            .map_err(|cause| StoreFault::Write { path: folder.join("counter"), cause })?;
         // What the old file's log holds goes into the old file, as far as it is one: the log must not meet the new file.
         if let Ok((old, _)) = Tables::open(&path) {
             let _ = old.accept().and_then(|()| old.settle());

@@ -123,7 +123,7 @@ impl KeySettings {
         let salt = match salt {
             Salt::New => None,
             // One that lies there already may be another state's, which somebody has moved away for a while.
-            Salt::OfFolder(folder) => read_salt(&folder.join(SALT))?,
+            Salt::OfFolder(folder) => read_salt(&folder.join(SALT)).unwrap_or_default(),
         };
         let salt = salt.unwrap_or_else(|| Secret::new(os::host::random()));
         let wrapping = machine(salt.expose(), os::host::machine_id().as_deref(), Cost::FLOOR)
@@ -146,8 +146,9 @@ impl KeySettings {
             return Err(StoreFault::Damaged { what: "the header: its scrypt parameters are none of ours".into() });
         };
         let mut salts = Vec::new();
-        for name in [SALT, NEXT_SALT] {
-            salts.extend(read_salt(&folder.join(name))?);
+        salts.extend(read_salt(&folder.join(NEXT_SALT)).unwrap_or_default());
+        if !salts.iter().any(|salt| salt_id(salt) == header.key_id) {
+            salts.extend(read_salt(&folder.join(SALT))?);
         }
         if salts.is_empty() {
             return Err(no_key(source, format!("the salt {} is missing", folder.join(SALT).display())));

@@ -114,8 +114,16 @@ impl Counter {
     pub(super) fn open(folder: &Path, store: &[u8; 16], ledger: &Ledger) -> Result<Self, StoreFault> {
         let path = folder.join(COUNTER);
         let read = |cause| StoreFault::Read { path: path.clone(), cause };
-        let bytes = os::fs::read_private(&path, 4096).map_err(read)?;
-        let file = os::fs::open_for_overwriting(&path).map_err(read)?;
+        let bytes = match os::fs::read_private(&path, 4096) {
+            // What lies there is of the store that this one took the place of, and says nothing about it.
+            Err(_) if ledger.generation == 0 => None,
+            bytes => bytes.map_err(read)?,
+        };
+        // Made only for a store that has never had one, once everything else agrees.
+        let file = match bytes {
+            None if ledger.generation > 0 => return Err(StoreFault::CounterMissing { path }),
+            _ => os::fs::open_for_overwriting(&path).map_err(read)?,
+        };
         let key = Locked::new(SealingKey::new(ledger.counter_key.expose())).map_err(read)?;
         let counter = Counter {
             file,
@@ -125,9 +133,7 @@ impl Counter {
             unsynced: AtomicBool::new(false),
         };
         match bytes {
-            // The first change of all makes it; a kill before that leaves none.
-            None if ledger.generation == 0 => {}
-            None => return Err(StoreFault::CounterMissing { path }),
+            None => {}
             Some(bytes) => match counter.read(&bytes) {
                 Some(seen) if ledger.generation < seen => {
                     return Err(StoreFault::RolledBack { found: ledger.generation, seen });

@@ -200,6 +200,7 @@ impl Store {
         if !is_there && has_counter {
             return Err(StoreFault::RecordsMissing { path });
         }
+        plain::forget_second_name(folder)?;
         check_companions(&path, has_counter)?;
         // Made by us before SQLite sees it, so that it and its companions are ours alone from their first byte.
         private::append_private(&path).map_err(read)?;
@@ -358,7 +359,7 @@ fn found(tables: &mut Tables, folder: &Path, settings: &KeySettings, rows: &[Pla
     let (wrapping, salt) = settings.fresh(keys::Salt::OfFolder(folder))?;
     let write = |cause| StoreFault::Write { path: folder.join(TABLES), cause };
     let salt_path = folder.join(keys::SALT);
-    if let Some(salt) = salt.filter(|_| !salt_path.exists()) {
+    if let Some(salt) = salt.filter(|salt| !std::fs::read(&salt_path).is_ok_and(|there| there == salt.expose())) {
         private::write_private(&salt_path, salt.expose()).map_err(write)?;
     }
     let seal = Seal::new(os::host::random(), 1, Secret::new(os::host::random())).map_err(write)?;
@@ -467,12 +468,18 @@ impl Inner {
         if let Err(error) = self.tidy(folder) {
             tracing::warn!(%error, "what an older key opens could not be removed yet");
         }
+        remove_with_companions(&folder.join(ASIDE)).map_err(write)?;
+        let keep = |counter: &Counter, generation| {
+            counter.write(generation).and_then(|()| counter.sync()).and_then(|()| private::sync_folder(folder))
+        };
+        if let Some(counter) = &self.counter {
+            keep(counter, self.generation).map_err(write)?;
+        }
         if self.generation == 0 {
-            // From its first change on a store has a counter, and is not opened without it.
+            // From its first change on a store has a counter, and is not opened without it: so the counter comes first.
             self.apply(&Changes::default(), write)?;
         }
-        let Some(counter) = &self.counter else { return Ok(()) };
-        counter.write(self.generation).and_then(|()| counter.sync()).map_err(write)
+        Ok(())
     }
 
     fn facts(&self, settings: &KeySettings) -> KeyFacts {
@@ -507,7 +514,11 @@ impl Inner {
         begun.apply(&self.seal, &mut ledger, changes).map_err(&write)?;
         ledger.generation += 1;
         begun.keep_ledger(&self.seal.seal_ledger(ledger.encode().expose())).map_err(&write)?;
-        begun.commit().map_err(&write)?;
+        if let Err(cause) = begun.commit() {
+            // What was refused must not come back out of the log after a kill.
+            let _ = self.tables.settle();
+            return Err(write(cause));
+        }
         self.count(&ledger);
         Ok(())
     }
@@ -545,9 +556,15 @@ impl Inner {
         if let Some(salt) = salt {
             private::write_private(&next, salt.expose()).map_err(write)?;
         }
-        let sealed = reseal(&begun, &seal, &mut ledger, &rows, &wrapping).and_then(|()| begun.commit());
-        if let Err(cause) = sealed {
+        if let Err(cause) = reseal(&begun, &seal, &mut ledger, &rows, &wrapping) {
+            drop(begun);
             let _ = private::wipe(&next);
+            return Err(write(cause));
+        }
+        if let Err(cause) = begun.commit() {
+            // It may be in the log all the same, and then the next salt is the one in force. Emptying the log decides, and
+            // as long as that cannot be done both salts stay.
+            let _ = self.tidy(folder);
             return Err(write(cause));
         }
         (self.seal, self.source, self.key_id) = (seal, wrapping.source, wrapping.id);

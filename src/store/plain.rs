@@ -47,6 +47,24 @@ pub(super) fn seal(tables: Tables, folder: &Path, settings: &KeySettings) -> Res
     Tables::open(&path).map(|(tables, _)| tables).map_err(read)
 }
 
+/// A kill between the second name and the sealed file's taking the place leaves the plain file with two names: one is enough.
+pub(super) fn forget_second_name(folder: &Path) -> Result<(), StoreFault> {
+    use std::os::unix::fs::MetadataExt;
+    let (path, second) = (folder.join(TABLES), folder.join(PLAIN));
+    let inode = |path: &Path| path.symlink_metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    if inode(&second).is_none() || inode(&second) != inode(&path) {
+        return Ok(());
+    }
+    let removed = private::remove(&second).and_then(|()| private::sync_folder(folder));
+    removed.map_err(|cause| StoreFault::Write { path: second, cause })
+}
+
+/// Whether there is something here of before sealing.
+pub(super) fn is_in(folder: &Path) -> bool {
+    let names = Name::WERE_FILES.iter().filter(|name| **name != Name::TlsCertificate).map(|name| name.as_str());
+    names.chain([PLAIN]).any(|name| folder.join(name).symlink_metadata().is_ok())
+}
+
 /// Removes what was plain; called with a sealed file in its place.
 pub(super) fn clean(folder: &Path) -> Result<(), StoreFault> {
     // A certificate is public: its copy stays for whoever wants to trust it.

@@ -248,10 +248,20 @@ pub(crate) struct SecretRecord {
     /// Who may use it.
     #[serde(with = "agents")]
     pub(crate) agents: BTreeSet<AgentId>,
+    /// Who might have used this value and may not any more.
+    #[serde(with = "agents")]
+    pub(crate) former: BTreeSet<AgentId>,
     pub(crate) created: UnixMillis,
     pub(crate) updated: UnixMillis,
     /// Who set it last: `device:…`, `uid:…`.
     pub(crate) updated_by: String,
+}
+
+impl SecretRecord {
+    /// Whether an agent may have seen the value.
+    pub(crate) fn is_known_to(&self, agent: &AgentId) -> bool {
+        self.agents.contains(agent) || self.former.contains(agent)
+    }
 }
 
 impl Record for SecretRecord {

@@ -158,13 +158,13 @@ fn a_secret_is_covered_in_output_however_it_is_written_and_cut() {
             assert!(!shown.as_bytes().windows(part.len()).any(|w| w == part), "{printer} shows {name}: {shown}");
         }
     }
-    // In what a run of another agent without any secret prints, too, and in an argument that the journal keeps.
-    let ran = world.run(&["exec", "--agent", "builder", "--", "echo", &value]).exits(0);
-    assert_eq!(ran, "[secret]\n");
+    // Also in a run that did not ask for it, and in an argument that the journal keeps, whoever's run it is.
+    assert_eq!(world.exec(&["echo", &value]).exits(0), "[secret KEY]\n");
+    world.run(&["exec", "--agent", "builder", "--", "true", &value, &world.token()]).exits(0);
     let entry = world.events("exec.permitted").pop().unwrap();
-    assert_eq!(entry["command"], json!(["echo", "[secret KEY]"]));
-    // The gateway's own token is nobody's output either.
-    assert_eq!(world.exec(&["echo", &world.token()]).exits(0), "[secret]\n");
+    assert_eq!(entry["command"], json!(["true", "[secret KEY]", "[secret gateway token]"]));
+    // Not for an agent that does not know it: the search itself would tell it how the secret begins.
+    assert_eq!(world.run(&["exec", "--agent", "builder", "--", "echo", &value]).exits(0), format!("{value}\n"));
     // What is no secret comes through at once and as it is, an interactive prompt for one.
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let echoed = world.run_with_input(&["exec", "--", "sha256sum"], &bytes).exits(0);

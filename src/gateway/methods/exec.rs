@@ -11,10 +11,10 @@ use crate::model::{
 };
 use crate::os;
 use crate::os::linux::memfd::Sealed;
-use crate::redact::Redaction;
+use crate::redact::Redactor;
 use crate::runner::{RunEvent, RunHandle};
 use crate::sandbox::Command;
-use crate::secrets::{Covers, Secrets};
+use crate::secrets::Secrets;
 use crate::wire::{self, ErrorCode, ErrorShape, ExecResult, OutputEvent};
 use serde_json::json;
 use std::sync::{Arc, PoisonError};
@@ -35,10 +35,10 @@ pub(super) async fn run(
     // What covers the command in the record of the permit covers it in that of the end, whatever is kept by then.
     let redactor = gateway.parts.secrets.redactor();
     let result = match order(gateway, &request, &profile, receipt).await {
-        Ok((handle, covers)) => {
+        Ok((handle, cover)) => {
             let started = json!({"requestId": request_id, "runId": run.as_str()});
             outbox.send(wire::event("exec.started", &started, None));
-            follow(gateway, session.conn, &run, handle, &covers, outbox).await
+            follow(gateway, session.conn, &run, handle, &cover, outbox).await
         }
         Err(fault) => Err(fault),
     };
@@ -58,7 +58,7 @@ async fn order(
     request: &ExecRequest,
     profile: &SandboxProfile,
     _receipt: Receipt,
-) -> Result<(RunHandle, Covers), RunFault> {
+) -> Result<(RunHandle, Redactor), RunFault> {
     let command = Command::of(request)?;
     // An agent without a workspace of its own gets one the first time it needs it.
     if let Some(workspace) =
@@ -69,9 +69,9 @@ async fn order(
             hint: "look at the rights of its parent folder".into(),
         })?;
     }
-    let (secrets, covers) = open_secrets(&gateway.parts.secrets, &request.agent, &request.secrets).await?;
+    let (secrets, cover) = open_secrets(&gateway.parts.secrets, &request.agent, &request.secrets).await?;
     let handle = gateway.parts.runner.start(&command, request.stdin, profile, secrets)?;
-    Ok((handle, covers))
+    Ok((handle, cover))
 }
 
 /// Bytes of all variables together: execve takes 2 MiB with everything else (execve(2), ARG_MAX).
@@ -82,14 +82,14 @@ async fn open_secrets(
     secrets: &Arc<Secrets>,
     agent: &AgentId,
     uses: &[SecretUse],
-) -> Result<(Vec<Sealed>, Covers), RunFault> {
-    if let Some(covers) = secrets.covers(agent).filter(|_| uses.is_empty()) {
-        return Ok((Vec::new(), covers));
+) -> Result<(Vec<Sealed>, Redactor), RunFault> {
+    if let Some(cover) = secrets.cover(agent).filter(|_| uses.is_empty()) {
+        return Ok((Vec::new(), cover));
     }
     let (secrets, agent, uses) = (Arc::clone(secrets), agent.clone(), uses.to_vec());
     let opened = tokio::task::spawn_blocking(move || {
         let names: Vec<_> = uses.iter().map(|wanted| wanted.name.clone()).collect();
-        let (values, covers) = secrets.hand_out(&agent, &names).map_err(|error| {
+        let (values, cover) = secrets.hand_out(&agent, &names).map_err(|error| {
             tracing::error!(%agent, %error, "a secret could not be opened");
             unopened(match names.as_slice() {
                 [] => "what is to be covered in the output could not be read".to_owned(),
@@ -109,7 +109,7 @@ async fn open_secrets(
             });
         }
         let sealed = uses.iter().zip(&values).map(|(wanted, value)| seal(wanted, value)).collect::<Result<_, _>>()?;
-        Ok((sealed, covers))
+        Ok((sealed, cover))
     });
     opened.await.unwrap_or_else(|error| {
         tracing::error!(%error, "secrets could not be opened");
@@ -143,7 +143,7 @@ async fn follow(
     conn: ConnId,
     run: &RunId,
     mut handle: RunHandle,
-    covers: &Covers,
+    cover: &Redactor,
     outbox: &Outbox,
 ) -> Result<Outcome, RunFault> {
     let _registered = Registered::new(gateway, conn, run, &handle);
@@ -151,7 +151,8 @@ async fn follow(
     if outbox.is_closed() {
         handle.remote().cancel();
     }
-    let mut outputs = [Stream::Stdout, Stream::Stderr].map(|stream| Output::new(stream, covers));
+    let mut outputs = [(Stream::Stdout, cover.stream()), (Stream::Stderr, cover.stream())];
+    let mut covered = Vec::new();
     let pass_on = |stream: Stream, bytes: &[u8]| {
         if !bytes.is_empty() {
             outbox.send(wire::event("exec.output", &OutputEvent::new(run, stream, bytes), None));
@@ -161,7 +162,9 @@ async fn follow(
         match handle.events.recv().await {
             Some(RunEvent::Output(stream, bytes)) => {
                 outbox.room().await;
-                pass_on(stream, outputs[usize::from(stream == Stream::Stderr)].push(&bytes));
+                covered.clear();
+                outputs[usize::from(stream == Stream::Stderr)].1.push(&bytes, &mut covered);
+                pass_on(stream, &covered);
                 // What is held back is taken from the runner too: it is bounded, and more must come to decide on it.
                 handle.passed_on(bytes.len());
                 // Looking for secrets is work, and others wait for this thread.
@@ -171,46 +174,12 @@ async fn follow(
             None => break Err(RunFault::RunnerGone),
         }
     };
-    for output in &mut outputs {
-        pass_on(output.stream, output.finish());
+    for (stream, output) in &mut outputs {
+        covered.clear();
+        output.finish(&mut covered);
+        pass_on(*stream, &covered);
     }
     ended
-}
-
-/// One stream of a run on its way out: its agent's own secrets are found however they are cut; then all others, without
-/// anything waiting for them, because when a byte comes would tell the agent how a secret begins that is not its own.
-struct Output {
-    stream: Stream,
-    own: Redaction,
-    all: Redaction,
-    between: Vec<u8>,
-    out: Vec<u8>,
-}
-
-impl Output {
-    fn new(stream: Stream, covers: &Covers) -> Self {
-        let (own, all) = (covers.own.stream(), covers.all.stream());
-        Output { stream, own, all, between: Vec::new(), out: Vec::new() }
-    }
-
-    /// What may go out of these bytes and those before.
-    fn push(&mut self, bytes: &[u8]) -> &[u8] {
-        self.between.clear();
-        self.own.push(bytes, &mut self.between);
-        self.out.clear();
-        self.all.push(&self.between, &mut self.out);
-        &self.out
-    }
-
-    /// What is left at the end.
-    fn finish(&mut self) -> &[u8] {
-        self.between.clear();
-        self.own.finish(&mut self.between);
-        self.out.clear();
-        self.all.push(&self.between, &mut self.out);
-        self.all.finish(&mut self.out);
-        &self.out
-    }
 }
 
 /// A run that can be sent input and cancelled, for as long as this lives.
@@ -284,7 +253,6 @@ mod tests {
     use super::*;
     use crate::journal::{Journal, JournaldUse};
     use crate::model::{Delivery, SecretName, SystemClock};
-    use crate::redact::Redactor;
     use crate::store::Store;
 
     fn opened(value: &'static [u8], name: &str, delivery: Delivery) -> Result<Vec<u8>, String> {
@@ -292,7 +260,8 @@ mod tests {
         let journal = Journal::open(&folder, Arc::new(SystemClock), JournaldUse::Off).unwrap();
         let secrets = Secrets::open(Arc::new(Store::in_memory()), Arc::new(SystemClock), journal).unwrap();
         let key = SecretName::parse("KEY").unwrap();
-        secrets.set(&key, Secret::new(value.to_vec()), None, "test").unwrap();
+        let agents = Some([AgentId::parse("main").unwrap()].into());
+        secrets.set(&key, Secret::new(value.to_vec()), agents, "test").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let wanted = SecretUse { name: SecretName::parse(name).unwrap(), delivery };
         let agent = AgentId::parse("main").unwrap();
@@ -310,28 +279,6 @@ mod tests {
             assert_eq!(opened(value, "KEY", delivery).unwrap(), value);
         }
         assert!(opened(b"a\0b 5678", "KEY", variable()).unwrap_err().contains("NUL"));
-    }
-
-    #[test]
-    fn the_pieces_in_which_output_comes_do_not_tell_how_a_strangers_secret_begins() {
-        let key = || [("KEY".to_owned(), Secret::new(b"k3y-of-somebody-else".to_vec()))];
-        let pieces = |covers: &Covers| {
-            let mut output = Output::new(Stream::Stdout, covers);
-            let printed = b"k3\nk3y-of-\nk3x\nazN5LW9mLX\n6b33792d6f66\n";
-            printed.iter().map(|byte| output.push(&[*byte]).to_vec()).collect::<Vec<_>>()
-        };
-        let strangers = Covers { own: Redactor::default(), all: Redactor::new(key()).passing() };
-        let without = Covers { own: Redactor::default(), all: Redactor::default() };
-        let own = Covers { own: Redactor::new(key()), all: Redactor::new(key()).passing() };
-        assert_eq!(pieces(&strangers), pieces(&without));
-        assert_ne!(pieces(&own), pieces(&without));
-        // Whole, it is covered for both, with a name for whom it was granted to alone.
-        for (covers, shown) in [(&strangers, "a [secret]"), (&own, "a [secret KEY]")] {
-            let mut output = Output::new(Stream::Stdout, covers);
-            let mut out = output.push(b"a k3y-of-somebody-else").to_vec();
-            out.extend(output.finish());
-            assert_eq!(String::from_utf8(out).unwrap(), shown);
-        }
     }
 
     #[test]

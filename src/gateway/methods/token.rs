@@ -17,6 +17,7 @@ pub(super) async fn show(gateway: &Gateway, _receipt: Receipt) -> Answer {
 
 /// `token.rotate`: the old token opens nothing from here on, and whoever came in by it is sent out.
 pub(super) async fn rotate(gateway: &Gateway, session: &Session, _receipt: Receipt) -> Answer {
+    let _alone = gateway.credentials.lock().await;
     let token = off_thread(gateway, |keeper| keeper.rotate()).await?;
     gateway.parts.gatekeeper.replace_token(&token);
     close_shared(gateway, session, &Credential::SharedToken);
@@ -30,6 +31,7 @@ pub(super) async fn set_password(gateway: &Gateway, session: &Session, hash: Str
     if !is_sound_hash(&hash) {
         return Err(ErrorShape::new(ErrorCode::InvalidRequest, "this is no bcrypt hash of cost 12 to 16"));
     }
+    let _alone = gateway.credentials.lock().await;
     let kept = hash.clone();
     off_thread(gateway, move |keeper| keeper.set_password(&kept)).await?;
     gateway.parts.gatekeeper.replace_password(hash);
