@@ -151,6 +151,31 @@ fn on_a_full_disk_a_change_is_refused_and_what_was_kept_stays() {
 }
 
 #[test]
+fn a_disk_that_does_not_confirm_loses_neither_the_key_nor_a_record() {
+    let world = World::new(User::Ordinary);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/failing_disk.c");
+    let (shim, flag) = (world.dir.join("failing_disk.so"), world.dir.join("fails"));
+    let built = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(&shim).arg(source).arg("-ldl").status();
+    assert!(built.is_ok_and(|s| s.success()), "cannot build tests/failing_disk.c: install gcc and libc6-dev");
+    let mut world = world.variable("LD_PRELOAD", &shim).variable("FAILING_DISK", &flag);
+    world.start_again();
+    world.run_with_input(&["secrets", "set", "KEPT"], b"a value of it").exits(0);
+    let token = world.token();
+    for act in [&["secrets", "rotate-key"][..], &["secrets", "set", "REFUSED"], &["secrets", "rotate-key"]] {
+        std::fs::write(&flag, b"").unwrap();
+        let refused = world.run_with_input(act, b"a value of it");
+        assert_eq!(refused.code, 1, "{act:?}: {refused:?}");
+        // Killed while the disk is as it is: what comes out of the log, and which salt is the right one, shows now.
+        world.stop(Signal::SIGKILL);
+        std::fs::remove_file(&flag).unwrap();
+        world.start_again();
+        assert_eq!(world.token(), token, "{act:?}");
+        assert!(names(&world).contains(&"KEPT".to_owned()));
+        world.run(&["secrets", "rotate-key"]).exits(0);
+    }
+}
+
+#[test]
 fn on_a_read_only_disk_the_gateway_says_so_and_does_not_start() {
     let mut world = with_key_file(User::Root);
     let disk = Disk::new(&world, "8m");
