@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -168,10 +167,10 @@ impl Client {
     }
 
     async fn serve(&self, stream: UnixStream) -> Served {
-        let (from, to) = stream.into_split();
+        let (mut from, to) = stream.into_split();
         let (orders, queue) = mpsc::unbounded_channel();
         let writer = tokio::spawn(self.clone().write_all(to, queue));
-        let mut from = BufReader::new(from);
+        // Read frame by frame: what a buffer of our own read ahead would lie there until something else comes.
         let served = match greeting(&mut from).await {
             Ok(hello) => {
                 self.shared.state.send_modify(|state| {
@@ -193,7 +192,7 @@ impl Client {
         served
     }
 
-    async fn read_all(&self, mut from: BufReader<OwnedReadHalf>) -> io::Error {
+    async fn read_all(&self, mut from: OwnedReadHalf) -> io::Error {
         loop {
             match framing::read::<Report>(&mut from).await {
                 Ok(Some((number, report))) => self.deliver(number, report),
@@ -333,7 +332,7 @@ fn reap(mut child: process::Child) {
     tokio::task::spawn_blocking(move || child.wait());
 }
 
-async fn greeting(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Hello> {
+async fn greeting(from: &mut OwnedReadHalf) -> io::Result<Hello> {
     match framing::read::<Report>(from).await? {
         Some((0, Report::Hello(hello))) if hello.version == VERSION => Ok(hello),
         Some((0, Report::Hello(hello))) => Err(io::Error::other(format!(
