@@ -66,17 +66,17 @@ off "grants of secrets" src/policy/judge.rs 's/if !grants\.has\(.*/if false {/' 
 seal=src/store/seal.rs keys=src/store/keys.rs
 off "sealed values" $seal 's/seal_message\(\&self\.keys\.records, \&about, plain\)/plain.to_vec()/; s/open_message\(\&self\.keys\.records, \&about, value\)/Some(Secret::new(value.to_vec()))/' no_secret_is_found
 off "place of a row" $seal 's/for part in \[purpose, kind\.as_bytes\(\), key\.as_bytes\(\)\]/let _ = (kind, key); for part in [purpose]/' rows_that_were_swapped --lib
-off "ledger" src/store/mod.rs 's/if ledger\.has_rows_of\(\&found\)/if ledger.has_rows_of(\&found) || true/' whatever_is_done_to_rows --lib
+off "ledger" src/store/unlocked.rs 's/if ledger\.has_rows_of\(\&found\)/if ledger.has_rows_of(\&found) || true/' whatever_is_done_to_rows --lib
 off "counter" src/store/ledger.rs 's/if ledger\.generation < seen/if ledger.generation < seen \&\& false/' an_older_file_is_noticed --lib
 off "floor of scrypt" src/crypto/kdf.rs 's/pub\(crate\) fn is_sound\(self\) -> bool \{/&\n        if self.p < 9 { return true; }/' a_missing_or_wrong_key --lib
 off "degenerate keys" $keys 's/if let Some\(why\) = crypto::degenerate/if let (Some(why), false) = (crypto::degenerate/; s/degenerate\(key\.expose\(\)\) \{/degenerate(key.expose()), true) {/' a_key_file_that_others --lib
 off "rights of a key file" $keys 's/os::fs::read_key\(/os::fs::read_private(/' a_key_file_that_others --lib
-off "old salt removed" src/store/mod.rs 's/private::wipe\(\&salt\)\?;/std::fs::rename(\&salt, folder.join("kept"))?;/' a_rotation_leaves_one_key --lib
+off "old salt removed" src/store/unlocked.rs 's/private::wipe\(\&salt\)\?;/std::fs::rename(\&salt, folder.join("kept"))?;/' a_rotation_leaves_one_key --lib
 off "covered output" src/gateway/methods/exec.rs 's/outputs\[usize::from\(stream == Stream::Stderr\)\]\.1\.push\(\&bytes, \&mut covered\);/covered.extend_from_slice(\&bytes);/' a_secret_is_covered_in_output
-off "checked tables" src/store/mod.rs 's/^ *tables\.check\(\)\.map_err.*//' rows_that_were_swapped --lib
-off "rotation of what was read" src/store/mod.rs 's/^ *let rows = verify\(\&self\.seal, \&ledger, \&rows\)\?;/let open = |row: \&table::Row| Ok(PlainRow { value: open_row(\&self.seal, \&row.kind, \&row.key, \&row.value)?, kind: row.kind.clone(), key: row.key.clone() }); let rows = rows.iter().map(open).collect::<Result<Vec<_>, StoreFault>>()?;/' a_rotation_does_not_seal --lib
+off "checked tables" src/store/unlocked.rs 's/^ *tables\.check\(\)\.map_err.*//' rows_that_were_swapped --lib
+off "rotation of what was read" src/store/unlocked.rs 's/^ *let rows = verify\(\&self\.seal, \&ledger, \&rows\)\?;/let open = |row: \&table::Row| Ok(PlainRow { value: open_row(\&self.seal, \&row.kind, \&row.key, \&row.value)?, kind: row.kind.clone(), key: row.key.clone() }); let rows = rows.iter().map(open).collect::<Result<Vec<_>, StoreFault>>()?;/' a_rotation_does_not_seal --lib
 off "agent of a scope" src/policy/scope.rs 's/ \&\& principal\.agent\.is_some\(\)//' an_agent_runs_for_itself --lib
-off "salt of a commit that failed" src/store/mod.rs 's/let _ = self\.tidy\(folder\);/let _ = private::wipe(\&next);/' a_disk_that_does_not
+off "salt of a commit that failed" src/store/unlocked.rs 's/let _ = self\.tidy\(folder\);/let _ = private::wipe(\&next);/' a_disk_that_does_not
 off "covered journal" src/journal/mod.rs 's/^ *let record = record\.covered.*//' a_secret_is_covered_in_output
 off "undumpable gateway" src/daemon/mod.rs 's/^ *os::process::make_undumpable.*//' a_gateway_that_crashes
 off "freed memory zeroed" src/os/memory.rs 's/^ *unsafe \{ ptr::write_bytes\(block, 0, layout\.size\(\)\) \};//' no_secret_is_found
