@@ -33,7 +33,7 @@ printf 'demo-key-5f2c9a\n' | "$vambrace" secrets set DEMO_KEY --agent demo
 printf '\n\033[1m$ vambrace exec --agent demo --secret DEMO_KEY -- …\033[0m\n'
 "$vambrace" exec --agent demo --secret DEMO_KEY -- sh -c 'ls -l /run/secrets; cat /run/secrets/DEMO_KEY; echo'
 printf '\n\033[1m$ grep demo-key state.sqlite*\033[0m\n'
-grep -c demo-key-5f2c9a "$VAMBRACE_STATE_DIR"/state.sqlite* || true
+if grep -l demo-key-5f2c9a "$VAMBRACE_STATE_DIR"/state.sqlite*; then exit 1; fi; echo "(nothing found)"
 printf '\n\033[1m$ vambrace journal list\033[0m\n'; "$vambrace" journal list
 printf '\n\033[1m$ vambrace journal verify\033[0m\n'; "$vambrace" journal verify
 printf '\n\033[1m$ vambrace status\033[0m\n'; "$vambrace" status
