@@ -28,7 +28,7 @@ fn run_one(place: &PlaceArgs, args: &SandboxRunArgs) -> Result<ExitCode, Fault> 
     let profile = profile(&settings, args)?;
     let mut launcher = Launcher::new(settings.protected).map_err(|e| fault(&RunFault::WallMissing(e)))?;
     let argv = args.command.clone();
-    let command = Command { argv, cwd: PathBuf::new(), env: Default::default(), secrets: Vec::new() };
+    let command = Command { argv, cwd: PathBuf::new(), env: Default::default(), secrets: Vec::new(), terminal: None };
     if let Some(times) = args.measure {
         return measure(&mut launcher, &profile, &command, times, args.reserve);
     }

@@ -1,11 +1,16 @@
 //! From places, file and flags to what the rooms take, and the word where each sandbox setting came from.
 
 use super::doors::{DoorReader, DoorSettings};
-use super::file::{AccessFile, AgentFile, ConfigFault, File, JournaldFile, KeyFrom, Layer, NetworkFile, StoreFile};
+use super::file::{
+    AccessFile, AgentFile, ConfigFault, ExecFile, File, JournaldFile, KeyFrom, Layer, NetworkFile, SandboxModeFile,
+    ScopeFile, StoreFile, TierFile,
+};
 use super::places::Places;
 use super::units;
 use crate::journal::JournaldUse;
-use crate::model::{AgentId, Limits, Network, ProfileName, SandboxProfile, WorkspaceAccess};
+use crate::model::{
+    AgentId, Domain, ExecMode, Limits, Network, ProfileName, SandboxProfile, SandboxScope, Tier, WorkspaceAccess,
+};
 use crate::os;
 use crate::policy::Policy;
 use crate::sandbox::{Protected, dangerous_name, refused_name};
@@ -31,6 +36,8 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone)]
 pub(crate) struct Profiles {
     pub(crate) workspaces: PathBuf,
+    /// Where sandboxes keep what they keep.
+    pub(crate) sandboxes: PathBuf,
     pub(crate) defaults: SandboxProfile,
     pub(crate) agents: BTreeMap<AgentId, SandboxProfile>,
     pub(crate) named: BTreeMap<ProfileName, SandboxProfile>,
@@ -43,6 +50,7 @@ impl Profiles {
         Policy {
             defaults: self.defaults.clone(),
             workspaces: self.workspaces.clone(),
+            sandboxes: self.sandboxes.clone(),
             agents: self.agents.clone(),
             profiles: self.named.clone(),
             agent_profiles: self.agent_profiles.clone(),
@@ -66,6 +74,7 @@ pub(crate) fn compose(
     let bind = bind.or(file.gateway.bind.as_deref()).unwrap_or("loopback");
     let port = port.or(file.gateway.port).unwrap_or(PORT);
     let defaults = reader.layer("defaults.sandbox", &file.defaults.sandbox, SandboxProfile::default())?;
+    let defaults = reader.exec("defaults.exec", &file.defaults.exec, defaults)?;
     let mut agents = BTreeMap::new();
     for (name, agent) in &file.agents {
         let id = AgentId::parse(name).map_err(|e| reader.fault(&format!("agents.{name}"), e.to_string()))?;
@@ -116,7 +125,14 @@ pub(crate) fn compose(
             Some(JournaldFile::Off) => JournaldUse::Off,
         },
         keys: reader.keys(&file.store, places)?,
-        profiles: Profiles { workspaces: canonical(&places.workspaces), defaults, agents, named, agent_profiles },
+        profiles: Profiles {
+            workspaces: canonical(&places.workspaces),
+            sandboxes: canonical(&places.sandboxes),
+            defaults,
+            agents,
+            named,
+            agent_profiles,
+        },
         protected: protected(places, &file.store),
     })
 }
@@ -153,11 +169,35 @@ impl Reader<'_> {
     }
 
     fn agent(&self, name: &str, agent: &AgentFile, defaults: &SandboxProfile) -> Result<SandboxProfile, ConfigFault> {
-        let mut profile = self.layer(&format!("agents.{name}.sandbox"), &agent.sandbox, defaults.clone())?;
+        let profile = self.layer(&format!("agents.{name}.sandbox"), &agent.sandbox, defaults.clone())?;
+        let mut profile = self.exec(&format!("agents.{name}.exec"), &agent.exec, profile)?;
         if let Some(workspace) = &agent.workspace {
             profile.workspace = Some(self.folder(&format!("agents.{name}.workspace"), workspace)?);
         }
         Ok(profile)
+    }
+
+    /// Lays what may be executed over a profile.
+    fn exec(&self, key: &str, file: &ExecFile, below: SandboxProfile) -> Result<SandboxProfile, ConfigFault> {
+        let exec_mode = file.sandbox_mode.map_or(below.exec_mode, |mode| match mode {
+            SandboxModeFile::Full => ExecMode::Full,
+            SandboxModeFile::Allowlist => ExecMode::Allowlist,
+        });
+        let exec_allow = file.allow.clone().unwrap_or_else(|| below.exec_allow.clone());
+        for path in &exec_allow {
+            let is_plain =
+                path.starts_with('/') && !path.contains(['\0', '\n']) && !path.split('/').any(|part| part == "..");
+            if !is_plain || path.trim_end_matches('/').is_empty() {
+                return Err(
+                    self.fault(&format!("{key}.allow"), format!("{path:?} is no absolute path inside the walls"))
+                );
+            }
+        }
+        // A list that nothing reads would be taken for one that holds.
+        if file.allow.is_some() && exec_mode == ExecMode::Full {
+            return Err(self.fault(&format!("{key}.allow"), "needs sandbox_mode = \"allowlist\""));
+        }
+        Ok(SandboxProfile { exec_mode, exec_allow, ..below })
     }
 
     fn keys(&self, file: &StoreFile, places: &Places) -> Result<KeySettings, ConfigFault> {
@@ -195,16 +235,49 @@ impl Reader<'_> {
             None => Ok(below),
             Some(paths) => paths.iter().map(|p| self.folder(&format!("{key}.{what}"), p)).collect(),
         };
+        let network = layer.network.map_or(below.network, |network| match network {
+            NetworkFile::None => Network::None,
+            NetworkFile::Allowlist => Network::Allowlist,
+            NetworkFile::Host => Network::Host,
+        });
+        let domains = match &layer.allow_domains {
+            None => below.domains,
+            Some(_) if network != Network::Allowlist => {
+                return Err(self.fault(&format!("{key}.allow_domains"), "needs network = \"allowlist\""));
+            }
+            Some(domains) => domains
+                .iter()
+                .map(|text| Domain::parse(text).map_err(|why| (text, why)))
+                .collect::<Result<_, _>>()
+                .map_err(|(text, why)| self.fault(&format!("{key}.allow_domains"), format!("{text:?}: {why}")))?,
+        };
         Ok(SandboxProfile {
             workspace: below.workspace,
+            kept: None,
+            scope: layer.scope.map_or(below.scope, |scope| match scope {
+                ScopeFile::Session => SandboxScope::Session,
+                ScopeFile::Agent => SandboxScope::Agent,
+                ScopeFile::Shared => SandboxScope::Shared,
+            }),
+            least_tier: layer.least_tier.map_or(below.least_tier, |tier| match tier {
+                TierFile::Root => Tier::Root,
+                TierFile::UserNamespace => Tier::UserNamespace,
+                TierFile::Landlock => Tier::Landlock,
+            }),
+            idle: match &layer.idle {
+                None => below.idle,
+                Some(text) => units::days(text).ok_or_else(|| {
+                    self.fault(&format!("{key}.idle"), format!("{text:?} is no duration up to ten years, e.g. \"7d\""))
+                })?,
+            },
+            exec_mode: below.exec_mode,
+            exec_allow: below.exec_allow,
+            domains,
+            network,
             workspace_access: layer.workspace_access.map_or(below.workspace_access, |access| match access {
                 AccessFile::None => WorkspaceAccess::None,
                 AccessFile::Ro => WorkspaceAccess::ReadOnly,
                 AccessFile::Rw => WorkspaceAccess::ReadWrite,
-            }),
-            network: layer.network.map_or(below.network, |network| match network {
-                NetworkFile::None => Network::None,
-                NetworkFile::Host => Network::Host,
             }),
             read_only: folders("ro", &layer.ro, below.read_only)?,
             read_write: folders("rw", &layer.rw, below.read_write)?,
@@ -247,6 +320,7 @@ impl Reader<'_> {
             timeout,
             output_bytes: bytes("output", &file.output, below.output_bytes)?,
             scratch_bytes: bytes("scratch", &file.scratch, below.scratch_bytes)?,
+            disk_bytes: bytes("disk", &file.disk, below.disk_bytes)?,
         })
     }
 }
@@ -258,10 +332,15 @@ impl Layer {
             layers.iter().find(|(_, layer)| has(layer)).map_or("built in", |(name, _)| *name).to_owned()
         };
         let paths = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ");
+        let words = |domains: &[Domain]| domains.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let limits = &profile.limits;
         vec![
             ("workspace_access", profile.workspace_access.as_str().into(), from(&|l| l.workspace_access.is_some())),
+            ("scope", profile.scope.as_str().into(), from(&|l| l.scope.is_some())),
+            ("idle", units::show_duration(profile.idle), from(&|l| l.idle.is_some())),
+            ("least_tier", profile.least_tier.as_str().into(), from(&|l| l.least_tier.is_some())),
             ("network", profile.network.as_str().into(), from(&|l| l.network.is_some())),
+            ("allow_domains", words(&profile.domains), from(&|l| l.allow_domains.is_some())),
             ("ro", paths(&profile.read_only), from(&|l| l.ro.is_some())),
             ("rw", paths(&profile.read_write), from(&|l| l.rw.is_some())),
             ("env", profile.env_allow.join(" "), from(&|l| l.env.is_some())),
@@ -271,6 +350,7 @@ impl Layer {
             ("limits.timeout", units::show_duration(limits.timeout), from(&|l| l.limits.timeout.is_some())),
             ("limits.output", units::show_bytes(limits.output_bytes), from(&|l| l.limits.output.is_some())),
             ("limits.scratch", units::show_bytes(limits.scratch_bytes), from(&|l| l.limits.scratch.is_some())),
+            ("limits.disk", units::show_bytes(limits.disk_bytes), from(&|l| l.limits.disk.is_some())),
         ]
     }
 }

@@ -201,6 +201,27 @@ pub(crate) enum JournaldFile {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DefaultsFile {
     pub(crate) sandbox: Layer,
+    pub(crate) exec: ExecFile,
+}
+
+/// What may be executed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ExecFile {
+    /// Inside the walls: `full`, where the walls are the limit, or `allowlist`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sandbox_mode: Option<SandboxModeFile>,
+    /// With `allowlist`: absolute paths inside of executables and folders of such, `*` and `?` allowed. Whatever an
+    /// interpreter on the list is told to do, it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allow: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SandboxModeFile {
+    Full,
+    Allowlist,
 }
 
 /// One agent.
@@ -214,6 +235,7 @@ pub(crate) struct AgentFile {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) profiles: Vec<String>,
     pub(crate) sandbox: Layer,
+    pub(crate) exec: ExecFile,
 }
 
 /// Sandbox settings; what is absent comes from the layer below.
@@ -222,14 +244,26 @@ pub(crate) struct AgentFile {
 pub(crate) struct Layer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backend: Option<Backend>,
+    /// Which commands share a home folder and `/tmp`: those of one `session` (a command without one has its own), of
+    /// the `agent`, or of everybody (`shared`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scope: Option<ScopeFile>,
+    /// How long what a sandbox keeps may lie unused, e.g. `7d`; then it is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle: Option<String>,
+    /// The weakest walls that are accepted: `root` (a uid of its own), `user-namespace`, or `landlock` (no namespaces).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) least_tier: Option<TierFile>,
     /// `none`, `ro` or `rw`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) workspace_access: Option<AccessFile>,
-    /// `none` or `host`.
+    /// `none`, `allowlist` or `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<NetworkFile>,
+    /// With `allowlist`: what can be reached, e.g. `crates.io`, `*.crates.io`, `example.org:8443`; ports 443 and 80
+    /// unless said otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allow_domains: Option<Vec<String>>,
     /// Further host folders, shown read-only at their own path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ro: Option<Vec<PathBuf>>,
@@ -253,6 +287,16 @@ pub(crate) enum Backend {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ScopeFile {
     Session,
+    Agent,
+    Shared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TierFile {
+    Root,
+    UserNamespace,
+    Landlock,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -267,6 +311,7 @@ pub(crate) enum AccessFile {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum NetworkFile {
     None,
+    Allowlist,
     Host,
 }
 
@@ -291,6 +336,9 @@ pub(crate) struct LimitsFile {
     /// /tmp, home and /dev/shm together, e.g. `256M`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scratch: Option<String>,
+    /// What one run may add to the workspace and other folders on disk, e.g. `4G`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk: Option<String>,
 }
 
 impl LimitsFile {

@@ -22,6 +22,8 @@ pub(crate) struct Places {
     pub(crate) runtime: PathBuf,
     /// Where agents without a workspace of their own get one; beside the state, never in it.
     pub(crate) workspaces: PathBuf,
+    /// Where sandboxes keep what outlives a command; beside the state too.
+    pub(crate) sandboxes: PathBuf,
     /// Where the service manager put credentials.
     pub(crate) credentials: Option<PathBuf>,
 }
@@ -59,9 +61,10 @@ impl Places {
                 if run.is_dir() { run.join("vambrace") } else { state.join("run") }
             }
         };
-        let workspaces = beside(&state);
+        let workspaces = beside(&state, "-workspaces");
+        let sandboxes = beside(&state, "-sandboxes");
         let credentials = var("CREDENTIALS_DIRECTORY");
-        Places { config, config_is_named: named_config.is_some(), state, runtime, workspaces, credentials }
+        Places { config, config_is_named: named_config.is_some(), state, runtime, workspaces, sandboxes, credentials }
     }
 
     /// The socket for the command line.
@@ -75,10 +78,10 @@ impl Places {
     }
 }
 
-/// `<state>-workspaces`, in the same folder as the state.
-fn beside(state: &Path) -> PathBuf {
+/// `<state><ending>`, in the same folder as the state.
+fn beside(state: &Path, ending: &str) -> PathBuf {
     let mut name = state.file_name().unwrap_or_default().to_owned();
-    name.push("-workspaces");
+    name.push(ending);
     state.with_file_name(name)
 }
 

@@ -30,6 +30,17 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     .filter(|d| *d <= Duration::from_secs(7 * 86_400))
 }
 
+/// Reads a longer duration: also d for days; up to ten years.
+pub(super) fn days(text: &str) -> Option<Duration> {
+    match split(text)? {
+        (number, "d") => {
+            let days = number.parse::<u64>().ok().filter(|n| (1..=3650).contains(n))?;
+            Some(Duration::from_secs(days * 86_400))
+        }
+        _ => duration(text),
+    }
+}
+
 fn split(text: &str) -> Option<(&str, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     (digits > 0).then(|| text.split_at(digits))
@@ -47,6 +58,7 @@ pub(super) fn show_bytes(bytes: u64) -> String {
 pub(super) fn show_duration(duration: Duration) -> String {
     match duration.as_millis() {
         ms if ms % 1000 != 0 => format!("{ms}ms"),
+        ms if ms >= 86_400_000 && ms % 86_400_000 == 0 => format!("{}d", ms / 86_400_000),
         ms => format!("{}s", ms / 1000),
     }
 }

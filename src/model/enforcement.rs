@@ -1,26 +1,30 @@
 //! What was really enforced on a run, as read back from the kernel; never what was wished.
 
+use super::{ExecMode, Network};
 use std::fmt;
 
-/// How the namespaces were made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the walls are made of, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
-    /// By root, without a user namespace; the command has a uid of its own.
-    Root,
-    /// In a user namespace of an ordinary user.
+    /// Landlock and seccomp alone, where no namespace can be made; the command has the runner's own uid.
+    Landlock,
+    /// Namespaces in a user namespace of an ordinary user.
     UserNamespace,
+    /// Namespaces made by root, without a user namespace; the command has a uid of its own.
+    Root,
 }
 
 impl Tier {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Tier::Root => "root",
+            Tier::Landlock => "landlock",
             Tier::UserNamespace => "user-namespace",
+            Tier::Root => "root",
         }
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Root, Self::UserNamespace].into_iter().find(|t| t.as_str() == text)
+        [Self::Landlock, Self::UserNamespace, Self::Root].into_iter().find(|t| t.as_str() == text)
     }
 }
 
@@ -84,6 +88,12 @@ pub(crate) struct Enforcement {
     pub(crate) no_new_privs: bool,
     /// Effective, permitted, inheritable, bounding and ambient sets were all empty.
     pub(crate) no_capabilities: bool,
+    pub(crate) network: Network,
+    pub(crate) exec_mode: ExecMode,
+    /// How many forbidden acts were tried inside the finished walls, all of them refused.
+    pub(crate) proofs: u8,
+    /// SHA-256 in hex over those acts with what the kernel answered to each.
+    pub(crate) proof: String,
     /// cpu, memory, pids: by what each is bounded.
     pub(crate) limits: [(LimitKind, Means); 3],
 }
@@ -93,7 +103,7 @@ impl fmt::Display for Enforcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "native tier={} ns={} uid={} landlock={} seccomp={} nnp={} caps={}",
+            "native tier={} ns={} uid={} landlock={} seccomp={} nnp={} caps={} net={} exec={} proofs={} proof={:.16}",
             self.tier.as_str(),
             self.namespaces.join("+"),
             self.host_uid,
@@ -101,6 +111,10 @@ impl fmt::Display for Enforcement {
             self.seccomp_filters,
             u8::from(self.no_new_privs),
             if self.no_capabilities { "none" } else { "SOME" },
+            self.network.as_str(),
+            self.exec_mode.as_str(),
+            self.proofs,
+            self.proof,
         )?;
         for (kind, means) in self.limits {
             write!(f, " {}={}", kind.as_str(), means.as_str())?;

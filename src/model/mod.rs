@@ -5,6 +5,7 @@
 
 mod action;
 mod clock;
+mod domain;
 mod enforcement;
 mod grant;
 mod id;
@@ -16,6 +17,7 @@ mod secret;
 
 pub(crate) use action::{Action, JournalQuery, RunSignal};
 pub(crate) use clock::{Clock, SystemClock, UnixMillis};
+pub(crate) use domain::Domain;
 pub(crate) use enforcement::{Enforcement, LimitKind, Means, Tier};
 pub(crate) use grant::{
     Delivery, Grants, LONGEST_SECRET, MOST_SECRETS_A_RUN, SHORTEST_SECRET, SecretName, SecretUse, SecretsAction,
@@ -23,6 +25,8 @@ pub(crate) use grant::{
 pub(crate) use id::{AgentId, BadId, ConnId, DeviceId, ProfileName, RequestId, RunId, SessionId};
 pub(crate) use pairing::{Invitation, NodeAction, PairingAction, needed_to_enable, needed_to_grant};
 pub(crate) use principal::{Credential, Principal, Role, Scope, ScopeSet};
-pub(crate) use profile::{Limits, Network, SandboxProfile, WorkspaceAccess};
-pub(crate) use run::{Ending, ExecRequest, LaunchFault, Outcome, RunFault, Stdin, Stream, is_variable_name};
+pub(crate) use profile::{ExecMode, Limits, Network, SandboxProfile, SandboxScope, WorkspaceAccess};
+pub(crate) use run::{
+    Ending, ExecRequest, LaunchFault, Outcome, RunFault, Stdin, Stream, WindowSize, is_variable_name,
+};
 pub(crate) use secret::Secret;

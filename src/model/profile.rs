@@ -1,8 +1,58 @@
 //! What a sandbox is to be: a closed struct, so that no option can reach the kernel or an
 //! engine that is not named here.
 
+use super::{Domain, Tier};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Which commands share one sandbox: its home folder and `/tmp`, and its workspace where the agent has none.
+///
+/// What is shared is a tree, never processes: each command has walls of its own, and what it started ends with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SandboxScope {
+    /// Those of one session of one agent; a command without a session shares with none.
+    Session,
+    /// All of one agent.
+    Agent,
+    /// All of every agent whose profile says so.
+    Shared,
+}
+
+impl SandboxScope {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            SandboxScope::Session => "session",
+            SandboxScope::Agent => "agent",
+            SandboxScope::Shared => "shared",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Session, Self::Agent, Self::Shared].into_iter().find(|s| s.as_str() == text)
+    }
+}
+
+/// Which executables of what is shown may be executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExecMode {
+    /// Every one: the walls are the limit.
+    Full,
+    /// Those on the profile's list, in the whole process tree; nothing that can be written to.
+    Allowlist,
+}
+
+impl ExecMode {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            ExecMode::Full => "full",
+            ExecMode::Allowlist => "allowlist",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Full, Self::Allowlist].into_iter().find(|m| m.as_str() == text)
+    }
+}
 
 /// How the command sees the agent's workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +82,8 @@ impl WorkspaceAccess {
 pub(crate) enum Network {
     /// Its own network namespace with a loopback of its own.
     None,
+    /// Its own as well; names that are allowed resolve, and connections to them are carried out for it.
+    Allowlist,
     /// The host's network, as it is. Never the default.
     Host,
 }
@@ -40,12 +92,13 @@ impl Network {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Network::None => "none",
+            Network::Allowlist => "allowlist",
             Network::Host => "host",
         }
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::None, Self::Host].into_iter().find(|n| n.as_str() == text)
+        [Self::None, Self::Allowlist, Self::Host].into_iter().find(|n| n.as_str() == text)
     }
 }
 
@@ -63,6 +116,8 @@ pub(crate) struct Limits {
     pub(crate) output_bytes: u64,
     /// All of `/tmp`, the home folder and `/dev/shm` together; also bounded by memory.
     pub(crate) scratch_bytes: u64,
+    /// What one run may add to the folders it can write to, on disk.
+    pub(crate) disk_bytes: u64,
 }
 
 impl Default for Limits {
@@ -74,6 +129,7 @@ impl Default for Limits {
             timeout: Duration::from_secs(60),
             output_bytes: 8 << 20,
             scratch_bytes: 256 << 20,
+            disk_bytes: 4 << 30,
         }
     }
 }
@@ -84,13 +140,25 @@ pub(crate) struct SandboxProfile {
     /// The folder shown as `/workspace`; `None` shows an empty scratch folder.
     pub(crate) workspace: Option<PathBuf>,
     pub(crate) workspace_access: WorkspaceAccess,
+    pub(crate) scope: SandboxScope,
+    /// The folder that holds what the sandbox keeps between commands; `None` where it keeps nothing.
+    pub(crate) kept: Option<PathBuf>,
     pub(crate) network: Network,
+    /// What can be reached with `Network::Allowlist`.
+    pub(crate) domains: Vec<Domain>,
     /// Further host folders or files, shown read-only at their own path.
     pub(crate) read_only: Vec<PathBuf>,
     /// Further host folders, shown writable at their own path.
     pub(crate) read_write: Vec<PathBuf>,
     /// Names of environment variables a request may set, beyond the built-in list; `X_*` matches a prefix.
     pub(crate) env_allow: Vec<String>,
+    pub(crate) exec_mode: ExecMode,
+    /// Executables by absolute path inside or glob of such, for `ExecMode::Allowlist`.
+    pub(crate) exec_allow: Vec<String>,
+    /// The weakest walls that are accepted.
+    pub(crate) least_tier: Tier,
+    /// How long what the sandbox keeps may lie unused before it is pruned.
+    pub(crate) idle: Duration,
     pub(crate) limits: Limits,
 }
 
@@ -99,10 +167,17 @@ impl Default for SandboxProfile {
         SandboxProfile {
             workspace: None,
             workspace_access: WorkspaceAccess::ReadWrite,
+            scope: SandboxScope::Session,
+            kept: None,
             network: Network::None,
+            domains: Vec::new(),
             read_only: Vec::new(),
             read_write: Vec::new(),
             env_allow: Vec::new(),
+            exec_mode: ExecMode::Full,
+            exec_allow: Vec::new(),
+            least_tier: Tier::UserNamespace,
+            idle: Duration::from_secs(7 * 86_400),
             limits: Limits::default(),
         }
     }

@@ -14,6 +14,13 @@ pub(crate) enum Stdin {
     Piped,
 }
 
+/// Rows and columns of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WindowSize {
+    pub(crate) rows: u16,
+    pub(crate) columns: u16,
+}
+
 /// Which of the command's two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
@@ -43,6 +50,8 @@ pub(crate) struct ExecRequest {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) secrets: Vec<SecretUse>,
     pub(crate) stdin: Stdin,
+    /// A terminal of this size instead of three pipes; both outputs then come as one.
+    pub(crate) terminal: Option<WindowSize>,
     /// Asks for less time than the profile allows.
     pub(crate) timeout: Option<Duration>,
 }
@@ -67,6 +76,10 @@ pub(crate) enum Ending {
     OutputLimit,
     /// The kernel's out-of-memory killer ended it at the memory bound.
     OutOfMemory,
+    /// It added more to the disk than it may; the whole tree was killed.
+    DiskLimit,
+    /// An operator's lockdown ended it.
+    LockedDown,
     /// The client cancelled or went away; the whole tree was killed.
     Cancelled,
 }
@@ -80,15 +93,23 @@ impl Ending {
             Ending::TimedOut => "timed-out",
             Ending::OutputLimit => "output-limit",
             Ending::OutOfMemory => "out-of-memory",
+            Ending::DiskLimit => "disk-limit",
+            Ending::LockedDown => "lockdown",
             Ending::Cancelled => "cancelled",
         }
     }
 
     /// The ending of this word; only those that carry no number.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Ending::TimedOut, Ending::OutputLimit, Ending::OutOfMemory, Ending::Cancelled]
-            .into_iter()
-            .find(|e| e.as_str() == text)
+        let all = [
+            Ending::TimedOut,
+            Ending::OutputLimit,
+            Ending::OutOfMemory,
+            Ending::DiskLimit,
+            Ending::LockedDown,
+            Ending::Cancelled,
+        ];
+        all.into_iter().find(|e| e.as_str() == text)
     }
 
     /// The exit code `exec` and `sandbox run` pass on: the command's own, 124 for a deadline,
@@ -98,7 +119,9 @@ impl Ending {
             Ending::Exited(code) => code,
             Ending::Signaled(signal) => 128u8.saturating_add(signal),
             Ending::TimedOut => 124,
-            Ending::OutputLimit | Ending::OutOfMemory | Ending::Cancelled => 137,
+            Ending::OutputLimit | Ending::OutOfMemory | Ending::DiskLimit | Ending::LockedDown | Ending::Cancelled => {
+                137
+            }
         }
     }
 }

@@ -311,6 +311,12 @@ pub(crate) fn owner(handle: &impl AsFd) -> io::Result<(u32, u32, bool)> {
     Ok((stat.st_uid, stat.st_gid, rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()))
 }
 
+/// Device, inode, owner and group of the file behind a handle.
+pub(crate) fn identity(handle: &impl AsFd) -> io::Result<(u64, u64, u32, u32)> {
+    let stat = rustix::fs::statat(handle, "", AtFlags::EMPTY_PATH)?;
+    Ok((stat.st_dev, stat.st_ino, stat.st_uid, stat.st_gid))
+}
+
 /// The absolute path without `.`, `..` or links in any part that exists; missing tails are kept as they are.
 pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;

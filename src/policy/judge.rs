@@ -1,7 +1,7 @@
 //! The verdict on an action that may be asked for: permit or deny, always with the rule that says so.
 
 use super::scope::Scoped;
-use crate::model::{Action, AgentId, ExecRequest, Grants, ProfileName, SandboxProfile};
+use crate::model::{Action, AgentId, ExecRequest, Grants, ProfileName, SandboxProfile, SandboxScope};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,8 @@ pub(crate) struct Policy {
     pub(crate) agents: BTreeMap<AgentId, SandboxProfile>,
     /// Where agents without a workspace of their own get one.
     pub(crate) workspaces: PathBuf,
+    /// Where sandboxes keep what outlives a command.
+    pub(crate) sandboxes: PathBuf,
     /// Named walls a request may choose instead.
     pub(crate) profiles: BTreeMap<ProfileName, SandboxProfile>,
     /// Which of them an agent may choose itself.
@@ -101,9 +103,20 @@ fn walls(policy: &Policy, request: &ExecRequest, by_agent: bool) -> Result<(Sand
         }
     }
     profile.workspace.get_or_insert_with(|| policy.workspaces.join(&*request.agent));
+    profile.kept = kept(profile.scope, request).map(|name| policy.sandboxes.join(name));
     // A request may shorten its time, never lengthen it.
     profile.limits.timeout = request.timeout.unwrap_or(Duration::MAX).min(profile.limits.timeout);
     Ok((profile, rule))
+}
+
+/// The name of the folder in which this sandbox keeps its tree; `None` for one that ends with its command. No name of an
+/// agent or a session holds a dot.
+fn kept(scope: SandboxScope, request: &ExecRequest) -> Option<String> {
+    match scope {
+        SandboxScope::Session => request.session.as_ref().map(|session| format!("session.{}.{session}", request.agent)),
+        SandboxScope::Agent => Some(format!("agent.{}", request.agent)),
+        SandboxScope::Shared => Some("shared".to_owned()),
+    }
 }
 
 /// Whether the agent may use what it names, whoever asks: a grant belongs to the agent for whom the command runs.
@@ -151,9 +164,10 @@ fn choose(policy: &Policy, request: &ExecRequest, by_agent: bool) -> Result<(San
             "an operator may list it in `profiles` of the agent",
         ));
     }
-    // A profile says how the walls stand; the workspace stays the agent's.
-    let workspace = own.unwrap_or(&policy.defaults).workspace.clone();
-    let profile = SandboxProfile { workspace: named.workspace.clone().or(workspace), ..named.clone() };
+    // A profile says how the walls stand; the workspace stays the agent's, and so does what it may execute.
+    let SandboxProfile { workspace, exec_mode, exec_allow, .. } = own.unwrap_or(&policy.defaults).clone();
+    let workspace = named.workspace.clone().or(workspace);
+    let profile = SandboxProfile { workspace, exec_mode, exec_allow, ..named.clone() };
     Ok((profile, format!("profiles.{name}")))
 }
 
@@ -172,6 +186,7 @@ mod tests {
         let open = SandboxProfile { network: Network::Host, ..Default::default() };
         Policy {
             defaults: SandboxProfile::default(),
+            sandboxes: "/sb".into(),
             workspaces: "/srv/all".into(),
             agents: [(AgentId::parse("builder").unwrap(), builder)].into(),
             profiles: [(ProfileName::parse("open").unwrap(), open)].into(),
@@ -191,6 +206,7 @@ mod tests {
             env: BTreeMap::new(),
             secrets: Vec::new(),
             stdin: Stdin::Closed,
+            terminal: None,
             timeout: None,
         }
     }

@@ -209,6 +209,7 @@ mod tests {
             env: Default::default(),
             secrets: Vec::new(),
             stdin: Stdin::Closed,
+            terminal: None,
             timeout: None,
         }))
     }

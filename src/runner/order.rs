@@ -5,8 +5,9 @@
 //! bytes of a Start stand the descriptors of its secrets, sealed memfds in the order of their names.
 
 use crate::model::{
-    Delivery, Ending, Enforcement, LaunchFault, LimitKind, Limits, MOST_SECRETS_A_RUN, Means, Network, Outcome,
-    RunFault, SandboxProfile, SecretName, SecretUse, Stdin, Tier, WorkspaceAccess, is_variable_name,
+    Delivery, Domain, Ending, Enforcement, ExecMode, LaunchFault, LimitKind, Limits, MOST_SECRETS_A_RUN, Means,
+    Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse, Stdin, Tier, WindowSize,
+    WorkspaceAccess, is_variable_name,
 };
 use crate::sandbox::Command;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The version both sides must speak; the gateway and the runner are the same program, but may be upgraded apart.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Largest frame in either direction, in bytes.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -69,7 +70,10 @@ pub(super) struct Start {
     stdin: bool,
     workspace: Option<PathBuf>,
     workspace_access: String,
+    scope: String,
+    kept: Option<PathBuf>,
     network: String,
+    domains: Vec<String>,
     read_only: Vec<PathBuf>,
     read_write: Vec<PathBuf>,
     milli_cpus: u32,
@@ -78,6 +82,12 @@ pub(super) struct Start {
     timeout_ms: u64,
     output_bytes: u64,
     scratch_bytes: u64,
+    disk_bytes: u64,
+    exec_mode: String,
+    exec_allow: Vec<String>,
+    least_tier: String,
+    /// Rows and columns.
+    terminal: Option<(u16, u16)>,
     secrets: Vec<SecretRecord>,
 }
 
@@ -118,7 +128,10 @@ impl Start {
             stdin: stdin == Stdin::Piped,
             workspace: profile.workspace.clone(),
             workspace_access: profile.workspace_access.as_str().into(),
+            scope: profile.scope.as_str().into(),
+            kept: profile.kept.clone(),
             network: profile.network.as_str().into(),
+            domains: profile.domains.iter().map(ToString::to_string).collect(),
             read_only: profile.read_only.clone(),
             read_write: profile.read_write.clone(),
             milli_cpus: limits.milli_cpus,
@@ -127,6 +140,11 @@ impl Start {
             timeout_ms: limits.timeout.as_millis().try_into().unwrap_or(u64::MAX),
             output_bytes: limits.output_bytes,
             scratch_bytes: limits.scratch_bytes,
+            disk_bytes: limits.disk_bytes,
+            exec_mode: profile.exec_mode.as_str().into(),
+            exec_allow: profile.exec_allow.clone(),
+            least_tier: profile.least_tier.as_str().into(),
+            terminal: command.terminal.map(|size| (size.rows, size.columns)),
             secrets: command.secrets.iter().map(SecretRecord::new).collect(),
         }
     }
@@ -136,10 +154,16 @@ impl Start {
         let profile = SandboxProfile {
             workspace: self.workspace,
             workspace_access: WorkspaceAccess::parse(&self.workspace_access)?,
+            scope: SandboxScope::parse(&self.scope)?,
+            kept: self.kept,
             network: Network::parse(&self.network)?,
+            domains: self.domains.iter().map(|text| Domain::parse(text).ok()).collect::<Option<_>>()?,
             read_only: self.read_only,
             read_write: self.read_write,
             env_allow: Vec::new(),
+            exec_mode: ExecMode::parse(&self.exec_mode)?,
+            exec_allow: self.exec_allow,
+            least_tier: Tier::parse(&self.least_tier)?,
             limits: Limits {
                 milli_cpus: self.milli_cpus,
                 memory_bytes: self.memory_bytes,
@@ -147,14 +171,17 @@ impl Start {
                 timeout: Duration::from_millis(self.timeout_ms),
                 output_bytes: self.output_bytes,
                 scratch_bytes: self.scratch_bytes,
+                disk_bytes: self.disk_bytes,
             },
+            ..SandboxProfile::default()
         };
         let stdin = if self.stdin { Stdin::Piped } else { Stdin::Closed };
         if self.secrets.len() > MOST_SECRETS_A_RUN {
             return None;
         }
         let secrets = self.secrets.into_iter().map(SecretRecord::read).collect::<Option<_>>()?;
-        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env, secrets }, stdin, profile))
+        let terminal = self.terminal.map(|(rows, columns)| WindowSize { rows, columns });
+        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env, secrets, terminal }, stdin, profile))
     }
 }
 
@@ -180,6 +207,10 @@ struct OutcomeRecord {
     seccomp_filters: u8,
     no_new_privs: bool,
     no_capabilities: bool,
+    network: String,
+    exec_mode: String,
+    proofs: u8,
+    proof: String,
     limits: BTreeMap<String, String>,
 }
 
@@ -229,6 +260,10 @@ impl OutcomeRecord {
             seccomp_filters: e.seccomp_filters,
             no_new_privs: e.no_new_privs,
             no_capabilities: e.no_capabilities,
+            network: e.network.as_str().into(),
+            exec_mode: e.exec_mode.as_str().into(),
+            proofs: e.proofs,
+            proof: e.proof.clone(),
             limits: e.limits.iter().map(|(k, m)| (k.as_str().into(), m.as_str().into())).collect(),
         }
     }
@@ -254,6 +289,10 @@ impl OutcomeRecord {
                 seccomp_filters: self.seccomp_filters,
                 no_new_privs: self.no_new_privs,
                 no_capabilities: self.no_capabilities,
+                network: Network::parse(&self.network)?,
+                exec_mode: ExecMode::parse(&self.exec_mode)?,
+                proofs: self.proofs,
+                proof: self.proof,
             },
         })
     }
@@ -362,6 +401,10 @@ mod tests {
                 seccomp_filters: 1,
                 no_new_privs: true,
                 no_capabilities: true,
+                network: Network::Host,
+                exec_mode: ExecMode::Allowlist,
+                proofs: 9,
+                proof: "ab".into(),
                 limits: [(cpu, Means::Unbounded), (memory, Means::Rlimit), (pids, Means::Cgroup)],
             },
         }
@@ -373,7 +416,8 @@ mod tests {
         let env = [("C".into(), "d".into())].into();
         let secrets = [Delivery::File, Delivery::Variable("V".into())]
             .map(|delivery| SecretUse { name: SecretName::parse("S").unwrap(), delivery });
-        let command = Command { argv: vec!["a".into()], cwd: "b".into(), env, secrets: secrets.into() };
+        let terminal = Some(WindowSize { rows: 2, columns: 3 });
+        let command = Command { argv: vec!["a".into()], cwd: "b".into(), env, secrets: secrets.into(), terminal };
         let order = Order::Start(Box::new(Start::new(&command, Stdin::Piped, &profile)));
         let (kind, payload) = order.parts();
         let Some(Order::Start(start)) = Order::from_parts(kind, payload) else { panic!("not a start") };
@@ -402,7 +446,7 @@ mod tests {
     fn an_unknown_field_word_or_kind_is_no_order() {
         let secret = SecretUse { name: SecretName::parse("S").unwrap(), delivery: Delivery::Variable("V".into()) };
         let (kind, payload) = Order::Start(Box::new(Start::new(
-            &Command { argv: vec![], cwd: "".into(), env: Default::default(), secrets: vec![secret] },
+            &Command { argv: vec![], cwd: "".into(), env: Default::default(), secrets: vec![secret], terminal: None },
             Stdin::Closed,
             &SandboxProfile::default(),
         )))

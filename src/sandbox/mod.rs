@@ -10,5 +10,5 @@ mod plan;
 
 pub(crate) use boundary::Protected;
 pub(crate) use environment::{dangerous_name, refused_name};
-pub(crate) use native::{Descriptors, Launched, Launcher, Verdict, allowed_system_calls, probe_host};
+pub(crate) use native::{Descriptors, Launched, Launcher, Proof, Verdict, allowed_system_calls, probe_host};
 pub(crate) use plan::{Command, view};

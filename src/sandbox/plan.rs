@@ -2,7 +2,9 @@
 
 use super::boundary::{self, Protected};
 use super::environment;
-use crate::model::{ExecRequest, Limits, Network, RunFault, SandboxProfile, SecretUse, WorkspaceAccess};
+use crate::model::{
+    ExecMode, ExecRequest, Limits, Network, RunFault, SandboxProfile, SecretUse, WindowSize, WorkspaceAccess,
+};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,6 +13,11 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 
 /// Where secrets that are files stand inside.
 pub(crate) const SECRETS: &str = "/run/secrets";
+
+/// Parts of a kept sandbox's folder on disk.
+pub(crate) const KEPT_HOME: &str = "home";
+pub(crate) const KEPT_TMP: &str = "tmp";
+pub(crate) const KEPT_WORKSPACE: &str = "workspace";
 
 /// One command as the launcher takes it: what the request says and the profile allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +28,8 @@ pub(crate) struct Command {
     pub(crate) env: BTreeMap<String, String>,
     /// Their values travel apart from it, in the same order.
     pub(crate) secrets: Vec<SecretUse>,
+    /// A terminal of this size instead of what it would be handed as 0, 1 and 2.
+    pub(crate) terminal: Option<WindowSize>,
 }
 
 impl Command {
@@ -30,7 +39,13 @@ impl Command {
     /// Where the working folder is not inside the workspace (CVE-2025-59532: a request widened its own root).
     pub(crate) fn of(request: &ExecRequest) -> Result<Self, RunFault> {
         let cwd = relative_cwd(request.cwd.as_deref().unwrap_or(""))?;
-        Ok(Command { argv: request.argv.clone(), cwd, env: request.env.clone(), secrets: request.secrets.clone() })
+        Ok(Command {
+            argv: request.argv.clone(),
+            cwd,
+            env: request.env.clone(),
+            secrets: request.secrets.clone(),
+            terminal: request.terminal,
+        })
     }
 }
 
@@ -41,6 +56,8 @@ pub(crate) enum Shown {
     ReadOnly,
     /// Writable and executable; id-mapped by a root launcher so that the host sees its own owner.
     Writable,
+    /// The same, but nothing on it can be executed.
+    WritableData,
     /// A device node that works.
     Device,
 }
@@ -51,6 +68,7 @@ impl Shown {
         match self {
             Shown::ReadOnly => "read-only",
             Shown::Writable => "writable",
+            Shown::WritableData => "writable, not executable",
             Shown::Device => "device",
         }
     }
@@ -77,6 +95,8 @@ pub(crate) struct Plan {
     /// What the profile adds to what every sandbox shows.
     pub(crate) binds: Vec<Bind>,
     pub(crate) network: Network,
+    /// The executables that may be executed; `None` for all that are shown.
+    pub(crate) allowed: Option<Vec<String>>,
     pub(crate) limits: Limits,
 }
 
@@ -159,6 +179,7 @@ pub(crate) fn plan(profile: &SandboxProfile, command: Command, protected: &Prote
         env,
         binds: named(profile, protected)?,
         network: profile.network,
+        allowed: (profile.exec_mode == ExecMode::Allowlist).then(|| profile.exec_allow.clone()),
         limits: profile.limits.clone(),
         command,
     })
@@ -192,14 +213,30 @@ pub(crate) fn system() -> Vec<Bind> {
 /// What the profile adds to that.
 fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
     let mut binds = Vec::new();
+    // What can be written to holds no code where only listed executables may be executed.
+    let writable = if profile.exec_mode == ExecMode::Allowlist { Shown::WritableData } else { Shown::Writable };
+    let bind = |source: PathBuf, target: PathBuf, shown| -> Result<Bind, RunFault> {
+        boundary::check(&source, protected)?;
+        Ok(Bind { source, target, shown, required: true, named: true })
+    };
     let extra = profile.read_only.iter().map(|p| (p, Shown::ReadOnly));
-    for (path, shown) in extra.chain(profile.read_write.iter().map(|p| (p, Shown::Writable))) {
-        boundary::check(path, protected)?;
-        binds.push(Bind { source: path.clone(), target: path.clone(), shown, required: true, named: true });
+    for (path, shown) in extra.chain(profile.read_write.iter().map(|p| (p, writable))) {
+        binds.push(bind(path.clone(), path.clone(), shown)?);
     }
-    if let (Some(path), Some(shown)) = (&profile.workspace, workspace_shown(profile.workspace_access)) {
-        boundary::check(path, protected)?;
-        binds.push(Bind { source: path.clone(), target: WORKSPACE.into(), shown, required: true, named: true });
+    let workspace = match profile.workspace_access {
+        WorkspaceAccess::None => None,
+        WorkspaceAccess::ReadOnly => profile.workspace.clone().map(|path| (path, Shown::ReadOnly)),
+        WorkspaceAccess::ReadWrite => profile.workspace.clone().map(|path| (path, writable)),
+    };
+    if let Some((path, shown)) = workspace {
+        binds.push(bind(path, WORKSPACE.into(), shown)?);
+    } else if let Some(kept) = &profile.kept {
+        binds.push(bind(kept.join(KEPT_WORKSPACE), WORKSPACE.into(), writable)?);
+    }
+    if let Some(kept) = &profile.kept {
+        for (part, target) in [(KEPT_HOME, environment::HOME), (KEPT_TMP, "/tmp")] {
+            binds.push(bind(kept.join(part), target.into(), Shown::WritableData)?);
+        }
     }
     check_overlap(&binds)?;
     Ok(binds)
@@ -223,23 +260,16 @@ fn check_overlap(binds: &[Bind]) -> Result<(), RunFault> {
                 });
             }
         }
-        // The places that are ours inside the walls.
-        if one.target != Path::new(WORKSPACE) && overlap(&one.target, Path::new(WORKSPACE)) {
+        // The places that are ours inside the walls. What is shown below /tmp stands in a scratch folder.
+        let ours = [WORKSPACE, environment::HOME];
+        if one.source == one.target && ours.iter().any(|own| overlap(&one.target, Path::new(own))) {
             return Err(RunFault::Refused {
-                what: format!("{} would cover the workspace", one.source.display()),
+                what: format!("{} would cover the workspace or the home folder", one.source.display()),
                 hint: "choose a folder at another path".into(),
             });
         }
     }
     Ok(())
-}
-
-fn workspace_shown(access: WorkspaceAccess) -> Option<Shown> {
-    match access {
-        WorkspaceAccess::None => None,
-        WorkspaceAccess::ReadOnly => Some(Shown::ReadOnly),
-        WorkspaceAccess::ReadWrite => Some(Shown::Writable),
-    }
 }
 
 fn check_argv(argv: &[String]) -> Result<(), RunFault> {
@@ -307,7 +337,7 @@ mod tests {
             delivery: delivery.clone(),
         };
         let secrets = secrets.iter().map(wanted).collect();
-        Command { argv: vec!["true".into()], cwd: PathBuf::new(), env: BTreeMap::new(), secrets }
+        Command { argv: vec!["true".into()], cwd: PathBuf::new(), env: BTreeMap::new(), secrets, terminal: None }
     }
 
     #[test]

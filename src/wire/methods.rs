@@ -278,6 +278,7 @@ fn exec_run(params: ExecRunParams) -> Result<ExecRequest, String> {
         env,
         secrets,
         stdin: if params.stdin { Stdin::Piped } else { Stdin::Closed },
+        terminal: None,
         timeout,
     })
 }

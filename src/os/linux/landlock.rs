@@ -8,13 +8,17 @@ use landlock::{
     RulesetCreatedAttr, Scope,
 };
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// What may be done below a path. Rules add up: a child never has less than its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grant {
+    Read,
     ReadExecute,
+    ReadWrite,
     ReadWriteExecute,
+    /// Of a file: to be executed.
+    Execute,
     /// Read, write and device ioctls, for the few nodes of /dev.
     Device,
 }
@@ -33,7 +37,7 @@ const CREATE_RULESET_VERSION: libc::c_uint = 1;
 /// Restricts this process to these rules for good. Needs no_new_privs.
 ///
 /// A path that is missing loses its own grant only (OpenShell fell to the reverse: one missing path, no ruleset).
-pub(crate) fn restrict<'a>(abi_version: u8, rules: impl IntoIterator<Item = (&'a Path, Grant)>) -> io::Result<()> {
+pub(crate) fn restrict(abi_version: u8, rules: &[(PathBuf, Grant)]) -> io::Result<()> {
     let fault = |e: landlock::RulesetError| io::Error::other(e.to_string());
     let abi = ABI::from(i32::from(abi_version));
     let mut ruleset = Ruleset::default()
@@ -46,7 +50,7 @@ pub(crate) fn restrict<'a>(abi_version: u8, rules: impl IntoIterator<Item = (&'a
     let mut created = ruleset.create().map_err(fault)?;
     for (path, grant) in rules {
         let Ok(handle) = PathFd::new(path) else { continue };
-        let mut access = rights(grant, abi);
+        let mut access = rights(*grant, abi);
         if !std::fs::metadata(path)?.is_dir() {
             access &= AccessFs::from_file(abi);
         }
@@ -62,13 +66,17 @@ pub(crate) fn restrict<'a>(abi_version: u8, rules: impl IntoIterator<Item = (&'a
 fn rights(grant: Grant, abi: ABI) -> BitFlags<AccessFs> {
     let read = AccessFs::from_read(abi);
     match grant {
+        Grant::Read => read & !AccessFs::Execute,
         Grant::ReadExecute => read,
         // Device nodes and block devices are never made by a command; ioctls on devices are for /dev alone.
         Grant::ReadWriteExecute => {
             AccessFs::from_all(abi) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev)
         }
+        Grant::ReadWrite => rights(Grant::ReadWriteExecute, abi) & !AccessFs::Execute,
+        Grant::Execute => AccessFs::Execute.into(),
         Grant::Device => {
-            (read | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::Truncate) & AccessFs::from_all(abi)
+            (rights(Grant::Read, abi) | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::Truncate)
+                & AccessFs::from_all(abi)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Linux: what walls are made of. Kernel things keep their kernel names.
 
+pub(crate) mod acts;
 pub(crate) mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod clone;
@@ -8,6 +9,7 @@ pub(crate) mod landlock;
 pub(crate) mod memfd;
 pub(crate) mod mounts;
 pub(crate) mod netns;
+pub(crate) mod pty;
 pub(crate) mod rlimits;
 pub(crate) mod seccomp;
 pub(crate) mod sock_diag;

@@ -4,14 +4,14 @@ use nix::sys::resource::{Resource, setrlimit};
 use std::io;
 
 /// The limits of one sandbox. Soft and hard are the same, so none can be raised again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rlimits {
     /// Processes and threads of the command's uid in its user namespace.
     pub(crate) pids: u32,
     /// Private writable memory of one process, where no cgroup bounds the tree.
     pub(crate) data_bytes: Option<u64>,
-    /// A CPU-seconds backstop behind the deadline, in case the launcher itself is stopped.
-    pub(crate) cpu_seconds: u64,
+    /// Bytes of one file.
+    pub(crate) file_bytes: u64,
 }
 
 /// Applies them to this process and all it will start.
@@ -20,7 +20,7 @@ pub(crate) fn apply(limits: Rlimits) -> io::Result<()> {
     if let Some(bytes) = limits.data_bytes {
         set(Resource::RLIMIT_DATA, bytes)?;
     }
-    set(Resource::RLIMIT_CPU, limits.cpu_seconds)?;
+    set(Resource::RLIMIT_FSIZE, limits.file_bytes)?;
     // A core file would carry the command's memory into the workspace or to the host's core_pattern.
     // 1, not 0: only 1 also keeps the kernel from piping it to a program (core(5), do_coredump).
     set(Resource::RLIMIT_CORE, 1)?;
@@ -30,6 +30,11 @@ pub(crate) fn apply(limits: Rlimits) -> io::Result<()> {
     set(Resource::RLIMIT_NICE, 0)?;
     set(Resource::RLIMIT_RTPRIO, 0)?;
     set(Resource::RLIMIT_SIGPENDING, 4096)
+}
+
+/// A backstop behind the deadline, in case the launcher itself is stopped: seconds of CPU for each process.
+pub(crate) fn bound_cpu(seconds: u64) -> io::Result<()> {
+    set(Resource::RLIMIT_CPU, seconds)
 }
 
 /// Lowers a limit, never raises it: an ordinary user may not, and root need not.

@@ -1,14 +1,12 @@
-//! The launcher's brief to a child that waits: the command, what its profile names, its descriptors, its secrets.
+//! The launcher's brief to a child that waits inside its walls: the command, its descriptors, its secrets.
 //!
 //! Both sides are one program, forked from each other, so the form is plain: length-prefixed fields in a
 //! fixed order, and the descriptors beside the first bytes.
 
 use super::secrets::Held;
-use crate::model::{Delivery, LONGEST_SECRET, SecretName, SecretUse};
+use crate::model::{Delivery, LONGEST_SECRET, SecretName, SecretUse, WindowSize};
 use crate::os::linux::handover;
 use crate::os::linux::memfd::Sealed;
-use crate::os::linux::rlimits::Rlimits;
-use crate::sandbox::plan::{Bind, Shown};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,26 +17,27 @@ use std::path::{Path, PathBuf};
 /// What the child is told.
 #[derive(Debug)]
 pub(super) struct Brief {
-    /// What the profile names, each with the namespace whose map shows its owner as us, if one is needed.
-    pub(super) named: Vec<(Bind, Option<OwnedFd>)>,
     pub(super) cwd: PathBuf,
     pub(super) candidates: Vec<CString>,
     pub(super) argv: Vec<CString>,
     pub(super) env: Vec<CString>,
-    pub(super) rlimits: Rlimits,
+    pub(super) cpu_seconds: u64,
+    /// A terminal of this size, to be made by the child; `stdio` is then not used.
+    pub(super) terminal: Option<WindowSize>,
     /// What the command gets as 0, 1 and 2.
     pub(super) stdio: Vec<OwnedFd>,
+    /// Those that are to be variables.
     pub(super) secrets: Vec<Held>,
 }
 
 /// The same before it is sent: everything is borrowed.
 pub(super) struct Outgoing<'a> {
-    pub(super) named: Vec<(&'a Bind, Option<BorrowedFd<'a>>)>,
     pub(super) cwd: &'a Path,
     pub(super) candidates: &'a [CString],
     pub(super) argv: &'a [CString],
     pub(super) env: &'a [CString],
-    pub(super) rlimits: Rlimits,
+    pub(super) cpu_seconds: u64,
+    pub(super) terminal: Option<WindowSize>,
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) secrets: Vec<(&'a SecretUse, &'a Sealed)>,
 }
@@ -49,17 +48,12 @@ impl Outgoing<'_> {
         let mut fields = Vec::with_capacity(4096);
         fields.extend([0; LENGTH]);
         put(&mut fields, self.cwd.as_os_str().as_bytes());
-        put_number(&mut fields, self.rlimits.pids.into());
-        put_number(&mut fields, self.rlimits.data_bytes.unwrap_or(u64::MAX));
-        put_number(&mut fields, self.rlimits.cpu_seconds);
-        put_number(&mut fields, self.named.len() as u64);
+        put_number(&mut fields, self.cpu_seconds);
+        // No terminal has no rows.
+        let size = self.terminal.unwrap_or(WindowSize { rows: 0, columns: 0 });
+        put_number(&mut fields, size.rows.into());
+        put_number(&mut fields, size.columns.into());
         let mut descriptors = self.stdio.to_vec();
-        for (bind, mapping) in &self.named {
-            put(&mut fields, bind.source.as_os_str().as_bytes());
-            put(&mut fields, bind.target.as_os_str().as_bytes());
-            put_number(&mut fields, u64::from(bind.shown == Shown::Writable) | u64::from(mapping.is_some()) << 1);
-            descriptors.extend(mapping);
-        }
         for list in [self.candidates, self.argv, self.env] {
             put_number(&mut fields, list.len() as u64);
             list.iter().for_each(|text| put(&mut fields, text.as_bytes()));
@@ -84,9 +78,9 @@ const LENGTH: usize = 8;
 
 impl Brief {
     /// Waits for the brief; `None` where the launcher let go of the channel instead.
-    pub(super) fn receive(mut channel: File) -> io::Result<Option<Brief>> {
+    pub(super) fn receive(mut channel: &File) -> io::Result<Option<Brief>> {
         let mut length = [0; LENGTH];
-        let Some(descriptors) = handover::receive(&channel, &mut length)? else { return Ok(None) };
+        let Some(descriptors) = handover::receive(channel, &mut length)? else { return Ok(None) };
         let mut fields = vec![0; usize::try_from(u64::from_le_bytes(length)).map_err(io::Error::other)?];
         channel.read_exact(&mut fields)?;
         let mut fields = Fields(&fields);
@@ -94,18 +88,8 @@ impl Brief {
         let cut = || io::Error::other("the brief came without all of its descriptors");
         let stdio: Vec<OwnedFd> = descriptors.by_ref().take(3).collect();
         let cwd = fields.path()?;
-        let rlimits = Rlimits {
-            pids: u32::try_from(fields.number()?).map_err(io::Error::other)?,
-            data_bytes: Some(fields.number()?).filter(|n| *n != u64::MAX),
-            cpu_seconds: fields.number()?,
-        };
-        let mut named = Vec::new();
-        for _ in 0..fields.number()? {
-            let (source, target, flags) = (fields.path()?, fields.path()?, fields.number()?);
-            let shown = if flags & 1 != 0 { Shown::Writable } else { Shown::ReadOnly };
-            let mapping = if flags & 2 != 0 { Some(descriptors.next().ok_or_else(cut)?) } else { None };
-            named.push((Bind { source, target, shown, required: true, named: true }, mapping));
-        }
+        let cpu_seconds = fields.number()?;
+        let size = WindowSize { rows: fields.small()?, columns: fields.small()? };
         let (candidates, argv, env) = (fields.list()?, fields.list()?, fields.list()?);
         let mut secrets = Vec::new();
         for _ in 0..fields.number()? {
@@ -115,7 +99,8 @@ impl Brief {
         if stdio.len() != 3 {
             return Err(cut());
         }
-        Ok(Some(Brief { named, cwd, candidates, argv, env, rlimits, stdio, secrets }))
+        let terminal = (size.rows > 0).then_some(size);
+        Ok(Some(Brief { cwd, candidates, argv, env, cpu_seconds, terminal, stdio, secrets }))
     }
 }
 
@@ -140,6 +125,10 @@ impl<'a> Fields<'a> {
 
     fn number(&mut self) -> io::Result<u64> {
         Ok(u64::from_le_bytes(self.take(8)?.try_into().map_err(io::Error::other)?))
+    }
+
+    fn small(&mut self) -> io::Result<u16> {
+        u16::try_from(self.number()?).map_err(io::Error::other)
     }
 
     fn bytes(&mut self) -> io::Result<&'a [u8]> {
@@ -180,36 +169,31 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let null = File::open("/dev/null").unwrap();
         let words = |list: &[&str]| list.iter().map(|w| CString::new(*w).unwrap()).collect::<Vec<_>>();
-        let bind =
-            Bind { source: "/a".into(), target: "/b".into(), shown: Shown::Writable, required: true, named: true };
         let uses = [Delivery::File, Delivery::Variable("V".into())]
             .map(|delivery| SecretUse { name: SecretName::parse("S").unwrap(), delivery });
         let values = [b"one", b"two"].map(|value| Sealed::new(value).unwrap());
         let (candidates, argv, env) = (words(&["/bin/x"]), words(&["x", "", "y\n"]), words(&["A=b"]));
         Outgoing {
-            named: vec![(&bind, Some(null.as_fd())), (&bind, None)],
             cwd: Path::new("c"),
             candidates: &candidates,
             argv: &argv,
             env: &env,
-            rlimits: Rlimits { pids: 3, data_bytes: None, cpu_seconds: 9 },
+            cpu_seconds: 9,
+            terminal: Some(WindowSize { rows: 24, columns: 80 }),
             stdio: [null.as_fd(); 3],
             secrets: vec![(&uses[0], &values[0]), (&uses[1], &values[1])],
         }
         .send(&ours.into())
         .unwrap();
 
-        let brief = Brief::receive(OwnedFd::from(theirs).into()).unwrap().unwrap();
+        let brief = Brief::receive(&OwnedFd::from(theirs).into()).unwrap().unwrap();
 
         assert_eq!(
             (brief.cwd.as_path(), brief.candidates, brief.argv, brief.env),
             (Path::new("c"), candidates, argv, env)
         );
-        assert_eq!((brief.rlimits.pids, brief.rlimits.data_bytes, brief.stdio.len()), (3, None, 3));
-        assert_eq!(
-            brief.named.iter().map(|(b, m)| (b.clone(), m.is_some())).collect::<Vec<_>>(),
-            [(bind.clone(), true), (bind, false)]
-        );
+        assert_eq!((brief.cpu_seconds, brief.stdio.len()), (9, 3));
+        assert_eq!(brief.terminal, Some(WindowSize { rows: 24, columns: 80 }));
         let secrets = brief.secrets.iter().map(|(wanted, value)| {
             let mut bytes = [0; 3];
             value.read(&mut bytes).unwrap();
@@ -223,6 +207,6 @@ mod tests {
     fn a_channel_that_is_let_go_is_no_brief() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
-        assert!(Brief::receive(OwnedFd::from(theirs).into()).unwrap().is_none());
+        assert!(Brief::receive(&OwnedFd::from(theirs).into()).unwrap().is_none());
     }
 }

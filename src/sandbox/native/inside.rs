@@ -1,68 +1,127 @@
 //! The recipe the child follows, from the fork to the exec: one reason, one call, one named step.
 //!
-//! It has two halves. The first builds what every command of this shape shares and may be done before there
-//! is one; the second begins with the launcher's brief. The order matters: mounts before Landlock (a landlocked
-//! process may not mount), the bounding set before the uid (dropping it needs a capability), no_new_privs before
-//! Landlock and seccomp, seccomp last. A step that fails ends the child with its name on the status pipe; the
-//! command is then never executed. A child serves one command and is never used again.
+//! It has two halves. The first builds every wall, proves them, and needs no command; the second begins with the
+//! launcher's brief and starts it. The order matters: mounts before Landlock (a landlocked process may not mount), the
+//! bounding set before the uid (dropping it needs a capability), no_new_privs before Landlock and seccomp, seccomp last,
+//! the battery after it. A step that fails ends the child with its name on the status pipe; the command is then never
+//! executed. A child serves one command and is never used again.
 
+use super::battery::{self, Facts};
 use super::brief::Brief;
 use super::monitor::{Evidence, Report};
-use super::secrets;
+use super::secrets::{self, Held};
 use super::step::{Failure, Step, Steps, at, at_path};
 use super::tree::{Owner, Tree};
-use crate::model::{Network, Secret, Tier};
+use super::walls::Walls;
+use crate::model::{LONGEST_SECRET, Network, Secret, SecretUse, Tier};
 use crate::os;
-use crate::os::linux::clone;
-use crate::os::linux::landlock::Grant;
+use crate::os::linux::memfd::Sealed;
 use crate::os::linux::seccomp::{self, Filter};
 use crate::os::linux::title::Title;
-use crate::os::linux::{capabilities, landlock, netns, rlimits, userns};
-use crate::sandbox::environment::HOME;
-use crate::sandbox::plan::{Bind, Shown, WORKSPACE};
+use crate::os::linux::{capabilities, clone, handover, landlock, netns, pty, rlimits, userns};
+use crate::sandbox::plan::{Bind, WORKSPACE};
 use nix::sched::CloneFlags;
 use std::convert::Infallible;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What must be known before there is a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shape {
-    pub(super) network: Network,
-    pub(super) scratch_bytes: u64,
-}
-
-/// Everything the first half needs.
+/// Everything the first half needs. Descriptors are the launcher's own numbers, of which the child has copies.
 pub(super) struct Base<'a> {
     pub(super) owner: Owner,
-    pub(super) shape: Shape,
+    pub(super) walls: &'a Walls,
+    /// For each bind of the walls the namespace whose map shows its owner as us, if one is needed.
+    pub(super) mappings: Vec<Option<BorrowedFd<'a>>>,
+    /// Secrets that are to be files.
+    pub(super) files: Vec<(&'a SecretUse, &'a Sealed)>,
     /// What every sandbox shows of the host.
     pub(super) system: &'a [Bind],
-    pub(super) landlock_abi: u8,
     pub(super) filter: &'a Filter,
+    pub(super) facts: &'a Facts,
     /// Where this process's arguments and environment lie; the init shows neither.
     pub(super) title: Title,
+    /// Ports of the doors to the helper that carries connections out, for `Network::Allowlist`.
+    pub(super) ports: &'a [u16],
 }
+
+/// What the child keeps open while it builds.
+struct Kept {
+    status: File,
+    channel: File,
+    launcher: File,
+    mappings: Vec<Option<File>>,
+    files: Vec<Held>,
+}
+
+/// The byte with which the launcher says that the child is where it belongs in the control groups.
+pub(super) const ADMITTED: u8 = b'g';
 
 /// Follows the recipe; the child's whole life. Orders come over `channel`, reports go to `status`.
 pub(super) fn live(base: Base<'_>, launcher: &OwnedFd, channel: OwnedFd, status: OwnedFd) -> ! {
     // A panic must not unwind into the launcher's frames: this process is a copy of it.
     let life = std::panic::AssertUnwindSafe(|| {
-        let [status, channel, launcher] = match descriptors(launcher, channel, status) {
+        let kept = match Kept::take(&base, launcher, channel, status) {
             Ok(kept) => kept,
             // Without a status pipe there is nobody to tell; the launcher sees the silence.
             Err(_) => clone::exit_now(1),
         };
-        let Err(Failure { step, errno, text }) = serve(&base, &launcher, channel, &status);
-        let _ = (&status).write_all(&Report::Failed { step, errno, text }.encode());
+        let status = kept.status.as_fd();
+        let Err(Failure { step, errno, text }) = serve(&base, &kept);
+        let _ = clone::write_all(status, &Report::Failed { step, errno, text }.encode());
     });
     let _ = std::panic::catch_unwind(life);
     clone::exit_now(1)
 }
 
-fn serve(base: &Base<'_>, launcher: &File, channel: File, status: &File) -> Result<Infallible, Failure> {
+fn serve(base: &Base<'_>, kept: &Kept) -> Result<Infallible, Failure> {
+    build(base, kept)?;
+    let brief = match at(Step::Brief, Brief::receive(&kept.channel))? {
+        Some(brief) => brief,
+        // A spare that is not needed any more, or whose launcher is gone.
+        None => clone::exit_now(0),
+    };
+    start(brief, kept)
+}
+/// Where our own descriptors stand in the child, right after the command's 0, 1 and 2.
+const FIRST_KEPT: i32 = 3;
+
+impl Kept {
+    /// Lets go of everything the launcher holds, other runs' pipes among it, but what this child needs.
+    fn take(base: &Base<'_>, launcher: &OwnedFd, channel: OwnedFd, status: OwnedFd) -> io::Result<Self> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let mut wanted =
+            vec![null.as_fd(), null.as_fd(), null.as_fd(), status.as_fd(), channel.as_fd(), launcher.as_fd()];
+        wanted.extend(base.mappings.iter().flatten());
+        wanted.extend(base.files.iter().map(|(_, value)| value.as_fd()));
+        // Lifted above every fixed number first, so that no placing overwrites what is still needed.
+        let first_free = wanted.len() as i32;
+        let lifted: Vec<io::Result<i32>> = wanted.iter().map(|fd| clone::lift_fd(fd, first_free)).collect();
+        // Their copies stand at fixed numbers from here on, perhaps at their own: closed with all else, not one by one.
+        std::mem::forget((null, channel, status));
+        for (number, fd) in lifted.into_iter().enumerate() {
+            clone::place_fd(fd?, number as i32)?;
+        }
+        clone::close_from(first_free)?;
+        let mut placed = (FIRST_KEPT..first_free).map(|number| File::from(clone::adopt_fd(number)));
+        let mut next = || -> io::Result<File> {
+            let fd = placed.next().ok_or_else(|| io::Error::other("a descriptor is missing"))?;
+            // The command must not inherit it through its exec.
+            rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+            Ok(fd)
+        };
+        let (status, channel, launcher) = (next()?, next()?, next()?);
+        let mappings = base.mappings.iter().map(|m| m.map(|_| next()).transpose()).collect::<io::Result<_>>()?;
+        let secret = |(wanted, _): &(&SecretUse, &Sealed), fd: File| -> io::Result<Held> {
+            Ok(((*wanted).clone(), Sealed::check(fd.into(), LONGEST_SECRET)?))
+        };
+        let files = base.files.iter().map(|file| secret(file, next()?)).collect::<io::Result<_>>()?;
+        Ok(Kept { status, channel, launcher, mappings, files })
+    }
+}
+
+/// The first half: every wall, and the proof that it stands.
+fn build(base: &Base<'_>, kept: &Kept) -> Steps {
     if base.owner.tier == Tier::UserNamespace {
         at(Step::UserMap, os::process::make_dumpable())?;
         at(Step::UserMap, userns::map_self(base.owner.uid, base.owner.gid))?;
@@ -71,95 +130,106 @@ fn serve(base: &Base<'_>, launcher: &File, channel: File, status: &File) -> Resu
     clone::reset_signals();
     // When the host itself runs short, a command goes before anything else. Raising it needs no right (proc(5)).
     at(Step::Limits, fs::write("/proc/self/oom_score_adj", "900"))?;
-    let tree = Tree::base(&base.owner, base.system, base.shape.scratch_bytes)?;
-    surroundings(base)?;
-
-    let mut brief = match at(Step::Brief, Brief::receive(channel))? {
-        Some(brief) => brief,
-        // A spare that is not needed any more, or whose launcher is gone.
-        None => clone::exit_now(0),
-    };
-    // Now, not at the fork: a cgroup namespace begins at the group one is in, and we have been moved since.
-    at(Step::Cgroup, nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).map_err(Into::into))?;
-    at(Step::Descriptors, take_stdio(&brief))?;
-    let (files, variables) = secrets::part(std::mem::take(&mut brief.secrets));
-    tree.complete(&base.owner, &brief.named, &files)?;
-    drop(files);
-    enter(&brief.cwd)?;
-    at(Step::Limits, rlimits::apply(brief.rlimits))?;
+    let mounts = at(Step::Private, File::open("/proc/self/ns/mnt"))?;
+    let tree = Tree::base(&base.owner, base.system, base.walls.scratch_bytes)?;
+    tree.complete(&base.owner, base.walls, &kept.mappings, &kept.files)?;
+    let doors = surroundings(base)?;
+    at(Step::Cgroup, own_cgroup_namespace(&kept.channel))?;
+    at_path(Step::WorkingFolder, Path::new(WORKSPACE), rustix::process::chdir(WORKSPACE).map_err(Into::into))?;
+    at(Step::Limits, rlimits::apply(base.walls.rlimits))?;
     privileges(&base.owner)?;
-    at(Step::DieWithRunner, die_with_launcher(launcher))?;
+    at(Step::DieWithRunner, die_with_launcher(&kept.launcher))?;
     // After the change of ids, which resets it; the command's own exec makes it dumpable for itself again.
     at(Step::Undumpable, os::process::make_undumpable())?;
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
-    at(Step::Landlock, enforce_landlock(base.landlock_abi, &brief.named))?;
+    at(Step::Landlock, landlock::restrict(base.facts.landlock_abi, &base.walls.grants()))?;
     at(Step::Seccomp, seccomp::install(base.filter))?;
-    // As late as can be, and not before the init is hidden from debuggers.
-    let entries = at(Step::SecretVariables, secrets::entries(&variables))?;
-    drop(variables);
-    let evidence = read_back()?;
-    let _ = { status }.write_all(&Report::Walled(evidence).encode());
-    start(&brief, entries, status)
-}
-
-/// Where our own descriptors stand in the child, right after the command's 0, 1 and 2.
-const KEPT: [i32; 3] = [3, 4, 5];
-const FIRST_FREE: i32 = 6;
-
-/// Lets go of everything the launcher holds, other runs' pipes among it, but what is ours: status, channel, launcher.
-fn descriptors(launcher: &OwnedFd, channel: OwnedFd, status: OwnedFd) -> io::Result<[File; 3]> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    // Lifted above every fixed number first, so that no placing overwrites what is still needed.
-    let nothing = null.as_fd();
-    let wanted = [&nothing, &nothing, &nothing, &status.as_fd(), &channel.as_fd(), &launcher.as_fd()];
-    let lifted = wanted.map(|fd| clone::lift_fd(fd, FIRST_FREE));
-    // Their copies stand at fixed numbers from here on, perhaps at their own: closed with all else, not one by one.
-    std::mem::forget((null, channel, status));
-    for (number, fd) in lifted.into_iter().enumerate() {
-        clone::place_fd(fd?, number as i32)?;
-    }
-    clone::close_from(FIRST_FREE)?;
-    let kept = KEPT.map(|number| File::from(clone::adopt_fd(number)));
-    for fd in &kept {
-        // The command must not inherit them through its exec.
-        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
-    }
-    Ok(kept)
-}
-
-/// Puts the command's own stdio at 0, 1 and 2.
-fn take_stdio(brief: &Brief) -> io::Result<()> {
-    for (number, fd) in brief.stdio.iter().enumerate() {
-        clone::place_fd(fd.as_raw_fd(), number as i32)?;
-    }
+    hand_over(&kept.channel, mounts, doors)?;
+    let proved = battery::prove(base.walls, base.facts, FIRST_KEPT as usize + 3)?;
+    let evidence = Evidence { seccomp_filters: 1, no_new_privs: true, no_capabilities: true, proved };
+    let _ = { &kept.status }.write_all(&Report::Walled(evidence).encode());
     Ok(())
 }
 
-/// Inside the new root: the working folder, reached from the workspace without leaving it.
+/// A cgroup namespace begins at the group one is in: the launcher says when it has moved us to our own.
+fn own_cgroup_namespace(channel: &File) -> io::Result<()> {
+    let mut word = [0];
+    { channel }.read_exact(&mut word)?;
+    if word[0] != ADMITTED {
+        return Err(io::Error::other("the launcher said something else than that we are in our control group"));
+    }
+    Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?)
+}
+
+/// Gives the launcher the mount namespace to hold, and the doors if there are some.
+///
+/// While it holds the namespace, its mounts are not taken down by our exit, for which somebody waits, but after it.
+fn hand_over(channel: &File, mounts: File, doors: Vec<OwnedFd>) -> Steps {
+    let mut handed = vec![mounts.as_fd()];
+    handed.extend(doors.iter().map(AsFd::as_fd));
+    let sent = handover::send(channel, &[HANDED], &handed);
+    // Without doors nothing is lost but time.
+    if doors.is_empty() { Ok(()) } else { at(Step::Doors, sent.map(|_| ())) }
+}
+
+/// The byte beside which stand the mount namespace and the doors; beside which stands the master of the terminal.
+pub(super) const HANDED: u8 = b'h';
+pub(super) const TERMINAL: u8 = b't';
+
+/// What the launcher may say while the command runs.
+pub(super) const FREEZE: u8 = b'f';
+pub(super) const THAW: u8 = b'c';
+
+/// Puts the command's own stdio at 0, 1 and 2, or a terminal that is made for it.
+fn take_stdio(brief: &Brief, channel: &File) -> io::Result<()> {
+    let Some(size) = brief.terminal else {
+        for (number, fd) in brief.stdio.iter().enumerate() {
+            clone::place_fd(fd.as_raw_fd(), number as i32)?;
+        }
+        return Ok(());
+    };
+    let (master, terminal) = pty::open(size)?;
+    handover::send(channel, &[TERMINAL], &[master.as_fd()])?;
+    (0..3).try_for_each(|number| clone::place_fd(terminal.as_raw_fd(), number))
+}
+
+/// The working folder, reached from the workspace without ending outside of it.
+///
+/// Inside the walls and without privilege: links on the way lead to what the command could enter as well, and where it
+/// ends is looked at.
 fn enter(cwd: &Path) -> Steps {
     let enter = || {
-        let workspace = os::fs::open_path(Path::new(WORKSPACE))?;
-        let folder = if cwd.as_os_str().is_empty() { workspace } else { os::fs::open_dir_beneath(&workspace, cwd)? };
-        Ok(rustix::process::fchdir(folder)?)
+        if !cwd.as_os_str().is_empty() {
+            rustix::process::chdir(cwd)?;
+        }
+        match std::env::current_dir()?.starts_with(WORKSPACE) {
+            true => Ok(()),
+            false => Err(io::Error::other("it leads out of the workspace")),
+        }
     };
     at_path(Step::WorkingFolder, &PathBuf::from(WORKSPACE).join(cwd), enter())
 }
 
 /// What surrounds every command alike.
-fn surroundings(base: &Base<'_>) -> Steps {
+fn surroundings(base: &Base<'_>) -> Steps<Vec<OwnedFd>> {
     at(Step::HostName, nix::unistd::sethostname("sandbox").map_err(Into::into))?;
-    if base.shape.network == Network::None {
+    if base.walls.has_own_network() {
         at(Step::Loopback, netns::bring_up_loopback())?;
     }
+    let doors = match base.walls.network {
+        Network::Allowlist => at(Step::Doors, netns::route_locally().and_then(|()| netns::open_doors(base.ports)))?,
+        Network::None | Network::Host => Vec::new(),
+    };
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     os::linux::title::blank(base.title);
-    at(Step::CloseDoors, capabilities::close_the_doors())
+    at(Step::CloseDoors, capabilities::close_the_doors())?;
+    Ok(doors)
 }
 
 fn privileges(owner: &Owner) -> Steps {
     at(Step::Identity, identity(owner))?;
     at(Step::DropAll, capabilities::drop_all())?;
-    at(Step::Proof, cannot_return(owner))
+    at(Step::Return, cannot_return(owner))
 }
 
 /// Takes the ids and looks whether they were given (setuid(2) may fail at RLIMIT_NPROC).
@@ -200,91 +270,124 @@ fn die_with_launcher(launcher: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn enforce_landlock(abi: u8, named: &[(Bind, Option<OwnedFd>)]) -> io::Result<()> {
-    let mut rules = vec![
-        (Path::new("/"), Grant::ReadExecute),
-        (Path::new(WORKSPACE), Grant::ReadWriteExecute),
-        (Path::new("/tmp"), Grant::ReadWriteExecute),
-        (Path::new(HOME), Grant::ReadWriteExecute),
-        (Path::new("/dev"), Grant::Device),
-        (Path::new("/dev/shm"), Grant::ReadWriteExecute),
-    ];
-    let is_read_only = |(bind, _): &(Bind, _)| bind.target == Path::new(WORKSPACE) && bind.shown == Shown::ReadOnly;
-    if named.iter().any(is_read_only) {
-        rules.retain(|(path, _)| *path != Path::new(WORKSPACE));
+/// The second half: takes what is the command's own, starts it, waits for it and reports its end.
+fn start(mut brief: Brief, kept: &Kept) -> Result<Infallible, Failure> {
+    at(Step::Descriptors, take_stdio(&brief, &kept.channel))?;
+    enter(&brief.cwd)?;
+    at(Step::Limits, rlimits::bound_cpu(brief.cpu_seconds))?;
+    let has_terminal = brief.terminal.is_some();
+    // As late as can be, and not before the init is hidden from debuggers.
+    let secrets = std::mem::take(&mut brief.secrets);
+    let entries = at(Step::SecretVariables, secrets::entries(&secrets))?;
+    drop(secrets);
+    let status = &kept.status;
+    let ends = at(Step::Start, Ends::watch())?;
+    let command = spawn(&brief, has_terminal, entries, status)?;
+    drop(brief);
+    // The command alone holds its output now: when it and its children let go, the reader sees the end.
+    for number in 0..3 {
+        drop(clone::adopt_fd(number));
     }
-    let writable = named.iter().filter(|(bind, _)| bind.shown == Shown::Writable);
-    rules.extend(writable.map(|(bind, _)| (bind.target.as_path(), Grant::ReadWriteExecute)));
-    landlock::restrict(abi, rules)
+    let report = ends.of(command, &kept.channel);
+    let _ = { status }.write_all(&report.encode());
+    // With its init, the kernel kills everything left in the pid namespace (pid_namespaces(7)).
+    clone::exit_now(0)
 }
 
-/// Asks the kernel what it holds of this process and refuses to go on if it is not what was built.
-///
-/// By system calls, not by /proc/self/status: the same facts at a tenth of the cost.
-fn read_back() -> Steps<Evidence> {
-    let step = Step::ReadBack;
-    let no_capabilities = at(step, capabilities::are_all_empty())?;
-    let no_new_privs = at(step, rustix::thread::no_new_privs().map_err(Into::into))?;
-    let filtered = at(step, seccomp::is_filtered())?;
-    let surprise = if !no_new_privs {
-        Some("no_new_privs is not set")
-    } else if !no_capabilities {
-        Some("a capability set is not empty")
-    } else if !filtered {
-        Some("the system-call filter is not installed")
-    } else if std::process::id() != 1 {
-        Some("this is not the init of a pid namespace")
-    } else {
-        None
-    };
-    match surprise {
-        None => Ok(Evidence { seccomp_filters: 1, no_new_privs, no_capabilities }),
-        Some(what) => Err(Failure { step, errno: 0, text: what.to_owned() }),
-    }
-}
-
-/// Forks the command from the walled init, waits for it and reports its end.
-fn start(brief: &Brief, entries: Vec<Secret<Vec<u8>>>, status: &File) -> Result<std::convert::Infallible, Failure> {
+fn spawn(brief: &Brief, has_terminal: bool, entries: Vec<Secret<Vec<u8>>>, status: &File) -> Steps<i32> {
     let env = at(Step::SecretVariables, secrets::environment(&brief.env, &entries))?;
     let command = clone::spawn_borrowing(|| {
+        clone::unblock_signals();
         let _ = rustix::process::setsid();
+        if has_terminal {
+            let _ = pty::control_standard_input();
+        }
         let error = clone::exec_first(&brief.candidates, &brief.argv, &env);
         let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
         let _ = { status }.write_all(&Report::ExecFailed { errno }.encode());
     });
     // The command has its own copy now, or there is no command.
     drop(entries);
-    let command = at(Step::Start, command)?;
-    // The command alone holds its output now: when it and its children let go, the reader sees the end.
-    for number in 0..3 {
-        drop(clone::adopt_fd(number));
-    }
-    let report = reap_until(command);
-    let _ = { status }.write_all(&report.encode());
-    // With its init, the kernel kills everything left in the pid namespace (pid_namespaces(7)).
-    clone::exit_now(0)
+    at(Step::Start, command)
 }
 
-/// Reaps orphans as init must, until the command itself ends.
-fn reap_until(command: i32) -> Report {
-    use nix::sys::wait::{WaitStatus, wait};
-    loop {
-        match wait() {
-            Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() == command => return Report::Exited(code as u8),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == command => {
-                return Report::Signaled(signal as u8);
+/// The ends of our children, as a descriptor (signalfd(2)).
+struct Ends(nix::sys::signalfd::SignalFd);
+
+impl Ends {
+    fn watch() -> io::Result<Self> {
+        use nix::sys::signal::{SigSet, Signal};
+        use nix::sys::signalfd::{SfdFlags, SignalFd};
+        let ends = SigSet::from(Signal::SIGCHLD);
+        ends.thread_block()?;
+        Ok(Ends(SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    }
+
+    /// Reaps orphans as init must, until the command itself ends. Meanwhile the launcher may have everything stopped.
+    ///
+    /// It says so over its channel, not by a signal: the command could send those as well.
+    fn of(self, command: i32, channel: &File) -> Report {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut is_open = true;
+        loop {
+            if let Some(report) = reap(command) {
+                return report;
             }
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => return Report::Signaled(libc::SIGKILL as u8),
+            let mut fds = vec![PollFd::new(&self.0, PollFlags::IN)];
+            if is_open {
+                fds.push(PollFd::new(channel, PollFlags::IN));
+            }
+            if poll(&mut fds, None).is_err() {
+                continue;
+            }
+            while let Ok(Some(_)) = self.0.read_signal() {}
+            if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+                is_open = obey(channel);
+            }
         }
     }
+}
+
+/// Everything that has ended by now; what became of the command, if it is among it.
+fn reap(command: i32) -> Option<Report> {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() == command => return Some(Report::Exited(code as u8)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == command => {
+                return Some(Report::Signaled(signal as u8));
+            }
+            Ok(WaitStatus::StillAlive) => return None,
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return Some(Report::Signaled(libc::SIGKILL as u8)),
+        }
+    }
+}
+
+/// Stops or continues every process of the sandbox but this one; false when the launcher has let go.
+///
+/// One call reaches all of them: the kernel walks its list under a lock that a fork needs too (kill(2), pid -1).
+fn obey(mut channel: &File) -> bool {
+    let mut word = [0];
+    match channel.read(&mut word) {
+        Ok(1) => {}
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => return true,
+        _ => return false,
+    }
+    let signal = match word[0] {
+        FREEZE => nix::sys::signal::Signal::SIGSTOP,
+        THAW => nix::sys::signal::Signal::SIGCONT,
+        _ => return true,
+    };
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
+    true
 }
 
 /// The namespaces of a sandbox, but for the cgroup namespace, which comes later.
 pub(super) fn namespaces(tier: Tier, network: Network) -> CloneFlags {
     let mut flags =
         CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    if network == Network::None {
+    if network != Network::Host {
         flags |= CloneFlags::CLONE_NEWNET;
     }
     if tier == Tier::UserNamespace {

@@ -3,18 +3,19 @@
 //! Holds what is made once and serves many runs: the compiled filter, the control groups' place, the
 //! numbers of free uids. Must be used by a single-threaded process.
 
+use super::battery::{Facts, NAMESPACES, Proof};
 use super::brief::Outgoing;
 use super::filter::compile_filter;
-use super::inside::{self, Base, Shape};
-use super::monitor::Monitor;
+use super::inside::{self, Base};
+use super::monitor::{Monitor, Verdict};
 use super::tree::Owner;
-use crate::model::{Enforcement, LaunchFault, LimitKind, Limits, Means, Network, RunFault, SandboxProfile, Tier};
+use super::walls::Walls;
+use crate::model::{Enforcement, LaunchFault, LimitKind, Limits, Means, RunFault, SandboxProfile, SecretUse, Tier};
 use crate::os;
 use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::memfd::Sealed;
 use crate::os::linux::mounts::{self, Watch};
-use crate::os::linux::rlimits::Rlimits;
 use crate::os::linux::seccomp::Filter;
 use crate::os::linux::title::Title;
 use crate::os::linux::{capabilities, landlock, userns};
@@ -23,9 +24,9 @@ use crate::sandbox::environment;
 use crate::sandbox::plan::{self, Bind, Command, Plan};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 /// The uids that a root launcher gives to its sandboxes begin here: far above people, services and
@@ -43,6 +44,9 @@ const GROUP_PREFIX: &str = "vambrace-";
 
 /// A child that has waited longer sees the host's files as they were and is not used.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// For how many different walls a child is kept waiting.
+const MOST_SPARES: usize = 2;
 
 /// How many id maps are kept for the next run.
 const MOST_MAPPINGS: usize = 256;
@@ -62,7 +66,9 @@ pub(crate) struct Descriptors<'a> {
 /// Starts sandboxes, one after the other.
 pub(crate) struct Launcher {
     tier: Tier,
-    landlock_abi: u8,
+    facts: Facts,
+    /// Stands on an abstract name that no sandbox may reach; nobody is ever accepted.
+    _canary: UnixListener,
     filter: Filter,
     title: Title,
     cgroups: Cgroups,
@@ -72,9 +78,9 @@ pub(crate) struct Launcher {
     system: Vec<Bind>,
     /// This process, for its children to see whether it still lives.
     own: OwnedFd,
-    /// A child for the next command, and what the last one was like.
-    spare: Option<Spare>,
-    last: Option<(Shape, Bounds)>,
+    /// Children for the next commands, each in walls of its own, and what the last ones were like.
+    spares: Vec<Spare>,
+    last: Vec<(Walls, Bounds)>,
     mounts: Watch,
     /// Namespaces for id-mapped mounts, by owner on disk and owner inside; one serves any number of mounts.
     mappings: HashMap<(u32, u32, u32), OwnedFd>,
@@ -87,15 +93,20 @@ struct Inmate {
     slot: u32,
 }
 
-/// An init that has built what it can and waits for its brief. It serves one command, or none.
+/// An init inside finished walls that waits for its brief. It serves one command, or none.
 struct Spare {
     inmate: Inmate,
     status: OwnedFd,
     channel: OwnedFd,
-    shape: Shape,
+    walls: Walls,
+    /// Device and inode of each folder of the profile when it was opened.
+    shown: Vec<Option<Identity>>,
     bounds: Bounds,
     made: Instant,
 }
+
+/// What a folder is, whatever its name: device, inode, owner, group.
+type Identity = (u64, u64, u32, u32);
 
 /// A sandbox that has been started. Dropping it kills and reaps it.
 pub(crate) struct Launched {
@@ -104,14 +115,9 @@ pub(crate) struct Launched {
     pub(crate) monitor: Monitor,
     pub(crate) started: Instant,
     inmate: Inmate,
-    wished: Wished,
-}
-
-/// What the launcher knows of the walls before the child has read them back.
-struct Wished {
-    tier: Tier,
+    channel: OwnedFd,
+    walls: Walls,
     host_uid: u32,
-    network: Network,
     landlock_abi: u8,
     limits: [(LimitKind, Means); 3],
 }
@@ -133,9 +139,13 @@ impl Launcher {
         }
         let cgroups = Cgroups::discover();
         cgroups.sweep(GROUP_PREFIX);
+        let (canary, abstract_name) = canary().map_err(|e| fault("listen on an abstract socket", e.to_string()))?;
+        let hidden = protected.own.iter().find(|path| path.exists()).cloned();
+        let namespaces = Facts::own_namespaces();
         Ok(Launcher {
             tier,
-            landlock_abi,
+            facts: Facts { hidden, abstract_name, namespaces, landlock_abi },
+            _canary: canary,
             filter: compile_filter(),
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
             cgroups,
@@ -144,8 +154,8 @@ impl Launcher {
             mappings: HashMap::new(),
             system: plan::system(),
             own: os::process::own_pidfd().map_err(|e| fault("open this process", e.to_string()))?,
-            spare: None,
-            last: None,
+            spares: Vec::new(),
+            last: Vec::new(),
             mounts: Watch::begin().map_err(|e| fault("watch the mounts", e.to_string()))?,
         })
     }
@@ -169,76 +179,140 @@ impl Launcher {
             });
         }
         let words = Words::of(&plan)?;
-        let shape = Shape { network: plan.network, scratch_bytes: plan.limits.scratch_bytes };
+        let walls = self.walls(&plan)?;
         let bounds = bounds(&plan.limits);
-        let spare = match self.take_spare(&shape) {
+        let secrets = plan.command.secrets.iter().zip(handed.secrets);
+        let (variables, files): (Vec<_>, Vec<_>) = secrets.partition(|(wanted, _)| wanted.variable().is_some());
+        // Files of secrets are part of the tree, which is closed before a spare waits.
+        let spare = match self.take_spare(&walls).filter(|_| files.is_empty()) {
             Some(spare) => spare,
-            None => self.make_spare(shape, bounds)?,
+            None => self.make_spare(walls, bounds, files)?,
         };
         let slot = spare.inmate.slot;
-        let briefed = self.brief(spare, &plan, &words, bounds, handed, started);
+        let briefed = self.brief(spare, &plan, &words, bounds, handed, variables, started);
         if briefed.is_err() {
             self.taken.remove(&slot);
         }
         briefed
     }
 
-    /// Prepares a child for the next command of the last one's shape, so that it need not wait for its walls.
-    pub(crate) fn refill(&mut self) {
-        let Some((shape, bounds)) = self.last.clone() else { return };
-        if self.spare.is_none() {
-            self.spare = self.make_spare(shape, bounds).ok();
+    fn walls(&self, plan: &Plan) -> Result<Walls, RunFault> {
+        Walls::of(plan, self.tier, self.means().contains(&(LimitKind::Memory, Means::Cgroup)))
+    }
+
+    /// Builds the walls of a profile around nothing and tells what was proved of them.
+    ///
+    /// # Errors
+    /// The first wall that does not hold.
+    pub(crate) fn prove(&mut self, profile: &SandboxProfile) -> Result<Vec<Proof>, RunFault> {
+        let command = Command {
+            argv: vec!["true".into()],
+            cwd: "".into(),
+            env: Default::default(),
+            secrets: vec![],
+            terminal: None,
+        };
+        let plan = plan::plan(profile, command, &self.protected)?;
+        let walls = self.walls(&plan)?;
+        let spare = self.make_spare(walls, bounds(&plan.limits), Vec::new())?;
+        let Spare { inmate, status, channel, .. } = spare;
+        let mut monitor = Monitor::new("true");
+        let mut bytes = [0; 1024];
+        let mut status = std::fs::File::from(status);
+        while monitor.evidence().is_none() {
+            match status.read(&mut bytes) {
+                Ok(n) if n > 0 => monitor.feed(&bytes[..n]),
+                _ => break,
+            }
+        }
+        self.taken.remove(&inmate.slot);
+        drop((channel, inmate));
+        match (monitor.evidence(), monitor.verdict()) {
+            (Some(evidence), _) => Ok(evidence.proved.rows()),
+            (None, Verdict::Fault(fault)) => Err(fault),
+            (None, _) => Err(RunFault::RunnerGone),
         }
     }
 
-    /// The waiting child, if it is of this shape and sees the host as it is now.
-    fn take_spare(&mut self, shape: &Shape) -> Option<Spare> {
+    /// Prepares children for the next commands, so that they need not wait for their walls.
+    pub(crate) fn refill(&mut self) {
+        for (walls, bounds) in self.last.clone() {
+            if !self.spares.iter().any(|spare| spare.walls == walls) {
+                let spare = self.make_spare(walls, bounds, Vec::new());
+                self.spares.extend(spare);
+            }
+        }
+    }
+
+    /// A waiting child in these walls that sees the host as it is now.
+    fn take_spare(&mut self, walls: &Walls) -> Option<Spare> {
         self.tidy();
-        let spare = self.spare.take()?;
-        if spare.shape == *shape {
+        let at = self.spares.iter().position(|spare| spare.walls == *walls)?;
+        let spare = self.spares.swap_remove(at);
+        // A folder may have been replaced by another of its name since.
+        if spare.shown == shown(walls) {
             return Some(spare);
         }
         self.taken.remove(&spare.inmate.slot);
         None
     }
 
-    /// Lets go of a waiting child that is too old, has died, or holds mounts that the host has changed since.
+    /// Lets go of waiting children that are too old, have died, or hold mounts that the host has changed since.
     ///
     /// Called every few seconds too, so that no file system stays busy for it after the host has unmounted it.
     pub(crate) fn tidy(&mut self) {
         let changed = self.mounts.has_changed();
-        let Some(spare) = &self.spare else { return };
-        let dead = os::process::wait_readable(&spare.inmate.pidfd, Some(Duration::ZERO)).unwrap_or(true);
-        if changed || dead || spare.made.elapsed() >= LONGEST_WAIT {
-            self.taken.remove(&spare.inmate.slot);
-            self.spare = None;
-        }
+        let taken = &mut self.taken;
+        self.spares.retain(|spare| {
+            let dead = os::process::wait_readable(&spare.inmate.pidfd, Some(Duration::ZERO)).unwrap_or(true);
+            let keeps = !changed && !dead && spare.made.elapsed() < LONGEST_WAIT;
+            if !keeps {
+                taken.remove(&spare.inmate.slot);
+            }
+            keeps
+        });
     }
 
-    /// Forks a child that builds what it can and waits.
-    fn make_spare(&mut self, shape: Shape, bounds: Bounds) -> Result<Spare, RunFault> {
+    /// Forks a child that builds these walls and waits.
+    fn make_spare(
+        &mut self,
+        walls: Walls,
+        bounds: Bounds,
+        files: Vec<(&SecretUse, &Sealed)>,
+    ) -> Result<Spare, RunFault> {
         let slot = self.take_slot()?;
-        let made = self.fork_child(slot, shape, bounds);
+        let made = self.fork_child(slot, walls, bounds, files);
         if made.is_err() {
             self.taken.remove(&slot);
         }
         made
     }
 
-    fn fork_child(&self, slot: u32, shape: Shape, bounds: Bounds) -> Result<Spare, RunFault> {
+    fn fork_child(
+        &mut self,
+        slot: u32,
+        walls: Walls,
+        bounds: Bounds,
+        files: Vec<(&SecretUse, &Sealed)>,
+    ) -> Result<Spare, RunFault> {
         let (status, status_out) = io::pipe().map_err(wall("make a pipe"))?;
         let (channel, theirs) = UnixStream::pair().map_err(wall("make a channel"))?;
         let owner = self.owner(slot);
-        let flags = inside::namespaces(self.tier, shape.network);
+        let shown = shown(&walls);
+        self.prepare_mappings(&shown, owner.uid)?;
+        let flags = inside::namespaces(self.tier, walls.network);
         match clone::fork(flags).map_err(wall("make the namespaces"))? {
             Fork::Child => inside::live(
                 Base {
+                    mappings: shown.iter().map(|folder| self.mapping_of(*folder, owner.uid)).collect(),
                     owner,
-                    shape,
+                    walls: &walls,
+                    files,
                     system: &self.system,
-                    landlock_abi: self.landlock_abi,
                     filter: &self.filter,
+                    facts: &self.facts,
                     title: self.title,
+                    ports: &[],
                 },
                 &self.own,
                 theirs.into(),
@@ -252,8 +326,10 @@ impl Launcher {
                 if let Some(group) = &inmate.group {
                     group.admit(pid).map_err(wall("move the sandbox into its control group"))?;
                 }
+                // A child that is gone has said why on its status pipe, and that is the better message.
+                let _ = (&channel).write_all(&[inside::ADMITTED]);
                 let (status, channel) = (status.into(), channel.into());
-                Ok(Spare { inmate, status, channel, shape, bounds, made: Instant::now() })
+                Ok(Spare { inmate, status, channel, walls, shown, bounds, made: Instant::now() })
             }
         }
     }
@@ -262,12 +338,13 @@ impl Launcher {
         let own = FIRST_SANDBOX_UID + (std::process::id() % LAUNCHERS) * MOST_SLOTS + slot;
         let (uid, gid) = match self.tier {
             Tier::Root => (own, own),
-            Tier::UserNamespace => (os::process::uid(), os::process::gid()),
+            Tier::UserNamespace | Tier::Landlock => (os::process::uid(), os::process::gid()),
         };
         Owner { tier: self.tier, uid, gid }
     }
 
     /// Tells a waiting child what it is for.
+    #[allow(clippy::too_many_arguments)]
     fn brief(
         &mut self,
         spare: Spare,
@@ -275,38 +352,45 @@ impl Launcher {
         words: &Words,
         bounds: Bounds,
         handed: Descriptors<'_>,
+        variables: Vec<(&SecretUse, &Sealed)>,
         started: Instant,
     ) -> Result<Launched, RunFault> {
-        let Spare { inmate, status, channel, shape, bounds: bounded, .. } = spare;
+        let Spare { inmate, status, channel, walls, bounds: bounded, .. } = spare;
         if let Some(group) = inmate.group.as_ref().filter(|_| bounds != bounded) {
             self.cgroups.bound(group, bounds).map_err(wall("bound the control group"))?;
         }
-        let uid = self.owner(inmate.slot).uid;
-        self.prepare_mappings(plan, uid)?;
-        let limits = self.means();
-        let memory_in_cgroup = limits.contains(&(LimitKind::Memory, Means::Cgroup));
-        let named = plan.binds.iter().filter(|bind| bind.named);
         let brief = Outgoing {
-            named: named.map(|bind| (bind, self.mapping_of(bind, uid))).collect(),
             cwd: &plan.command.cwd,
             candidates: &words.candidates,
             argv: &words.argv,
             env: &words.env,
-            rlimits: Rlimits {
-                pids: plan.limits.pids.saturating_add(1),
-                data_bytes: (!memory_in_cgroup).then_some(plan.limits.memory_bytes),
-                // Every CPU busy until well past the deadline is more than a run can use.
-                cpu_seconds: (plan.limits.timeout.as_secs() + 5).saturating_mul(256),
-            },
+            // Every CPU busy until well past the deadline is more than a run can use.
+            cpu_seconds: (plan.limits.timeout.as_secs() + 5).saturating_mul(256),
+            terminal: plan.command.terminal,
             stdio: [handed.stdin, handed.stdout, handed.stderr],
-            secrets: plan.command.secrets.iter().zip(handed.secrets).collect(),
+            secrets: variables,
         };
         // A child that is gone has said why on its status pipe, and that is the better message.
         let _ = brief.send(&channel);
-        self.last = Some((shape, bounds));
-        let wished =
-            Wished { tier: self.tier, host_uid: uid, network: plan.network, landlock_abi: self.landlock_abi, limits };
-        Ok(Launched { status, monitor: Monitor::new(&plan.command.argv[0]), started, inmate, wished })
+        self.remember(&walls, bounds);
+        Ok(Launched {
+            status,
+            monitor: Monitor::new(&plan.command.argv[0]),
+            started,
+            host_uid: self.owner(inmate.slot).uid,
+            inmate,
+            channel,
+            walls,
+            landlock_abi: self.facts.landlock_abi,
+            limits: self.means(),
+        })
+    }
+
+    /// These walls are the likeliest to be wanted next.
+    fn remember(&mut self, walls: &Walls, bounds: Bounds) {
+        self.last.retain(|(known, _)| known != walls);
+        self.last.truncate(MOST_SPARES - 1);
+        self.last.insert(0, (walls.clone(), bounds));
     }
 
     fn take_slot(&mut self) -> Result<u32, RunFault> {
@@ -332,34 +416,29 @@ impl Launcher {
         ]
     }
 
-    /// Makes the id maps this plan needs and that are not here yet.
-    fn prepare_mappings(&mut self, plan: &Plan, uid: u32) -> Result<(), RunFault> {
+    /// Makes the id maps that these folders need and that are not here yet.
+    fn prepare_mappings(&mut self, shown: &[Option<Identity>], uid: u32) -> Result<(), RunFault> {
         if self.tier != Tier::Root {
             return Ok(());
         }
-        for bind in plan.binds.iter().filter(|bind| bind.named) {
-            // What cannot be opened is reported by the child, which opens it for real.
-            let Some((disk_uid, disk_gid)) = owner_on_disk(bind) else { continue };
-            let key = (disk_uid, disk_gid, uid);
+        // Each is a descriptor. Mounts made with one keep it alive by themselves.
+        if self.mappings.len() + shown.len() > MOST_MAPPINGS {
+            self.mappings.clear();
+        }
+        // What cannot be opened is reported by the child, which opens it for real.
+        for (_, _, disk_uid, disk_gid) in shown.iter().flatten() {
+            let key = (*disk_uid, *disk_gid, uid);
             if self.mappings.contains_key(&key) {
                 continue;
             }
-            // Each is a descriptor. Mounts made with one keep it alive by themselves.
-            if self.mappings.len() >= MOST_MAPPINGS {
-                self.mappings.clear();
-            }
-            let fault = |e: io::Error| LaunchFault { step: "make an id map".into(), cause: e.to_string() };
-            let made = userns::mapping((disk_uid, disk_gid), (uid, uid));
-            self.mappings.insert(key, made.map_err(|e| RunFault::WallMissing(fault(e)))?);
+            let made = userns::mapping((*disk_uid, *disk_gid), (uid, uid)).map_err(wall("make an id map"))?;
+            self.mappings.insert(key, made);
         }
         Ok(())
     }
 
-    fn mapping_of(&self, bind: &Bind, uid: u32) -> Option<BorrowedFd<'_>> {
-        if self.tier != Tier::Root || !bind.named {
-            return None;
-        }
-        let (disk_uid, disk_gid) = owner_on_disk(bind)?;
+    fn mapping_of(&self, shown: Option<Identity>, uid: u32) -> Option<BorrowedFd<'_>> {
+        let (_, _, disk_uid, disk_gid) = shown.filter(|_| self.tier == Tier::Root)?;
         self.mappings.get(&(disk_uid, disk_gid, uid)).map(AsFd::as_fd)
     }
 
@@ -370,8 +449,22 @@ impl Launcher {
         let out_of_memory = launched.inmate.group.as_ref().is_some_and(Group::ran_out_of_memory);
         self.taken.remove(&launched.inmate.slot);
         let enforcement = launched.enforcement();
-        Finished { out_of_memory, enforcement, elapsed }
+        Finished { out_of_memory, enforcement, elapsed, _remains: launched }
     }
+}
+
+/// A socket on an abstract name that nobody guesses.
+fn canary() -> io::Result<(UnixListener, Vec<u8>)> {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("vambrace-canary-{}", crate::crypto::hex(&os::host::random::<16>())).into_bytes();
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name)?;
+    Ok((UnixListener::bind_addr(&address)?, name))
+}
+
+/// What stands at the folders of the profile now; `None` for one that cannot be opened.
+fn shown(walls: &Walls) -> Vec<Option<Identity>> {
+    let identity = |bind: &Bind| os::fs::identity(&mounts::open_without_links(&bind.source).ok()?).ok();
+    walls.binds.iter().map(identity).collect()
 }
 
 /// The words of a command as the kernel takes them.
@@ -411,7 +504,9 @@ pub(crate) struct Finished {
     pub(crate) out_of_memory: bool,
     /// `None` where the walls were never complete.
     pub(crate) enforcement: Option<Enforcement>,
-    pub(crate) elapsed: std::time::Duration,
+    pub(crate) elapsed: Duration,
+    /// Mounts and control groups; whoever waits for the outcome need not wait until they are taken down.
+    _remains: Launched,
 }
 
 impl Inmate {
@@ -443,30 +538,27 @@ impl Launched {
     /// What the child read back from the kernel, with what the launcher chose; `None` before the walls stand.
     fn enforcement(&self) -> Option<Enforcement> {
         let evidence = self.monitor.evidence()?;
-        let mut namespaces: Vec<String> = ["mnt", "pid", "ipc", "uts", "cgroup"].map(str::to_owned).to_vec();
-        if self.wished.network == Network::None {
-            namespaces.push("net".into());
-        }
-        if self.wished.tier == Tier::UserNamespace {
-            namespaces.push("user".into());
-        }
+        let walls = &self.walls;
+        let own = |name: &&&str| match **name {
+            "net" => walls.has_own_network(),
+            "user" => walls.tier == Tier::UserNamespace,
+            _ => true,
+        };
         Some(Enforcement {
-            tier: self.wished.tier,
-            namespaces,
-            host_uid: self.wished.host_uid,
-            landlock_abi: self.wished.landlock_abi,
+            tier: walls.tier,
+            namespaces: NAMESPACES.iter().filter(own).map(|name| (*name).to_owned()).collect(),
+            host_uid: self.host_uid,
+            landlock_abi: self.landlock_abi,
             seccomp_filters: evidence.seccomp_filters,
             no_new_privs: evidence.no_new_privs,
             no_capabilities: evidence.no_capabilities,
-            limits: self.wished.limits,
+            network: walls.network,
+            exec_mode: walls.exec_mode(),
+            proofs: evidence.proved.rows().len() as u8,
+            proof: evidence.proved.digest(),
+            limits: self.limits,
         })
     }
-}
-
-/// Who owns a named folder on disk, as the id map needs it.
-fn owner_on_disk(bind: &Bind) -> Option<(u32, u32)> {
-    let handle = mounts::open_without_links(&bind.source).ok()?;
-    os::fs::owner(&handle).ok().map(|(uid, gid, _)| (uid, gid))
 }
 
 /// Where to look for a command, as execvp(3) does with our own PATH.

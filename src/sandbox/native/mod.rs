@@ -1,9 +1,11 @@
 //! Walls of the Linux kernel: namespaces, mounts, Landlock, seccomp, capabilities, limits.
 //!
-//! `launcher` forks children and keeps one in reserve, `inside` is the recipe a child follows, with its
-//! `step`s by name, its `tree` and its `secrets`; `brief` is what the child is told, `monitor` reads what it reports.
+//! `walls` is what is to be built, `launcher` forks children and keeps some in reserve, `inside` is the recipe a child
+//! follows, with its `step`s by name, its `tree` and its `secrets`; `battery` proves the walls, `brief` is what the
+//! child is told, `monitor` reads what it reports.
 //! `filter` holds the system-call table, `probe` asks the kernel what it can do.
 
+mod battery;
 mod brief;
 mod filter;
 mod inside;
@@ -13,7 +15,9 @@ mod probe;
 mod secrets;
 mod step;
 mod tree;
+mod walls;
 
+pub(crate) use battery::Proof;
 pub(crate) use filter::allowed_system_calls;
 pub(crate) use launcher::{Descriptors, Launched, Launcher};
 pub(crate) use monitor::Verdict;

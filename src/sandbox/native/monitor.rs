@@ -3,6 +3,7 @@
 //! The pipe carries fixed records, each written in one piece: a step that failed, the walls as read
 //! back from the kernel, an exec that failed, the command's end. Silence means the child was killed.
 
+use super::battery::Proved;
 use super::step::Step;
 use crate::model::{Ending, LaunchFault, RunFault};
 use std::io;
@@ -27,11 +28,12 @@ pub(super) enum Report {
 }
 
 /// What the kernel says of the child once all walls stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Evidence {
     pub(super) seccomp_filters: u8,
     pub(super) no_new_privs: bool,
     pub(super) no_capabilities: bool,
+    pub(super) proved: Proved,
 }
 
 const FAILED: u8 = 1;
@@ -45,11 +47,13 @@ const MAX_TEXT: usize = 500;
 
 impl Report {
     pub(super) fn encode(&self) -> Vec<u8> {
+        let proved;
         let (tag, a, number, text) = match self {
             Report::Failed { step, errno, text } => (FAILED, *step as u8, *errno, text.as_str()),
             Report::Walled(e) => {
                 let flags = i32::from(e.no_new_privs) | i32::from(e.no_capabilities) << 1;
-                (WALLED, e.seccomp_filters, flags, "")
+                proved = e.proved.encode();
+                (WALLED, e.seccomp_filters, flags, proved.as_str())
             }
             Report::ExecFailed { errno } => (EXEC_FAILED, 0, *errno, ""),
             Report::Exited(code) => (EXITED, *code, 0, ""),
@@ -84,6 +88,10 @@ impl Report {
                 seccomp_filters: a,
                 no_new_privs: number & 1 != 0,
                 no_capabilities: number & 2 != 0,
+                proved: match Proved::decode(&text) {
+                    Some(proved) => proved,
+                    None => return Some(Err(unknown())),
+                },
             }),
             EXEC_FAILED => Report::ExecFailed { errno: number },
             EXITED => Report::Exited(a),
@@ -166,13 +174,13 @@ impl Monitor {
     }
 
     /// The walls as read back, once the child has reported them.
-    pub(super) fn evidence(&self) -> Option<Evidence> {
-        self.evidence
+    pub(super) fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
     }
 
     /// The verdict after the pipe's end.
     pub(crate) fn verdict(&self) -> Verdict {
-        match (&self.end, self.evidence) {
+        match (&self.end, &self.evidence) {
             (Some(end), _) => end.clone(),
             (None, Some(_)) => Verdict::Killed,
             (None, None) => Verdict::Fault(RunFault::WallMissing(LaunchFault {
@@ -194,14 +202,16 @@ mod tests {
 
     #[test]
     fn records_are_read_back_from_any_split_of_the_pipe() {
-        let walled = Report::Walled(Evidence { seccomp_filters: 2, no_new_privs: true, no_capabilities: true });
+        let proved = Proved { answers: vec![(0, 2), (3, 0)], mounts: "ab".into() };
+        let walled = Report::Walled(Evidence { seccomp_filters: 2, no_new_privs: true, no_capabilities: true, proved });
         let bytes: Vec<u8> = [walled, Report::Exited(3)].iter().flat_map(Report::encode).collect();
         for split in 0..bytes.len() {
             let mut monitor = Monitor::new("x");
             monitor.feed(&bytes[..split]);
             monitor.feed(&bytes[split..]);
             assert_eq!(monitor.verdict(), Verdict::Ended(Ending::Exited(3)));
-            assert_eq!(monitor.evidence().unwrap().seccomp_filters, 2);
+            let evidence = monitor.evidence().unwrap();
+            assert_eq!((evidence.seccomp_filters, &*evidence.proved.answers), (2, &[(0, 2), (3, 0)][..]));
         }
     }
 

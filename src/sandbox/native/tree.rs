@@ -5,6 +5,7 @@
 
 use super::secrets::{self, Held};
 use super::step::{Step, Steps, at, at_path};
+use super::walls::{PROOF, Walls};
 use crate::model::Tier;
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
@@ -35,7 +36,7 @@ const DEVICE: Attributes = Attributes { read_only: false, no_exec: true, no_dev:
 pub(super) const SEALED: Attributes = Attributes { read_only: true, no_exec: true, no_dev: true };
 
 impl Tree {
-    /// Builds all that does not depend on the command: the system, devices, /proc, scratch folders.
+    /// Builds what every sandbox has: the system, devices, /proc.
     pub(super) fn base(owner: &Owner, system: &[Bind], scratch_bytes: u64) -> Steps<Self> {
         at(Step::Private, mounts::make_all_private())?;
         // All sources first: from the attaching of the root on, the host's /dev cannot be reached any more.
@@ -48,9 +49,6 @@ impl Tree {
         let tree = Tree { root: at(Step::Root, empty_root(scratch_bytes))? };
         let root = tree.root.as_fd();
         at(Step::Root, skeleton(owner))?;
-        for (path, mode) in [("tmp", 0o1777), ("dev/shm", 0o1777), (HOME.trim_start_matches('/'), 0o700)] {
-            at(Step::Scratch, corner(owner, root, path, mode))?;
-        }
         for (bind, shown) in &trees {
             at_path(Step::Attach, &bind.target, attach(root, shown.as_fd(), &bind.target))?;
         }
@@ -62,14 +60,17 @@ impl Tree {
 
     /// Adds what the profile names, each with its id map if it has one, and secrets that are to be files; then closes the
     /// tree: it becomes the root.
-    pub(super) fn complete(self, owner: &Owner, named: &[(Bind, Option<OwnedFd>)], files: &[Held]) -> Steps {
+    pub(super) fn complete(self, owner: &Owner, walls: &Walls, mappings: &[Option<File>], files: &[Held]) -> Steps {
         let root = self.root.as_fd();
-        for (bind, mapping) in named {
+        // First: a folder of the profile may be shown below /tmp.
+        for (path, mode) in [("tmp", 0o1777), ("dev/shm", 0o1777), (HOME, 0o700), (WORKSPACE, 0o700), (PROOF, 0o1777)] {
+            if !walls.binds.iter().any(|bind| bind.target == Path::new("/").join(path)) {
+                at(Step::Scratch, corner(owner, root, path.trim_start_matches('/'), mode))?;
+            }
+        }
+        for (bind, mapping) in walls.binds.iter().zip(mappings) {
             let Some(shown) = open_tree(bind, mapping.as_ref().map(AsFd::as_fd))? else { continue };
             at_path(Step::Attach, &bind.target, attach(root, shown.as_fd(), &bind.target))?;
-        }
-        if !named.iter().any(|(bind, _)| bind.target == Path::new(WORKSPACE)) {
-            at(Step::Scratch, corner(owner, root, WORKSPACE.trim_start_matches('/'), 0o700))?;
         }
         if !files.is_empty() {
             let folder = at(Step::SecretFiles, secrets::folder(owner, files))?;
@@ -91,7 +92,8 @@ fn open_tree(bind: &Bind, mapping: Option<BorrowedFd<'_>>) -> Steps<Option<Owned
         Err(e) if !bind.required && e.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => at_path(step, &bind.source, opened)?,
     };
-    let must_be_folder = bind.shown == Shown::Writable || bind.target == Path::new(WORKSPACE);
+    let is_writable = matches!(bind.shown, Shown::Writable | Shown::WritableData);
+    let must_be_folder = is_writable || bind.target == Path::new(WORKSPACE);
     if must_be_folder && bind.named && !at_path(step, &bind.source, os::fs::owner(&source))?.2 {
         at_path(step, &bind.source, Err(io::Error::other("it is not a folder")))?;
     }
@@ -103,6 +105,7 @@ fn open_tree(bind: &Bind, mapping: Option<BorrowedFd<'_>>) -> Steps<Option<Owned
     let attributes = match bind.shown {
         Shown::ReadOnly => SYSTEM,
         Shown::Writable => WRITABLE,
+        Shown::WritableData => SCRATCH,
         Shown::Device => DEVICE,
     };
     at_path(step, &bind.source, mounts::set_attributes(tree.as_fd(), attributes, Reach::WholeTree))?;
@@ -156,6 +159,8 @@ fn skeleton(owner: &Owner) -> io::Result<()> {
     )?;
     fs::write("etc/group", format!("root:x:0:\nagent:x:{gid}:\nnogroup:x:65534:\n"))?;
     fs::write("etc/hostname", "sandbox\n")?;
+    // The command's own, so that the mount alone is between them: the battery tries to empty it.
+    own(owner, Path::new("etc/hostname"))?;
     fs::write("etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n")
 }
 
@@ -196,13 +201,19 @@ fn mask(root: BorrowedFd<'_>) -> Steps {
     Ok(())
 }
 
+/// Makes it the command's; in a user namespace it is already.
+fn own(owner: &Owner, path: &Path) -> io::Result<()> {
+    if owner.tier == Tier::Root {
+        std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid))?;
+    }
+    Ok(())
+}
+
 /// A writable folder of the root's own tmpfs, as a mount of its own that stays writable when the root does not.
 fn corner(owner: &Owner, root: BorrowedFd<'_>, path: &str, mode: u32) -> io::Result<()> {
     fs::create_dir_all(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    if owner.tier == Tier::Root {
-        std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid))?;
-    }
+    own(owner, Path::new(path))?;
     let corner = mounts::clone_tree(mounts::open_path(Path::new(path))?.as_fd(), Reach::ThisMount)?;
     mounts::attach(corner.as_fd(), root, Path::new(path))
 }

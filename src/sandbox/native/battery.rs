@@ -1,0 +1,370 @@
+//! Prove, then run: a fixed battery of forbidden acts, tried inside the finished walls by the init before there is a
+//! command, and the kernel's own word about what it holds of this process.
+//!
+//! Silent non-enforcement is the worst failure of a sandbox: a wall that was asked for and is not there. So none is
+//! believed. Each act has one answer that only its wall gives; any other ends the child, and nothing is executed.
+
+use super::step::{Failure, Step, Steps, at};
+use super::walls::{PROOF, Walls};
+use crate::crypto;
+use crate::model::{Network, Tier};
+use crate::os::linux::acts::{self, Answer};
+use crate::os::linux::{capabilities, seccomp};
+use libc::{EACCES, ECONNREFUSED, ENETUNREACH, ENOENT, EPERM, EROFS};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+
+/// What the launcher knows of itself and its host, for acts that must not reach them.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// A folder of the gateway's own that no sandbox may see.
+    pub(super) hidden: Option<PathBuf>,
+    /// The name of an abstract socket on which the launcher listens.
+    pub(super) abstract_name: Vec<u8>,
+    /// The launcher's own namespaces by their kernel names.
+    pub(super) namespaces: Vec<(&'static str, u64)>,
+    pub(super) landlock_abi: u8,
+}
+
+/// Namespaces by their names in /proc/PID/ns.
+pub(super) const NAMESPACES: &[&str] = &["mnt", "pid", "ipc", "uts", "cgroup", "net", "user"];
+
+impl Facts {
+    /// The launcher's own namespaces.
+    pub(super) fn own_namespaces() -> Vec<(&'static str, u64)> {
+        NAMESPACES.iter().filter_map(|name| Some((*name, namespace(name).ok()?))).collect()
+    }
+}
+
+/// The inode of one of our namespaces (namespaces(7)).
+fn namespace(name: &str) -> io::Result<u64> {
+    let text = fs::read_link(format!("/proc/self/ns/{name}"))?;
+    let number = text.to_str().and_then(|t| t.split(['[', ']']).nth(1)).and_then(|n| n.parse().ok());
+    number.ok_or_else(|| io::Error::other("the kernel names no namespace"))
+}
+
+/// One forbidden act.
+struct Act {
+    name: &'static str,
+    /// What is shown behind it if it fails.
+    forbidden: &'static str,
+    /// The answers that only the wall gives; none where the act is not forbidden by these walls.
+    expected: fn(&Walls, &Facts) -> &'static [Answer],
+    attempt: fn(&Facts) -> Answer,
+}
+
+const ALWAYS_EPERM: fn(&Walls, &Facts) -> &'static [Answer] = |_, _| &[EPERM];
+
+/// A discard service on a network for documentation (RFC 5737): where there is no route, nothing is sent.
+const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
+
+const BATTERY: &[Act] = &[
+    Act {
+        name: "see-state",
+        forbidden: "see the gateway's own state",
+        expected: |_, facts| if facts.hidden.is_some() { &[ENOENT] } else { &[] },
+        attempt: |facts| facts.hidden.as_deref().map_or(ENOENT, acts::look_up),
+    },
+    Act {
+        name: "see-host",
+        forbidden: "see the host's /sys",
+        expected: |_, _| &[ENOENT],
+        attempt: |_| acts::look_up(Path::new("/sys/kernel")),
+    },
+    Act {
+        name: "write-system",
+        forbidden: "write to /usr",
+        expected: |_, _| &[EROFS],
+        attempt: |_| acts::create(Path::new("/usr/vambrace-proof")),
+    },
+    Act {
+        name: "write-root",
+        forbidden: "write to /",
+        expected: |_, _| &[EROFS],
+        attempt: |_| acts::create(Path::new("/vambrace-proof")),
+    },
+    Act {
+        name: "truncate",
+        forbidden: "empty a read-only file",
+        expected: |_, _| &[EROFS],
+        attempt: |_| acts::truncate(c"/etc/hostname"),
+    },
+    Act {
+        name: "landlock",
+        forbidden: "write where Landlock grants nothing",
+        expected: |_, _| &[EACCES],
+        attempt: |_| acts::create(&Path::new(PROOF).join("file")),
+    },
+    Act {
+        name: "execute-unlisted",
+        forbidden: "execute what is not on the list",
+        expected: |walls, _| if walls.allowed.is_some() { &[EACCES] } else { &[] },
+        attempt: |_| acts::execute(c"/run/loader/unlisted"),
+    },
+    Act {
+        name: "executable-memory",
+        forbidden: "make a file in memory that could be executed",
+        expected: |walls, _| if walls.allowed.is_some() { &[EPERM] } else { &[] },
+        attempt: |_| acts::executable_memory(),
+    },
+    Act {
+        name: "connect-out",
+        forbidden: "connect to another host",
+        expected: |walls, _| if walls.has_own_network() { &[ENETUNREACH] } else { &[] },
+        attempt: |_| acts::connect_tcp(OUTSIDE),
+    },
+    Act {
+        name: "abstract-socket",
+        forbidden: "connect to an abstract socket of the host",
+        expected: |walls, facts| match walls.network {
+            Network::None | Network::Allowlist => &[ECONNREFUSED],
+            // Landlock's scopes came with ABI 6; before, the host's network brings its abstract sockets with it.
+            Network::Host if facts.landlock_abi >= 6 => &[EPERM],
+            Network::Host => &[],
+        },
+        attempt: |facts| acts::connect_abstract(&facts.abstract_name),
+    },
+    Act { name: "ptrace", forbidden: "trace a process", expected: ALWAYS_EPERM, attempt: |_| acts::trace() },
+    Act { name: "mount", forbidden: "mount", expected: ALWAYS_EPERM, attempt: |_| acts::mount() },
+    Act {
+        name: "user-namespace",
+        forbidden: "make a user namespace",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::unshare_user(),
+    },
+    Act { name: "io-uring", forbidden: "use io_uring", expected: ALWAYS_EPERM, attempt: |_| acts::io_uring() },
+    Act { name: "keyring", forbidden: "use kernel keyrings", expected: ALWAYS_EPERM, attempt: |_| acts::keyring() },
+    Act {
+        name: "terminal-input",
+        forbidden: "type into a terminal",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::type_into_terminal(),
+    },
+];
+
+/// One row of what was proved, for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proof {
+    pub(crate) act: String,
+    pub(crate) what: String,
+    /// What the kernel answered.
+    pub(crate) answer: String,
+}
+
+/// What came of the battery.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Proved {
+    /// Each act by its number in the battery, with the answer.
+    pub(super) answers: Vec<(u8, Answer)>,
+    /// SHA-256 in hex of the mount table, point and flags.
+    pub(super) mounts: String,
+}
+
+impl Proved {
+    /// SHA-256 in hex over all of it.
+    pub(super) fn digest(&self) -> String {
+        let mut text = String::new();
+        for row in self.rows() {
+            text.push_str(&format!("{} {}\n", row.act, row.answer));
+        }
+        text.push_str(&format!("mounts {}\n", self.mounts));
+        crypto::hex(&crypto::sha256(&[text.as_bytes()]))
+    }
+
+    /// As a text for the status pipe: `number:answer` for each act, then the digest of the mounts.
+    pub(super) fn encode(&self) -> String {
+        let answers: Vec<String> = self.answers.iter().map(|(number, answer)| format!("{number}:{answer}")).collect();
+        format!("{} {}", answers.join(","), self.mounts)
+    }
+
+    /// The reverse; `None` for what is no such text.
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        let (answers, mounts) = text.split_once(' ')?;
+        let pair = |pair: &str| {
+            let (number, answer) = pair.split_once(':')?;
+            Some((number.parse().ok()?, answer.parse().ok()?))
+        };
+        let answers = answers.split(',').filter(|a| !a.is_empty()).map(pair).collect::<Option<_>>()?;
+        Some(Proved { answers, mounts: mounts.to_owned() })
+    }
+
+    /// As rows for a person.
+    pub(super) fn rows(&self) -> Vec<Proof> {
+        let row = |(number, answer): &(u8, Answer)| {
+            let act = BATTERY.get(usize::from(*number))?;
+            Some(Proof { act: act.name.into(), what: act.forbidden.into(), answer: words(*answer) })
+        };
+        let mut rows: Vec<Proof> = self.answers.iter().filter_map(row).collect();
+        rows.extend(READ_BACK.iter().map(|(act, what)| Proof {
+            act: (*act).into(),
+            what: (*what).into(),
+            answer: "holds".into(),
+        }));
+        rows
+    }
+}
+
+/// What is read back rather than tried; a child that reports at all has found each of them to hold.
+const READ_BACK: &[(&str, &str)] = &[
+    ("no-new-privs", "no_new_privs is set"),
+    ("seccomp", "a system-call filter is installed"),
+    ("capabilities", "all five capability sets are empty"),
+    ("namespaces", "no namespace is the launcher's, but those that the profile shares"),
+    ("processes", "no process but this one is visible, and its parent is in no namespace of its own"),
+    ("descriptors", "nothing is open but what was placed"),
+    ("mounts", "every mount has the flags of the plan"),
+];
+
+fn words(answer: Answer) -> String {
+    match answer {
+        0 => "done".into(),
+        errno => format!("{:?}", nix::errno::Errno::from_raw(errno)),
+    }
+}
+
+/// Tries every act, and asks the kernel for the rest.
+///
+/// Reading back comes first: the last acts would change this process if a wall were missing.
+pub(super) fn prove(walls: &Walls, facts: &Facts, open: usize) -> Steps<Proved> {
+    read_back(walls, facts, open)?;
+    let table = at(Step::Proof, fs::read_to_string("/proc/self/mountinfo"))?;
+    let mounts = mounts(&table, walls).map_err(surprise)?;
+    let mut answers = Vec::with_capacity(BATTERY.len());
+    for (number, act) in BATTERY.iter().enumerate() {
+        let expected = (act.expected)(walls, facts);
+        if expected.is_empty() {
+            continue;
+        }
+        let answer = (act.attempt)(facts);
+        if !expected.contains(&answer) {
+            let expected: Vec<String> = expected.iter().map(|e| words(*e)).collect();
+            return Err(surprise(format!(
+                "a command could {} ({}: {}, expected {})",
+                act.forbidden,
+                act.name,
+                words(answer),
+                expected.join(" or ")
+            )));
+        }
+        answers.push((number as u8, answer));
+    }
+    Ok(Proved { answers, mounts })
+}
+
+fn surprise(text: String) -> Failure {
+    Failure { step: Step::Proof, errno: 0, text }
+}
+
+/// What the kernel holds of this process. By system calls where there are some, at a tenth of the cost of reading /proc.
+fn read_back(walls: &Walls, facts: &Facts, open: usize) -> Steps {
+    let step = Step::Proof;
+    let wrong = if !at(step, rustix::thread::no_new_privs().map_err(Into::into))? {
+        Some("no_new_privs is not set")
+    } else if !at(step, seccomp::is_filtered())? {
+        Some("the system-call filter is not installed")
+    } else if !at(step, capabilities::are_all_empty())? {
+        Some("a capability set is not empty")
+    } else if std::process::id() != 1 || acts::parent() != 0 {
+        Some("this is not the init of a pid namespace")
+    } else if at(step, visible_processes())? != 1 {
+        Some("other processes are visible")
+    } else if at(step, open_descriptors())? != open {
+        Some("a descriptor is open that was not placed")
+    } else {
+        None
+    };
+    if let Some(what) = wrong {
+        return Err(surprise(what.into()));
+    }
+    for (name, launchers) in &facts.namespaces {
+        let shares = match *name {
+            "net" => !walls.has_own_network(),
+            "user" => walls.tier == Tier::Root,
+            _ => false,
+        };
+        let own = at(step, namespace(name))?;
+        if (own == *launchers) != shares {
+            let word = if shares { "is not" } else { "is" };
+            return Err(surprise(format!("the {name} namespace {word} the launcher's")));
+        }
+    }
+    Ok(())
+}
+
+fn visible_processes() -> io::Result<usize> {
+    let is_process = |name: &std::ffi::OsStr| name.to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    Ok(fs::read_dir("/proc")?.filter_map(Result::ok).filter(|item| is_process(&item.file_name())).count())
+}
+
+fn open_descriptors() -> io::Result<usize> {
+    // One is the folder that is being read.
+    Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+}
+
+/// Compares the mount table (proc_pid_mountinfo(5)) with the plan and gives its digest.
+fn mounts(table: &str, walls: &Walls) -> Result<String, String> {
+    let writable = walls.writable();
+    let mut digested = String::new();
+    for line in table.lines() {
+        let mut fields = line.split(' ').skip(4);
+        let (Some(point), Some(flags)) = (fields.next(), fields.next()) else {
+            return Err(format!("a mount cannot be read: {line:?}"));
+        };
+        let place = PathBuf::from(unescaped(point));
+        let has = |flag: &str| flags.split(',').any(|f| f == flag);
+        // Mounts of the host below what is shown have the flags of what shows them.
+        let holder =
+            writable.iter().filter(|(path, _)| place.starts_with(path)).max_by_key(|(path, _)| path.as_os_str().len());
+        let is_device = place.starts_with("/dev") && !place.starts_with("/dev/shm");
+        let is_terminals = place == Path::new("/dev/pts");
+        let may_write =
+            holder.is_some_and(|_| !shows_read_only(&place, walls)) || is_device || place == Path::new(PROOF);
+        let may_execute = holder.is_none_or(|(_, executable)| *executable) && !is_device && place != Path::new(PROOF);
+        let wrong = if !has("nosuid") {
+            Some("honours set-id bits")
+        } else if has("rw") && !may_write {
+            Some("is writable")
+        } else if has("rw") && !may_execute && !has("noexec") {
+            Some("is writable and executable")
+        } else if !has("nodev") && !(is_device || is_terminals) {
+            Some("honours device nodes")
+        } else {
+            None
+        };
+        if let Some(what) = wrong {
+            return Err(format!("the mount at {} {what}", place.display()));
+        }
+        digested.push_str(&format!("{point} {flags}\n"));
+    }
+    Ok(crypto::hex(&crypto::sha256(&[digested.as_bytes()])))
+}
+
+/// Whether the nearest bind that holds this place is read-only.
+fn shows_read_only(place: &Path, walls: &Walls) -> bool {
+    let holding = walls.binds.iter().filter(|bind| place.starts_with(&bind.target));
+    let nearest = holding.max_by_key(|bind| bind.target.as_os_str().len());
+    nearest.is_some_and(|bind| bind.shown == crate::sandbox::plan::Shown::ReadOnly)
+}
+
+/// Octal escapes of the kernel: space, tab, newline, backslash.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        plain.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 4).and_then(|code| u8::from_str_radix(code, 8).ok());
+        match code {
+            Some(code) => {
+                plain.push(char::from(code));
+                rest = &rest[at + 4..];
+            }
+            None => {
+                plain.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    plain + rest
+}
