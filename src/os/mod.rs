@@ -9,6 +9,7 @@ pub(crate) mod memory;
 pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod terminal;
+pub(crate) mod tree;
 
 #[cfg(target_os = "linux")]
 pub(crate) mod linux;

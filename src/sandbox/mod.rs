@@ -5,6 +5,7 @@
 
 mod boundary;
 mod environment;
+pub(crate) mod kept;
 mod native;
 mod plan;
 

@@ -221,7 +221,7 @@ fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, R
     };
     let extra = profile.read_only.iter().map(|p| (p, Shown::ReadOnly));
     for (path, shown) in extra.chain(profile.read_write.iter().map(|p| (p, writable))) {
-        binds.push(bind(path.clone(), path.clone(), shown)?);
+        binds.push(bind(path.clone(), inside(path), shown)?);
     }
     let workspace = match profile.workspace_access {
         WorkspaceAccess::None => None,
@@ -240,6 +240,11 @@ fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, R
     }
     check_overlap(&binds)?;
     Ok(binds)
+}
+
+/// Where a path of the host stands inside: at its own place, but `/var/tmp` is `/tmp` there.
+fn inside(path: &Path) -> PathBuf {
+    path.strip_prefix("/var/tmp").map_or_else(|_| path.to_owned(), |rest| Path::new("/tmp").join(rest))
 }
 
 /// Refuses folders of a profile that hold each other, on the host or inside.
@@ -262,7 +267,7 @@ fn check_overlap(binds: &[Bind]) -> Result<(), RunFault> {
         }
         // The places that are ours inside the walls. What is shown below /tmp stands in a scratch folder.
         let ours = [WORKSPACE, environment::HOME];
-        if one.source == one.target && ours.iter().any(|own| overlap(&one.target, Path::new(own))) {
+        if one.target == inside(&one.source) && ours.iter().any(|own| overlap(&one.target, Path::new(own))) {
             return Err(RunFault::Refused {
                 what: format!("{} would cover the workspace or the home folder", one.source.display()),
                 hint: "choose a folder at another path".into(),

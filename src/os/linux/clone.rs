@@ -6,7 +6,7 @@
 use nix::sched::CloneFlags;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Which side of the fork this is.
 pub(crate) enum Fork {
@@ -108,15 +108,6 @@ pub(crate) fn reset_signals() {
 /// Unblocks all signals.
 pub(crate) fn unblock_signals() {
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
-}
-
-/// Writes all of it, for a process that has no better way to say anything.
-pub(crate) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(to, bytes))?;
-        bytes = &bytes[written..];
-    }
-    Ok(())
 }
 
 /// execve(2) on each candidate path in turn, as execvp does; returns the error that counts.

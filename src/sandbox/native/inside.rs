@@ -61,20 +61,19 @@ pub(super) const ADMITTED: u8 = b'g';
 pub(super) fn live(base: Base<'_>, launcher: &OwnedFd, channel: OwnedFd, status: OwnedFd) -> ! {
     // A panic must not unwind into the launcher's frames: this process is a copy of it.
     let life = std::panic::AssertUnwindSafe(|| {
-        let kept = match Kept::take(&base, launcher, channel, status) {
+        let mut kept = match Kept::take(&base, launcher, channel, status) {
             Ok(kept) => kept,
             // Without a status pipe there is nobody to tell; the launcher sees the silence.
             Err(_) => clone::exit_now(1),
         };
-        let status = kept.status.as_fd();
-        let Err(Failure { step, errno, text }) = serve(&base, &kept);
-        let _ = clone::write_all(status, &Report::Failed { step, errno, text }.encode());
+        let Err(Failure { step, errno, text }) = serve(&base, &mut kept);
+        let _ = kept.status.write_all(&Report::Failed { step, errno, text }.encode());
     });
     let _ = std::panic::catch_unwind(life);
     clone::exit_now(1)
 }
 
-fn serve(base: &Base<'_>, kept: &Kept) -> Result<Infallible, Failure> {
+fn serve(base: &Base<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     build(base, kept)?;
     let brief = match at(Step::Brief, Brief::receive(&kept.channel))? {
         Some(brief) => brief,
@@ -121,7 +120,7 @@ impl Kept {
 }
 
 /// The first half: every wall, and the proof that it stands.
-fn build(base: &Base<'_>, kept: &Kept) -> Steps {
+fn build(base: &Base<'_>, kept: &mut Kept) -> Steps {
     if base.owner.tier == Tier::UserNamespace {
         at(Step::UserMap, os::process::make_dumpable())?;
         at(Step::UserMap, userns::map_self(base.owner.uid, base.owner.gid))?;
@@ -132,7 +131,9 @@ fn build(base: &Base<'_>, kept: &Kept) -> Steps {
     at(Step::Limits, fs::write("/proc/self/oom_score_adj", "900"))?;
     let mounts = at(Step::Private, File::open("/proc/self/ns/mnt"))?;
     let tree = Tree::base(&base.owner, base.system, base.walls.scratch_bytes)?;
-    tree.complete(&base.owner, base.walls, &kept.mappings, &kept.files)?;
+    let (mappings, files) = (std::mem::take(&mut kept.mappings), std::mem::take(&mut kept.files));
+    tree.complete(&base.owner, base.walls, &mappings, &files)?;
+    drop((mappings, files));
     let doors = surroundings(base)?;
     at(Step::Cgroup, own_cgroup_namespace(&kept.channel))?;
     at_path(Step::WorkingFolder, Path::new(WORKSPACE), rustix::process::chdir(WORKSPACE).map_err(Into::into))?;
