@@ -44,9 +44,9 @@ fn build(shim: &Path) -> Result<(), String> {
     rustc.args(["--edition=2024", "--crate-name=shim", "--crate-type=bin", "--cap-lints=warn", "--target"]);
     rustc.arg(variable("TARGET")).arg("-o").arg(shim);
     let mut options = vec!["opt-level=s", "panic=abort", "strip=symbols", "codegen-units=1"];
-    // An ELF interpreter is position-independent and has none itself. Without a C library to start, so that
-    // +crt-static would only change which of its files are looked for.
-    options.extend(["relocation-model=pic", "target-feature=-crt-static"]);
+    // An ELF interpreter is position-independent and has none itself. Like every loader it is a shared object and no
+    // PIE, for those who build inside: their linker reads it, and refuses a PIE. There is no C library to be static.
+    options.extend(["relocation-model=pic", "target-feature=-crt-static", "link-arg=-shared"]);
     // With full RELRO, calls of memcpy go through the GOT, which nobody relocates for the shim.
     options.push("relro-level=off");
     options.extend(["link-arg=-nostdlib", "link-arg=-nostartfiles"]);
