@@ -5,8 +5,13 @@
 //! and the loader itself is shown in [`FOLDER`], without. The shim loads it for the kernel and refuses to be executed
 //! itself (`shim/main.rs`, built by `build.rs`). Nobody checks a path here: the kernel decides on the inode.
 //!
-//! What that asks of the tree: [`FOLDER`] read-only and without `noexec`, readable for Landlock; the shim over the path
-//! that a loader's links end at; and no writable mount without `noexec`, for a listed program maps libraries as it likes.
+//! What that asks of the rest: [`FOLDER`] read-only and without `noexec`, readable for Landlock; the shim over the path
+//! that a loader's links end at; no writable mount without `noexec`, for a listed program maps libraries as it likes. And
+//! no memfd that can be executed: it lies on no mount, so Landlock lets it pass (`is_nouser_or_private`, kernel 6.18) and
+//! a listed python makes any program of it. `vm.memfd_noexec` = 2 in the pid namespace (kernel 6.3) closes that.
+//!
+//! Linkers read the loader for its symbols and find none in the shim: a dynamic program is linked inside only with
+//! `-Wl,--allow-shlib-undefined`. `ldd` says "not a dynamic executable", for it executes the loader.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom};
