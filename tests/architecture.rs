@@ -81,8 +81,11 @@ fn a_room_uses_rooms_of_earlier_floors_only() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// A program of its own without a library, to be entered by the kernel: it cannot ask `os` for anything.
+const SHIM: &str = "sandbox/native/shim/main.rs";
+
 #[test]
-fn unsafe_stands_in_os_alone_and_each_block_says_why() {
+fn unsafe_stands_in_os_and_the_shim_alone_and_each_block_says_why() {
     let mut all = Vec::new();
     files(&sources(), &mut all);
     let mut blocks = 0;
@@ -92,11 +95,16 @@ fn unsafe_stands_in_os_alone_and_each_block_says_why() {
         let lines: Vec<&str> = text.lines().collect();
         for (at, line) in lines.iter().enumerate() {
             let code = line.split("//").next().unwrap_or("");
-            if !code.contains("unsafe {") && !code.contains("unsafe fn") && !code.contains("unsafe impl") {
+            if !["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|word| code.contains(word)) {
                 continue;
             }
             blocks += 1;
-            assert!(relative.starts_with("os"), "{}:{}: unsafe outside os/", relative.display(), at + 1);
+            assert!(
+                relative.starts_with("os") || relative == Path::new(SHIM),
+                "{}:{}: unsafe outside os/",
+                relative.display(),
+                at + 1
+            );
             let said = lines[at.saturating_sub(4)..=at].iter().any(|l| l.contains("SAFETY:"));
             assert!(said, "{}:{}: no SAFETY comment", relative.display(), at + 1);
         }

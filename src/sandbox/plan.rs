@@ -58,6 +58,8 @@ pub(crate) enum Shown {
     Writable,
     /// The same, but nothing on it can be executed.
     WritableData,
+    /// Read-only, and nothing on it can be executed.
+    ReadOnlyData,
     /// A device node that works.
     Device,
 }
@@ -69,6 +71,7 @@ impl Shown {
             Shown::ReadOnly => "read-only",
             Shown::Writable => "writable",
             Shown::WritableData => "writable, not executable",
+            Shown::ReadOnlyData => "read-only, not executable",
             Shown::Device => "device",
         }
     }
@@ -213,8 +216,11 @@ pub(crate) fn system() -> Vec<Bind> {
 /// What the profile adds to that.
 fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
     let mut binds = Vec::new();
-    // What can be written to holds no code where only listed executables may be executed.
-    let writable = if profile.exec_mode == ExecMode::Allowlist { Shown::WritableData } else { Shown::Writable };
+    // What an agent writes, now or at another time, is no code where only listed executables may be executed.
+    let (writable, read_only) = match profile.exec_mode {
+        ExecMode::Full => (Shown::Writable, Shown::ReadOnly),
+        ExecMode::Allowlist => (Shown::WritableData, Shown::ReadOnlyData),
+    };
     let bind = |source: PathBuf, target: PathBuf, shown| -> Result<Bind, RunFault> {
         boundary::check(&source, protected)?;
         Ok(Bind { source, target, shown, required: true, named: true })
@@ -225,7 +231,7 @@ fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, R
     }
     let workspace = match profile.workspace_access {
         WorkspaceAccess::None => None,
-        WorkspaceAccess::ReadOnly => profile.workspace.clone().map(|path| (path, Shown::ReadOnly)),
+        WorkspaceAccess::ReadOnly => profile.workspace.clone().map(|path| (path, read_only)),
         WorkspaceAccess::ReadWrite => profile.workspace.clone().map(|path| (path, writable)),
     };
     if let Some((path, shown)) = workspace {

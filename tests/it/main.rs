@@ -13,6 +13,7 @@ mod device;
 mod doors;
 mod exec;
 mod journal;
+mod loader;
 #[allow(unreachable_pub)]
 mod neighbours;
 mod pairing;

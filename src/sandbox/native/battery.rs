@@ -10,6 +10,7 @@ use crate::crypto;
 use crate::model::{Network, Tier};
 use crate::os::linux::acts::{self, Answer};
 use crate::os::linux::{capabilities, seccomp};
+use crate::sandbox::plan::Shown;
 use libc::{EACCES, ECONNREFUSED, ENETUNREACH, ENOENT, EPERM, EROFS};
 use std::fs;
 use std::io;
@@ -345,7 +346,7 @@ fn mounts(table: &str, walls: &Walls) -> Result<String, String> {
 fn shows_read_only(place: &Path, walls: &Walls) -> bool {
     let holding = walls.binds.iter().filter(|bind| place.starts_with(&bind.target));
     let nearest = holding.max_by_key(|bind| bind.target.as_os_str().len());
-    nearest.is_some_and(|bind| bind.shown == crate::sandbox::plan::Shown::ReadOnly)
+    nearest.is_some_and(|bind| matches!(bind.shown, Shown::ReadOnly | Shown::ReadOnlyData))
 }
 
 /// Octal escapes of the kernel: space, tab, newline, backslash.

@@ -4,6 +4,7 @@
 //! that the caller sees a refusal. Everything else answers ENOSYS, so that a call newer than this
 //! table makes libc fall back instead of failing.
 
+use crate::model::ExecMode;
 use crate::os::linux::seccomp::{Answer, Argument, Filter, Rule, compile};
 use libc::*;
 use std::collections::BTreeMap;
@@ -440,7 +441,7 @@ const REFUSE: Answer = Answer::Errno(EPERM as u16);
 const UNKNOWN: Answer = Answer::Errno(ENOSYS as u16);
 
 /// The table of all rows, by number.
-fn rules() -> BTreeMap<u32, Rule> {
+fn rules(mode: ExecMode) -> BTreeMap<u32, Rule> {
     let mut rules = BTreeMap::new();
     let plain = |rows: &[&[Row]], answer| -> Vec<(u32, Rule)> {
         let calls = rows.iter().flat_map(|r| r.iter()).flat_map(|(_, calls)| calls.iter());
@@ -477,6 +478,12 @@ fn rules() -> BTreeMap<u32, Rule> {
     {
         rules.insert(number as u32, except(vec![vec![Argument::Has(flags_at, huge)]]));
     }
+    if mode == ExecMode::Allowlist {
+        // A memfd lies on no mount and in no folder, so neither noexec nor Landlock hold for it. Huge pages are refused
+        // with the rest: they may not be asked for together with this flag's absence.
+        let sealed = vec![Argument::Has(1, MFD_NOEXEC_SEAL)];
+        rules.insert(SYS_memfd_create as u32, only(vec![sealed]));
+    }
     for (number, condition, mode_at) in SET_ID_MAKERS {
         let row = condition.iter().copied().chain([Argument::Has(*mode_at, S_ISUID | S_ISGID)]).collect();
         rules.insert(*number as u32, except(vec![row]));
@@ -484,9 +491,9 @@ fn rules() -> BTreeMap<u32, Rule> {
     rules
 }
 
-/// The filter of every sandbox.
-pub(super) fn compile_filter() -> Filter {
-    compile(&rules(), UNKNOWN)
+/// The filter of every sandbox of this mode.
+pub(super) fn compile_filter(mode: ExecMode) -> Filter {
+    compile(&rules(mode), UNKNOWN)
 }
 
 /// Flags with which open(2) looks at its mode: O_CREAT, and the bit of O_TMPFILE that is not O_DIRECTORY.
@@ -512,7 +519,7 @@ const SET_ID_MAKERS: &[(c_long, &[Argument], u8)] = &[
 
 /// How many system calls are allowed, and why the others are refused: for `sandbox explain`.
 pub(crate) fn allowed_system_calls() -> (usize, Vec<&'static str>) {
-    let count = rules().values().filter(|rule| **rule != Rule::always(REFUSE)).count();
+    let count = rules(ExecMode::Full).values().filter(|rule| **rule != Rule::always(REFUSE)).count();
     (count, REFUSED.iter().chain(REFUSED_HERE).map(|(why, _)| *why).collect())
 }
 
@@ -537,7 +544,7 @@ mod tests {
     #[test]
     fn clone3_and_openat2_are_unknown_because_their_flags_cannot_be_seen() {
         for number in [SYS_clone3, SYS_openat2, SYS_io_uring_setup + 400] {
-            assert!(!rules().contains_key(&(number as u32)));
+            assert!(!rules(ExecMode::Full).contains_key(&(number as u32)));
         }
     }
 }

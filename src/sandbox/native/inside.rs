@@ -8,6 +8,7 @@
 
 use super::battery::{self, Facts};
 use super::brief::Brief;
+use super::guard;
 use super::monitor::{Evidence, Report};
 use super::secrets::{self, Held};
 use super::step::{Failure, Step, Steps, at, at_path};
@@ -134,6 +135,7 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps {
     let (mappings, files) = (std::mem::take(&mut kept.mappings), std::mem::take(&mut kept.files));
     tree.complete(&base.owner, base.walls, &mappings, &files)?;
     drop((mappings, files));
+    let executables = base.walls.allowed.as_deref().map(guard::raise).transpose()?;
     let doors = surroundings(base)?;
     at(Step::Cgroup, own_cgroup_namespace(&kept.channel))?;
     at_path(Step::WorkingFolder, Path::new(WORKSPACE), rustix::process::chdir(WORKSPACE).map_err(Into::into))?;
@@ -143,7 +145,7 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps {
     // After the change of ids, which resets it; the command's own exec makes it dumpable for itself again.
     at(Step::Undumpable, os::process::make_undumpable())?;
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
-    at(Step::Landlock, landlock::restrict(base.facts.landlock_abi, &base.walls.grants()))?;
+    at(Step::Landlock, landlock::restrict(base.facts.landlock_abi, &base.walls.grants(executables)))?;
     at(Step::Seccomp, seccomp::install(base.filter))?;
     hand_over(&kept.channel, mounts, doors)?;
     let proved = battery::prove(base.walls, base.facts, FIRST_KEPT as usize + 3)?;

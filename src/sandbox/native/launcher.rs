@@ -10,7 +10,9 @@ use super::inside::{self, Base};
 use super::monitor::{Monitor, Verdict};
 use super::tree::Owner;
 use super::walls::Walls;
-use crate::model::{Enforcement, LaunchFault, LimitKind, Limits, Means, RunFault, SandboxProfile, SecretUse, Tier};
+use crate::model::{
+    Enforcement, ExecMode, LaunchFault, LimitKind, Limits, Means, RunFault, SandboxProfile, SecretUse, Tier,
+};
 use crate::os;
 use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
@@ -69,7 +71,8 @@ pub(crate) struct Launcher {
     facts: Facts,
     /// Stands on an abstract name that no sandbox may reach; nobody is ever accepted.
     _canary: UnixListener,
-    filter: Filter,
+    /// For commands without a list of executables, and with one.
+    filters: [Filter; 2],
     title: Title,
     cgroups: Cgroups,
     protected: Protected,
@@ -146,7 +149,7 @@ impl Launcher {
             tier,
             facts: Facts { hidden, abstract_name, namespaces, landlock_abi },
             _canary: canary,
-            filter: compile_filter(),
+            filters: [compile_filter(ExecMode::Full), compile_filter(ExecMode::Allowlist)],
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
             cgroups,
             protected,
@@ -309,7 +312,7 @@ impl Launcher {
                     walls: &walls,
                     files,
                     system: &self.system,
-                    filter: &self.filter,
+                    filter: &self.filters[usize::from(walls.allowed.is_some())],
                     facts: &self.facts,
                     title: self.title,
                     ports: &[],

@@ -43,6 +43,7 @@ steps! {
     SecretFiles = "make /run/secrets",
     SealRoot = "make the root read-only",
     Pivot = "change the root",
+    Guard = "let only listed executables be executed",
     WorkingFolder = "enter the working folder",
     HostName = "set the host name",
     Loopback = "bring up the loopback of the network namespace",

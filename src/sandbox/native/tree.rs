@@ -3,6 +3,7 @@
 //! Built below a tmpfs that is attached over the host's /dev, which no bind of a profile may lie in; from
 //! then on every path of ours is relative to that root, where this process stands.
 
+use super::loader::FOLDER;
 use super::secrets::{self, Held};
 use super::step::{Step, Steps, at, at_path};
 use super::walls::{PROOF, Walls};
@@ -72,6 +73,10 @@ impl Tree {
             let Some(shown) = open_tree(bind, mapping.as_ref().map(AsFd::as_fd))? else { continue };
             at_path(Step::Attach, &bind.target, attach(root, shown.as_fd(), &bind.target))?;
         }
+        if walls.allowed.is_some() {
+            // Filled after the change of the root, where what is listed can be looked up.
+            at(Step::Guard, fs::create_dir_all(FOLDER.trim_start_matches('/')))?;
+        }
         if !files.is_empty() {
             let folder = at(Step::SecretFiles, secrets::folder(owner, files))?;
             at(Step::SecretFiles, attach(root, folder.as_fd(), Path::new(SECRETS)))?;
@@ -104,6 +109,7 @@ fn open_tree(bind: &Bind, mapping: Option<BorrowedFd<'_>>) -> Steps<Option<Owned
     }
     let attributes = match bind.shown {
         Shown::ReadOnly => SYSTEM,
+        Shown::ReadOnlyData => SEALED,
         Shown::Writable => WRITABLE,
         Shown::WritableData => SCRATCH,
         Shown::Device => DEVICE,

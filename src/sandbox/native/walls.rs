@@ -64,14 +64,14 @@ impl Walls {
             match bind.shown {
                 Shown::Writable => places.push((&bind.target, true)),
                 Shown::WritableData => places.push((&bind.target, false)),
-                Shown::ReadOnly | Shown::Device => {}
+                Shown::ReadOnly | Shown::ReadOnlyData | Shown::Device => {}
             }
         }
         places
     }
 
-    /// What Landlock grants; everything else it refuses.
-    pub(super) fn grants(&self) -> Vec<(PathBuf, Grant)> {
+    /// What Landlock grants; everything else it refuses. `executables` are those of the list, where there is one.
+    pub(super) fn grants(&self, executables: Option<Vec<PathBuf>>) -> Vec<(PathBuf, Grant)> {
         let lists = self.allowed.is_some();
         let mut rules = vec![
             (PathBuf::from("/"), if lists { Grant::Read } else { Grant::ReadExecute }),
@@ -80,6 +80,7 @@ impl Walls {
         // Without a list the mounts alone say what is executable, so that a refusal is the same for every program.
         let write = if lists { Grant::ReadWrite } else { Grant::ReadWriteExecute };
         rules.extend(self.writable().into_iter().map(|(place, _)| (place.to_owned(), write)));
+        rules.extend(executables.into_iter().flatten().map(|path| (path, Grant::Execute)));
         rules
     }
 }

@@ -1,0 +1,102 @@
+//! Exec allowlist: finds the listed executables inside the finished tree, and lays the shim over their loaders.
+//!
+//! What is executable is decided by the kernel on inodes, for the whole process tree: Landlock's EXECUTE on the listed
+//! files and on the shim, and nothing else. Names, arguments, shells and wrappers are not looked at.
+
+use super::loader::{self, FOLDER, SHIM};
+use super::step::{Step, Steps, at, at_path};
+use crate::os;
+use crate::os::linux::mounts::{self, Attributes, Reach};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file that is executable but for the list: the battery tries to execute it.
+pub(super) const UNLISTED: &str = "unlisted";
+
+/// Loaders that are covered whether a listed program names them or not: a listed folder may hold any program.
+const LOADERS: &[&str] = &[
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/ld-linux-aarch64.so.1",
+    "/lib/ld-linux.so.2",
+    "/lib/ld-musl-x86_64.so.1",
+    "/lib/ld-musl-aarch64.so.1",
+];
+
+/// Matches of all patterns together.
+const MOST_LISTED: usize = 4096;
+
+/// Everything in here is read-only in the end; the shim and the loaders must be executable or mapped as code.
+const LOADER_FOLDER: Attributes = Attributes { read_only: false, no_exec: false, no_dev: true };
+const SEALED: Attributes = Attributes { read_only: true, no_exec: false, no_dev: true };
+
+/// Lays the shim over every loader and gives what may be executed: the listed files and folders, and the shims.
+///
+/// Stands in the new root, before privileges are dropped. A listed path that is missing loses its own grant only.
+pub(super) fn raise(listed: &[String]) -> Steps<Vec<PathBuf>> {
+    if SHIM.is_empty() {
+        at(Step::Guard, Err(io::Error::other("there is no guarded loader for this kind of machine")))?;
+    }
+    let mut allowed = at(Step::Guard, matches(listed))?;
+    let mut loaders = BTreeMap::new();
+    let named = allowed.iter().filter_map(|path| loader::interpreter(File::open(path).ok()?).ok().flatten());
+    for path in named.chain(LOADERS.iter().map(PathBuf::from)) {
+        let (Some(name), Ok(place)) = (path.file_name(), os::fs::canonical(&path)) else { continue };
+        if !place.is_file() {
+            continue;
+        }
+        if let Some(other) = loaders.insert(name.to_owned(), place.clone()).filter(|other| *other != place) {
+            let why = format!("it and {} have one name, and the shim finds a loader by its name", other.display());
+            at_path(Step::Guard, &place, Err(io::Error::other(why)))?;
+        }
+    }
+    at(Step::Guard, cover(&loaders))?;
+    allowed.extend(loaders.into_values());
+    Ok(allowed)
+}
+
+/// The files and folders that the list names, as they really are.
+fn matches(listed: &[String]) -> io::Result<Vec<PathBuf>> {
+    let options =
+        glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+    let mut found = Vec::new();
+    for pattern in listed {
+        let paths = glob::glob_with(pattern, options)
+            .map_err(|e| io::Error::other(format!("{pattern:?} is no pattern: {}", e.msg)))?;
+        for path in paths.filter_map(Result::ok) {
+            found.push(os::fs::canonical(&path)?);
+            if found.len() > MOST_LISTED {
+                return Err(io::Error::other(format!("the list names more than {MOST_LISTED} files")));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Shows each loader in a folder of ours and lays the shim over its own place.
+fn cover(loaders: &BTreeMap<OsString, PathBuf>) -> io::Result<()> {
+    let folder = mounts::new_filesystem(c"tmpfs", &[(c"mode", "0755"), (c"size", "1M")], LOADER_FOLDER)?;
+    mounts::attach(folder.as_fd(), rustix::fs::CWD, Path::new(FOLDER))?;
+    let folder_path = Path::new(FOLDER);
+    let shim = folder_path.join("shim");
+    fs::write(&shim, SHIM)?;
+    fs::write(folder_path.join(UNLISTED), "")?;
+    for name in ["shim", UNLISTED] {
+        fs::set_permissions(folder_path.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    for name in loaders.keys() {
+        File::create_new(folder_path.join(name))?;
+    }
+    mounts::set_attributes(folder.as_fd(), SEALED, Reach::ThisMount)?;
+    for (name, place) in loaders {
+        let real = mounts::clone_tree(mounts::open_path(place)?.as_fd(), Reach::ThisMount)?;
+        mounts::attach(real.as_fd(), rustix::fs::CWD, &folder_path.join(name))?;
+        let cover = mounts::clone_tree(mounts::open_path(&shim)?.as_fd(), Reach::ThisMount)?;
+        mounts::attach(cover.as_fd(), rustix::fs::CWD, place)?;
+    }
+    Ok(())
+}
