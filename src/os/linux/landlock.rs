@@ -13,6 +13,7 @@ use std::path::Path;
 /// What may be done below a path. Rules add up: a child never has less than its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grant {
+    Read,
     ReadExecute,
     ReadWriteExecute,
     /// Read, write and device ioctls, for the few nodes of /dev.
@@ -62,6 +63,7 @@ pub(crate) fn restrict<'a>(abi_version: u8, rules: impl IntoIterator<Item = (&'a
 fn rights(grant: Grant, abi: ABI) -> BitFlags<AccessFs> {
     let read = AccessFs::from_read(abi);
     match grant {
+        Grant::Read => read & !AccessFs::Execute,
         Grant::ReadExecute => read,
         // Device nodes and block devices are never made by a command; ioctls on devices are for /dev alone.
         Grant::ReadWriteExecute => {

@@ -1,11 +1,28 @@
 //! Inside a fresh network namespace: its own loopback is brought up, nothing else exists.
+//!
+//! Where a sandbox may reach domains, a range of addresses is delivered to it itself, and sockets are opened that an
+//! egress process outside answers. There is no way out by that either.
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, listen, recv, send, socket,
+};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Where stand-in addresses come from: the range for measurements between networks (RFC 2544), which no host has and no
+/// network forwards. The sandbox is given it whole by `route_locally`; the egress process gives its addresses to names.
+pub(crate) const STAND_INS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+pub(crate) const STAND_INS_PREFIX: u8 = 15;
+
+/// The name server of such a sandbox.
+pub(crate) const NAME_SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 53);
+
+/// Connections that wait for the egress process, which takes them at once.
+const WAITING: i32 = 128;
 
 /// Sets `lo` up (netdevice(7)). The namespace has no other interface and no way out.
 pub(crate) fn bring_up_loopback() -> io::Result<()> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let control = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: ifreq is plain data for which all zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -16,4 +33,112 @@ pub(crate) fn bring_up_loopback() -> io::Result<()> {
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.
     let done = unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Delivers every address of the range to this namespace itself (ip-route(8): `local 198.18.0.0/15 dev lo`). Needs
+/// CAP_NET_ADMIN here.
+#[cfg_attr(not(test), expect(dead_code, reason = "the init calls it once the launcher knows allowlists"))]
+pub(crate) fn route_locally() -> io::Result<()> {
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let loopback = nix::net::if_::if_nametoindex("lo")?;
+    send(netlink.as_raw_fd(), &local_route(loopback), MsgFlags::empty())?;
+    let mut answer = [0u8; 1024];
+    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    // nlmsghdr, then nlmsgerr: an error of 0 is the acknowledgement (netlink(7)).
+    let word = |at: usize| answer[..length].get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes);
+    let kind = answer[..length].get(4..6).map(|kind| i32::from(u16::from_ne_bytes([kind[0], kind[1]])));
+    match word(16) {
+        Some(0) if kind == Some(libc::NLMSG_ERROR) => Ok(()),
+        Some(error) if kind == Some(libc::NLMSG_ERROR) => Err(io::Error::from_raw_os_error(-error)),
+        _ => Err(io::Error::other("the kernel did not acknowledge the route")),
+    }
+}
+
+/// RTM_NEWROUTE of the range, as a local one (rtnetlink(7)).
+fn local_route(loopback: u32) -> Vec<u8> {
+    let mut body = vec![libc::AF_INET as u8, STAND_INS_PREFIX, 0, 0];
+    body.extend([libc::RT_TABLE_LOCAL, libc::RTPROT_BOOT, libc::RT_SCOPE_HOST, libc::RTN_LOCAL]);
+    body.extend(0u32.to_ne_bytes());
+    for (kind, value) in [(libc::RTA_DST, STAND_INS.octets()), (libc::RTA_OIF, loopback.to_ne_bytes())] {
+        body.extend(8u16.to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(value);
+    }
+    let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    let mut message = (16 + body.len() as u32).to_ne_bytes().to_vec();
+    message.extend(libc::RTM_NEWROUTE.to_ne_bytes());
+    message.extend((flags as u16).to_ne_bytes());
+    message.extend([0; 8]); // sequence and port
+    message.extend(body);
+    message
+}
+
+/// The sockets that an egress process answers: the name server's over UDP and TCP, then a listener for each port at
+/// every address. Needs CAP_NET_BIND_SERVICE here for ports below 1024, the name server's own among them.
+#[cfg_attr(not(test), expect(dead_code, reason = "the init calls it once the launcher knows allowlists"))]
+pub(crate) fn open_doors(ports: &[u16]) -> io::Result<Vec<OwnedFd>> {
+    let mut doors = vec![open(SockType::Datagram, NAME_SERVER)?, open(SockType::Stream, NAME_SERVER)?];
+    for port in ports {
+        doors.push(open(SockType::Stream, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port))?);
+    }
+    Ok(doors)
+}
+
+/// By hand, because the standard library sets SO_REUSEADDR on every listener; here nobody may share the address.
+fn open(kind: SockType, address: SocketAddrV4) -> io::Result<OwnedFd> {
+    let made = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(made.as_raw_fd(), &SockaddrIn::from(address))?;
+    if kind == SockType::Stream {
+        listen(&made, Backlog::new(WAITING)?)?;
+    }
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    /// In a network namespace of its own, which goes with its thread.
+    #[allow(clippy::disallowed_methods, reason = "a namespace needs a thread that is used for nothing else")]
+    fn inside<T: Send + 'static>(act: fn() -> T) -> T {
+        let thread = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+                .expect("this test needs root: run `make test` as root");
+            bring_up_loopback().unwrap();
+            act()
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn a_listener_is_reached_by_every_address_of_the_range_and_knows_which() {
+        inside(|| {
+            route_locally().unwrap();
+            let mut doors = open_doors(&[80, 443]).unwrap();
+            let listener = TcpListener::from(doors.pop().unwrap());
+            for address in [Ipv4Addr::new(198, 18, 0, 2), Ipv4Addr::new(198, 19, 255, 255)] {
+                let _client = TcpStream::connect((address, 443)).unwrap();
+                let (accepted, _) = listener.accept().unwrap();
+                assert_eq!(accepted.local_addr().unwrap().ip(), address);
+            }
+            // Of nothing else: the next range has no route.
+            let beyond = TcpStream::connect("198.20.0.1:443").unwrap_err();
+            assert_eq!(beyond.raw_os_error(), Some(libc::ENETUNREACH));
+            assert_eq!(route_locally().unwrap_err().raw_os_error(), Some(libc::EEXIST));
+        });
+    }
+
+    #[test]
+    fn the_doors_come_in_their_order_and_nobody_shares_them() {
+        inside(|| {
+            let doors = open_doors(&[443, 80]).unwrap();
+            let mut doors = doors.into_iter();
+            let udp = UdpSocket::from(doors.next().unwrap());
+            assert_eq!(udp.local_addr().unwrap(), NAME_SERVER.into());
+            let ports: Vec<_> = doors.map(|door| TcpListener::from(door).local_addr().unwrap().to_string()).collect();
+            assert_eq!(ports, ["127.0.0.1:53", "0.0.0.0:443", "0.0.0.0:80"]);
+            let _doors = open_doors(&[443]).unwrap_err();
+        });
+    }
 }
