@@ -4,7 +4,7 @@
 use super::order::Report;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::WriteHalf;
 use tokio::sync::Notify;
 
 /// Bytes that wait, about two hundred reports.
@@ -40,7 +40,7 @@ impl Outbox {
     }
 
     /// Writes what waits, for ever; ends when nobody can read any more.
-    pub(super) async fn write_all(&self, socket: &OwnedWriteHalf) -> io::Result<()> {
+    pub(super) async fn write_all(&self, socket: &WriteHalf<'_>) -> io::Result<()> {
         loop {
             let filled = self.filled.notified();
             while self.has_waiting() {

@@ -113,7 +113,9 @@ async fn serve(desk: Rc<Desk>, doors: Doors, stream: StdStream) -> Result<(), Eg
     // Ctrl-C reaches the whole terminal group; who started us decides when we end.
     let _interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
     let _terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    let (mut from, to) = UnixStream::from_std(stream).map_err(EgressFault::Inherited)?.into_split();
+    // Halves that are borrowed: an owned one closes its direction when it goes, and the last reports come after.
+    let mut stream = UnixStream::from_std(stream).map_err(EgressFault::Inherited)?;
+    let (mut from, to) = stream.split();
     let listener = |listener: StdListener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
