@@ -19,9 +19,10 @@ mod journal;
 mod policy;
 mod store;
 
-// Floor 3, hands: who knocks, the walls, the secrets of agents, a voice to speak to a gateway.
+// Floor 3, hands: who knocks, the walls, the one way out of them, the secrets of agents, a voice to speak to a gateway.
 mod auth;
 mod client;
+mod egress;
 mod sandbox;
 mod secrets;
 

@@ -50,6 +50,9 @@ pub(super) enum Command {
     Gateway(GatewayArgs),
     /// Run the runner alone, as a service of its own
     Runner(RunnerArgs),
+    /// Be the way out of one sandbox; the runner starts it
+    #[command(hide = true)]
+    Egress(EgressArgs),
     /// Run a command through the gateway, inside walls
     Exec(ExecArgs),
     /// Walls without a gateway: run, look at, probe
@@ -126,6 +129,13 @@ pub(super) struct RunnerArgs {
     /// Take orders from standard input, a socket: how the gateway starts its own runner
     #[arg(long, hide = true, conflicts_with = "socket")]
     pub(super) inherited: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EgressArgs {
+    /// Become this uid, and the gid of the same number
+    #[arg(long)]
+    pub(super) uid: Option<u32>,
 }
 
 #[derive(Debug, Args)]

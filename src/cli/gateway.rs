@@ -1,11 +1,12 @@
 //! Running the gateway and the runner; asking a gateway about itself; the configuration.
 
-use super::args::{GatewayArgs, Output, PlaceArgs, RunnerArgs};
+use super::args::{EgressArgs, GatewayArgs, Output, PlaceArgs, RunnerArgs};
 use super::render::{self, Fault, table};
 use crate::client::{self, Keyring, Shown, Target};
 use crate::config::{self, Overrides, Places, Settings};
 use crate::crypto;
 use crate::daemon;
+use crate::egress;
 use crate::model::Secret;
 use crate::os;
 use crate::runner;
@@ -120,6 +121,13 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
     served.map_err(|e| {
         Fault::new(e.to_string()).hint("the gateway starts its own runner unless `runner.socket` is set")
     })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn egress(args: &EgressArgs) -> Result<ExitCode, Fault> {
+    daemon::start_log();
+    egress::serve_inherited(args.uid)
+        .map_err(|e| Fault::new(e.to_string()).hint("the runner starts it; it is of no use by itself"))?;
     Ok(ExitCode::SUCCESS)
 }
 

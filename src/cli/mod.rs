@@ -21,8 +21,8 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // Rust ignores SIGPIPE; `vambrace journal list | head` should end quietly like every other tool.
-    // The two services keep ignoring it: a command that closes its input must not end the runner.
-    if !matches!(cli.command, Command::Gateway(_) | Command::Runner(_)) {
+    // The services keep ignoring it: a command that closes its input must not end the runner.
+    if !matches!(cli.command, Command::Gateway(_) | Command::Runner(_) | Command::Egress(_)) {
         crate::os::process::end_quietly_on_broken_pipe();
     }
     finish(dispatch(cli))
@@ -33,6 +33,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
     match command {
         Command::Gateway(args) => gateway::run(&places, &args),
         Command::Runner(args) => gateway::runner(&args),
+        Command::Egress(args) => gateway::egress(&args),
         Command::Exec(args) => exec::run(&places, args),
         Command::Sandbox(command) => sandbox::run(&places, command),
         Command::Status(args) => gateway::status(&places, &args),

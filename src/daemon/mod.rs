@@ -12,7 +12,7 @@ pub(crate) use token::keep_password;
 use crate::auth::{Gatekeeper, Mode, Registry, RegistryParts, Shared};
 use crate::config::{Places, Settings};
 use crate::crypto::KeyPair;
-use crate::gateway::{Facts, Gateway, Parts};
+use crate::gateway::{Facts, Gateway, OpenFault, Parts};
 use crate::journal::{Journal, JournalFault};
 use crate::model::{Secret, SystemClock};
 use crate::os;
@@ -38,6 +38,8 @@ pub(crate) enum DaemonFault {
     #[error(transparent)]
     Journal(#[from] JournalFault),
     #[error(transparent)]
+    Gateway(#[from] OpenFault),
+    #[error(transparent)]
     Door(#[from] DoorFault),
     #[error("gateway.auth.mode is \"password\", but there is no password")]
     NoPassword,
@@ -52,7 +54,10 @@ impl DaemonFault {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             DaemonFault::Store(fault) => fault.hint(),
-            DaemonFault::Journal(_) => "the state folder and all in it must belong to the user the gateway runs as",
+            DaemonFault::Gateway(OpenFault::Store(fault)) => fault.hint(),
+            DaemonFault::Journal(_) | DaemonFault::Gateway(OpenFault::Journal(_)) => {
+                "the state folder and all in it must belong to the user the gateway runs as"
+            }
             DaemonFault::Door(DoorFault::Tcp { .. }) => "choose another --port, or stop what listens there",
             DaemonFault::Door(DoorFault::NotSafe(_)) => {
                 "see gateway.bind, gateway.auth.mode and gateway.tls of the configuration"
@@ -105,6 +110,7 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     tokio::spawn(tick(Arc::clone(&gateway.0)));
     tokio::spawn(sync(gateway.1.clone(), Arc::clone(&store)));
     tokio::spawn(keep_seen(Arc::clone(&gateway.0)));
+    tokio::spawn(prune(Arc::clone(&gateway.0)));
     tokio::spawn(watch_runner(Arc::clone(&gateway.0), runner.clone()));
     // Ready means that commands run; without a runner the gateway still answers, and says so.
     let mut state = runner.state();
@@ -308,6 +314,16 @@ async fn keep_seen(gateway: Arc<Gateway>) {
         every.tick().await;
         let gateway = Arc::clone(&gateway);
         let _ = tokio::task::spawn_blocking(move || gateway.keep_seen()).await;
+    }
+}
+
+/// Removes what sandboxes keep and nobody has used for long, at the start and every ten minutes.
+async fn prune(gateway: Arc<Gateway>) {
+    let mut every = interval(Duration::from_secs(600));
+    loop {
+        every.tick().await;
+        let gateway = Arc::clone(&gateway);
+        let _ = tokio::task::spawn_blocking(move || gateway.prune_idle()).await;
     }
 }
 

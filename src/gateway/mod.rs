@@ -6,6 +6,7 @@
 mod call;
 mod connection;
 mod hub;
+mod lockdown;
 mod methods;
 mod outbox;
 mod pipeline;
@@ -24,8 +25,10 @@ use crate::os::memory::Locked;
 use crate::policy::Policy;
 use crate::runner::{Client, Remote};
 use crate::secrets::Secrets;
+use crate::store::StoreFault;
 use crate::wire::{Close, close};
 use hub::Hub;
+use lockdown::Lockdown;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -39,6 +42,15 @@ pub(crate) trait TokenKeeper: Send + Sync {
     fn rotate(&self) -> Result<Secret<String>, String>;
     /// Keeps the bcrypt hash of a password.
     fn set_password(&self, hash: &str) -> Result<(), String>;
+}
+
+/// Why the corridor cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenFault {
+    #[error(transparent)]
+    Journal(#[from] JournalFault),
+    #[error(transparent)]
+    Store(#[from] StoreFault),
 }
 
 /// What the corridor is made of.
@@ -85,6 +97,8 @@ pub(crate) struct Gateway {
     credentials: tokio::sync::Mutex<()>,
     in_progress: AtomicUsize,
     closing: AtomicBool,
+    lockdown: Lockdown,
+    in_use: methods::InUse,
     strangers: Mutex<Strangers>,
     denials: Mutex<Denials>,
 }
@@ -118,8 +132,10 @@ impl Gateway {
     /// Opens the corridor and writes its first record.
     ///
     /// # Errors
-    /// Where the journal does not take it.
-    pub(crate) fn open(parts: Parts) -> Result<Arc<Self>, JournalFault> {
+    /// Where the journal does not take it, or the store does not say whether everything is locked down.
+    pub(crate) fn open(parts: Parts) -> Result<Arc<Self>, OpenFault> {
+        let lockdown = Lockdown::open(parts.secrets.store())?;
+        parts.runner.hold(lockdown.is_on());
         let _receipt = parts.journal.append(Record::new(Event::GatewayStarted))?;
         let gateway = Arc::new(Gateway {
             boot_id: RunId::from_random((parts.random)()).as_str().to_owned(),
@@ -131,6 +147,8 @@ impl Gateway {
             credentials: tokio::sync::Mutex::default(),
             in_progress: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            lockdown,
+            in_use: methods::InUse::default(),
             strangers: Mutex::default(),
             denials: Mutex::default(),
             parts,

@@ -12,9 +12,10 @@ use super::reply::{self, Answer};
 use crate::auth::Session;
 use crate::policy::{self, Verdict};
 use crate::wire::{self, Frame};
+use std::sync::Arc;
 
 /// Answers one request of an authenticated session.
-pub(super) async fn answer(gateway: &Gateway, session: &Session, frame: &Frame, outbox: &Outbox) -> Answer {
+pub(super) async fn answer(gateway: &Arc<Gateway>, session: &Session, frame: &Frame, outbox: &Outbox) -> Answer {
     // Does what this session rests on still stand? A revocation is at use, not only at the door.
     if !gateway.parts.gatekeeper.stands(session) {
         return reply::fallen();
@@ -37,7 +38,8 @@ pub(super) async fn answer(gateway: &Gateway, session: &Session, frame: &Frame, 
     };
 
     // What do the operator's rules say? Pure; the same question always gets the same answer.
-    let permit = match policy::judge(&gateway.parts.policy, &gateway.parts.secrets.grants(), scoped) {
+    let (grants, lockdown) = (gateway.parts.secrets.grants(), gateway.lockdown.state());
+    let permit = match policy::judge(&gateway.parts.policy, &grants, lockdown, scoped) {
         Verdict::Permit(permit) => permit,
         Verdict::Deny(denial) => {
             recorded::denial(gateway, session, method, &denial);

@@ -3,7 +3,10 @@
 use super::{Gateway, methods};
 use crate::auth::Session;
 use crate::journal::{Event, JournalFault, Receipt, Record};
-use crate::model::{Action, ExecRequest, NodeAction, PairingAction, RunId, SandboxProfile, SecretsAction};
+use crate::model::{
+    Action, ExecRequest, LockdownAction, NodeAction, PairingAction, RunId, Running, SandboxAction, SandboxProfile,
+    SecretsAction,
+};
 use crate::policy::{Denial, MissingScope, Permit, Permitted, Why};
 
 /// What may now be done. What changes or runs something carries the receipt of its record.
@@ -21,6 +24,8 @@ pub(super) enum Recorded {
     Pairing(PairingAction, Receipt),
     Nodes(NodeAction, Receipt),
     Secrets(SecretsAction, Receipt),
+    Lockdown(LockdownAction, Receipt),
+    Sandboxes(SandboxAction, Receipt),
     /// Reading and the steering of runs that are recorded themselves.
     Plain(Action),
 }
@@ -76,6 +81,15 @@ impl Recorded {
                     _ => None,
                 };
                 Ok(Recorded::Secrets(action, journal.append(record)?))
+            }
+            Permitted::Plain(Action::Lockdown(action)) if let Some(event) = methods::lockdown_event(action) => {
+                let killed = action == LockdownAction::On(Running::Killed);
+                let record = by(event).about(if killed { "running commands are killed" } else { "" });
+                Ok(Recorded::Lockdown(action, journal.append(record)?))
+            }
+            Permitted::Plain(Action::Sandboxes(action)) if let Some(event) = methods::sandbox_event(&action) => {
+                let record = by(event).about(&methods::sandbox_target(&action));
+                Ok(Recorded::Sandboxes(action, journal.append(record)?))
             }
             Permitted::Plain(action) => Ok(Recorded::Plain(action)),
         }

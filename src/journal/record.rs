@@ -59,6 +59,12 @@ events! {
     ExecDenied = "exec.denied", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a31", 4;
     ExecFinished = "exec.finished", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a32", 5;
     ExecFailed = "exec.failed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a33", 4;
+    NetConnected = "net.connected", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a34", 5;
+    NetRefused = "net.refused", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a35", 4;
+    NetFailed = "net.failed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a36", 4;
+    SandboxRemoved = "sandbox.removed", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a38", 5;
+    LockdownOn = "lockdown.on", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a80", 3;
+    LockdownOff = "lockdown.off", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a81", 4;
 }
 
 /// The facts of one event. What does not apply is absent.

@@ -1,12 +1,14 @@
 //! Everything a client may ask for, as one closed enum. What is not here cannot be asked.
 
-use super::{ExecRequest, NodeAction, PairingAction, RunId, SecretsAction};
+use super::{ExecRequest, LockdownAction, NodeAction, PairingAction, RunId, SandboxAction, SecretsAction, WindowSize};
 
 /// What a running command is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RunSignal {
     /// Bytes for its standard input; `eof` closes it after them.
     Input { bytes: Vec<u8>, eof: bool },
+    /// Its terminal has another size.
+    Resize(WindowSize),
     /// End it and its whole tree.
     Cancel,
 }
@@ -46,6 +48,8 @@ pub(crate) enum Action {
     Pairing(PairingAction),
     Nodes(NodeAction),
     Secrets(SecretsAction),
+    Lockdown(LockdownAction),
+    Sandboxes(SandboxAction),
     JournalList(JournalQuery),
     JournalVerify,
 }
@@ -61,6 +65,7 @@ impl Action {
             Action::ConfigGet => "config.get",
             Action::ExecRun(_) => "exec.run",
             Action::ExecSignal { signal: RunSignal::Input { .. }, .. } => "exec.input",
+            Action::ExecSignal { signal: RunSignal::Resize(_), .. } => "exec.resize",
             Action::ExecSignal { signal: RunSignal::Cancel, .. } => "exec.cancel",
             Action::TokenShow => "token.show",
             Action::TokenRotate => "token.rotate",
@@ -68,6 +73,8 @@ impl Action {
             Action::Pairing(action) => action.method(),
             Action::Nodes(action) => action.method(),
             Action::Secrets(action) => action.method(),
+            Action::Lockdown(action) => action.method(),
+            Action::Sandboxes(action) => action.method(),
             Action::JournalList(_) => "journal.list",
             Action::JournalVerify => "journal.verify",
         }

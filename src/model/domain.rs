@@ -119,6 +119,14 @@ impl Domain {
     pub(crate) fn ports(&self) -> &[u16] {
         &self.ports
     }
+
+    /// Each port of these entries once, ascending.
+    pub(crate) fn ports_of(domains: &[Domain]) -> Vec<u16> {
+        let mut ports: Vec<u16> = domains.iter().flat_map(|domain| domain.ports.iter().copied()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
 }
 
 impl FromStr for Domain {

@@ -5,6 +5,7 @@
 
 mod action;
 mod clock;
+mod control;
 mod domain;
 mod enforcement;
 mod grant;
@@ -17,7 +18,8 @@ mod secret;
 
 pub(crate) use action::{Action, JournalQuery, RunSignal};
 pub(crate) use clock::{Clock, SystemClock, UnixMillis};
-pub(crate) use domain::Domain;
+pub(crate) use control::{LockdownAction, Running, SandboxAction};
+pub(crate) use domain::{BadDomain, Domain, Reach};
 pub(crate) use enforcement::{Enforcement, LimitKind, Means, Tier};
 pub(crate) use grant::{
     Delivery, Grants, LONGEST_SECRET, MOST_SECRETS_A_RUN, SHORTEST_SECRET, SecretName, SecretUse, SecretsAction,

@@ -169,6 +169,8 @@ pub(crate) enum RunFault {
     RunnerGone,
     /// The runner has as many runs as it takes.
     Busy,
+    /// An operator has locked everything down.
+    LockedDown,
 }
 
 impl RunFault {
@@ -182,6 +184,7 @@ impl RunFault {
             RunFault::NeverStarted(_) => "NEVER_STARTED",
             RunFault::RunnerGone => "RUNNER_GONE",
             RunFault::Busy => "RUNNER_BUSY",
+            RunFault::LockedDown => "LOCKED_DOWN",
         }
     }
 
@@ -189,7 +192,7 @@ impl RunFault {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             RunFault::NotFound(_) => 127,
-            RunFault::NotExecutable { .. } | RunFault::Refused { .. } => 126,
+            RunFault::NotExecutable { .. } | RunFault::Refused { .. } | RunFault::LockedDown => 126,
             RunFault::NeverStarted(ending) => ending.exit_code(),
             RunFault::WallMissing(_) | RunFault::RunnerGone | RunFault::Busy => 125,
         }
@@ -207,6 +210,7 @@ impl RunFault {
             RunFault::NeverStarted(_) => "nothing was run; send the command once more if it is still wanted".into(),
             RunFault::RunnerGone => "the runner has been started again; send the command once more".into(),
             RunFault::Busy => "wait for a run to finish, or cancel one".into(),
+            RunFault::LockedDown => "an operator ends it with `vambrace lockdown off`".into(),
         }
     }
 }
@@ -225,6 +229,7 @@ impl fmt::Display for RunFault {
                 f.write_str("the runner ended while the command was running; the command was killed")
             }
             RunFault::Busy => f.write_str("the runner has as many runs as it takes"),
+            RunFault::LockedDown => f.write_str("everything is locked down: no command runs"),
         }
     }
 }

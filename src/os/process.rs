@@ -26,6 +26,12 @@ pub(crate) async fn ended(pidfd: &OwnedFd) {
     }
 }
 
+/// A descriptor of our own, watched by this thread's runtime.
+pub(crate) fn watched(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by what is returned, so it stays open until it is no longer registered.
+    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(io::Error::from)
+}
+
 /// Kills a child, whatever it is doing. A child that has ended already is left alone.
 pub(crate) fn kill_pidfd(pidfd: &OwnedFd) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);

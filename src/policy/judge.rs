@@ -74,19 +74,37 @@ pub(crate) struct Denial {
     pub(crate) request: Option<Box<ExecRequest>>,
 }
 
-/// Judges an action, with the grants of secrets as they are at this moment.
-pub(crate) fn judge(policy: &Policy, grants: &Grants, scoped: Scoped) -> Verdict {
+/// Whether commands may run at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lockdown {
+    Off,
+    On,
+}
+
+/// Judges an action, with the grants of secrets and the lockdown as they are at this moment.
+pub(crate) fn judge(policy: &Policy, grants: &Grants, lockdown: Lockdown, scoped: Scoped) -> Verdict {
     let Action::ExecRun(request) = scoped.action() else {
         let rule = format!("scope.{}", scoped.action().method());
         return Verdict::Permit(Permit { act: Permitted::Plain(scoped.into_action()), rule });
     };
-    let judged = walls(policy, request, scoped.is_agents_own());
+    let judged = not_locked(lockdown).and_then(|()| walls(policy, request, scoped.is_agents_own()));
     match judged.and_then(|walls| secrets(policy, grants, request).map(|()| walls)) {
         Ok((profile, rule)) => {
             let Action::ExecRun(request) = scoped.into_action() else { unreachable!("matched above") };
             Verdict::Permit(Permit { act: Permitted::Run { request, profile: Box::new(profile) }, rule })
         }
         Err(denial) => Verdict::Deny(Denial { request: Some(request.clone()), ..denial }),
+    }
+}
+
+fn not_locked(lockdown: Lockdown) -> Result<(), Denial> {
+    match lockdown {
+        Lockdown::Off => Ok(()),
+        Lockdown::On => Err(deny(
+            "lockdown",
+            "everything is locked down: no command runs".into(),
+            "an operator ends it with `vambrace lockdown off`",
+        )),
     }
 }
 
@@ -224,7 +242,7 @@ mod tests {
             scopes: ScopeSet::operator(),
             agent: None,
         };
-        judge(&policy(), &grants(), scope(&operator, Action::ExecRun(Box::new(request))).unwrap())
+        judge(&policy(), &grants(), Lockdown::Off, scope(&operator, Action::ExecRun(Box::new(request))).unwrap())
     }
 
     fn permitted(request: ExecRequest) -> (SandboxProfile, String) {
@@ -268,7 +286,7 @@ mod tests {
                 agent: Some(own),
             };
             let named = ExecRequest { profile: Some(ProfileName::parse("open").unwrap()), ..request(agent) };
-            judge(&policy(), &grants(), scope(&principal, Action::ExecRun(Box::new(named))).unwrap())
+            judge(&policy(), &grants(), Lockdown::Off, scope(&principal, Action::ExecRun(Box::new(named))).unwrap())
         };
         assert!(matches!(by_itself("given"), Verdict::Permit(_)));
         assert!(matches!(by_itself("builder"), Verdict::Deny(d) if d.rule == "agents.builder.profiles"));

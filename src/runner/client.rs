@@ -5,7 +5,8 @@
 
 use super::framing;
 use super::order::{Finished, Hello, INPUT_WINDOW, Order, Report, Start, VERSION};
-use crate::model::{Outcome, RunFault, SandboxProfile, Stdin, Stream};
+use crate::egress;
+use crate::model::{Outcome, RunFault, SandboxProfile, Stdin, Stream, WindowSize};
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::Command;
 use std::collections::HashMap;
@@ -43,6 +44,7 @@ pub(crate) struct RunnerState {
 #[derive(Debug)]
 pub(crate) enum RunEvent {
     Output(Stream, Vec<u8>),
+    Network(egress::Report),
     Finished(Result<Outcome, RunFault>),
 }
 
@@ -82,6 +84,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Line {
+    /// Whether everything is locked down; what a new runner is told first.
+    is_held: bool,
     /// Orders go here while a runner is connected.
     orders: Option<mpsc::UnboundedSender<Sent>>,
     runs: HashMap<u64, Run>,
@@ -140,6 +144,15 @@ impl Client {
         Ok(RunHandle { number, events: inbox, remote })
     }
 
+    /// Stops every run at once and has new ones refused, or lets them go on; holds for every runner to come as well.
+    pub(crate) fn hold(&self, held: bool) {
+        let mut line = self.line();
+        line.is_held = held;
+        if let Some(orders) = &line.orders {
+            let _ = orders.send(Sent { number: 0, order: Order::Hold(held), secrets: Vec::new() });
+        }
+    }
+
     fn line(&self) -> MutexGuard<'_, Line> {
         self.shared.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -181,7 +194,7 @@ impl Client {
                         losses: state.losses,
                     };
                 });
-                self.line().orders = Some(orders);
+                self.open_line(orders);
                 let why = self.read_all(from).await;
                 Served { was_greeted: true, why }
             }
@@ -190,6 +203,14 @@ impl Client {
         self.fail_all();
         writer.abort();
         served
+    }
+
+    fn open_line(&self, orders: mpsc::UnboundedSender<Sent>) {
+        let mut line = self.line();
+        if line.is_held {
+            let _ = orders.send(Sent { number: 0, order: Order::Hold(true), secrets: Vec::new() });
+        }
+        line.orders = Some(orders);
     }
 
     async fn read_all(&self, mut from: OwnedReadHalf) -> io::Error {
@@ -220,6 +241,7 @@ impl Client {
         let event = match report {
             Report::Stdout(bytes) => RunEvent::Output(Stream::Stdout, bytes),
             Report::Stderr(bytes) => RunEvent::Output(Stream::Stderr, bytes),
+            Report::Network(report) => RunEvent::Network(*report),
             Report::Finished(finished) => {
                 if let Some(run) = line.runs.remove(&number) {
                     run.input_room.close();
@@ -280,6 +302,16 @@ impl Drop for RunHandle {
 }
 
 impl Remote {
+    /// Tells the command that its terminal has another size.
+    pub(crate) fn resize(&self, size: WindowSize) {
+        self.send(Order::Resize(size));
+    }
+
+    /// Ends the run for an operator's lockdown.
+    pub(crate) fn lock_down(&self) {
+        self.send(Order::LockDown);
+    }
+
     /// Ends the run. One that has ended already is left alone.
     pub(crate) fn cancel(&self) {
         self.send(Order::Cancel);

@@ -36,6 +36,12 @@ pub(super) enum Order {
     Cancel,
     /// So many more bytes of output may be sent.
     Credit(u32),
+    /// The terminal has another size.
+    Resize(WindowSize),
+    /// Stops every run of this connection and refuses new ones, or lets them go on; with run number 0.
+    Hold(bool),
+    /// End it: an operator has locked everything down.
+    LockDown,
 }
 
 /// What the runner tells the gateway.
@@ -47,6 +53,8 @@ pub(super) enum Report {
     Stderr(Vec<u8>),
     /// The command has taken so many bytes of input.
     InputTaken(u32),
+    /// What became of a name or a connection, with `Network::Allowlist`.
+    Network(Box<crate::egress::Report>),
     Finished(Box<Finished>),
 }
 
@@ -306,7 +314,7 @@ impl FaultRecord {
             RunFault::NotFound(command) => (command.clone(), String::new()),
             RunFault::NotExecutable { command, cause } => (command.clone(), cause.clone()),
             RunFault::NeverStarted(ending) => (ending.as_str().to_owned(), String::new()),
-            RunFault::RunnerGone | RunFault::Busy => Default::default(),
+            RunFault::RunnerGone | RunFault::Busy | RunFault::LockedDown => Default::default(),
         };
         FaultRecord { kind: fault.code().into(), what, more }
     }
@@ -320,6 +328,7 @@ impl FaultRecord {
             "COMMAND_NOT_EXECUTABLE" => RunFault::NotExecutable { command: what, cause: more },
             "NEVER_STARTED" => Ending::parse(&what).map_or(RunFault::RunnerGone, RunFault::NeverStarted),
             "RUNNER_BUSY" => RunFault::Busy,
+            "LOCKED_DOWN" => RunFault::LockedDown,
             _ => RunFault::RunnerGone,
         }
     }
@@ -345,6 +354,9 @@ impl Message for Order {
             Order::InputEnd => (3, Vec::new()),
             Order::Cancel => (4, Vec::new()),
             Order::Credit(bytes) => (5, bytes.to_le_bytes().to_vec()),
+            Order::Resize(size) => (6, [size.rows.to_le_bytes(), size.columns.to_le_bytes()].concat()),
+            Order::Hold(held) => (7, vec![u8::from(*held)]),
+            Order::LockDown => (8, Vec::new()),
         }
     }
 
@@ -355,6 +367,17 @@ impl Message for Order {
             3 => payload.is_empty().then_some(Order::InputEnd),
             4 => payload.is_empty().then_some(Order::Cancel),
             5 => Some(Order::Credit(u32::from_le_bytes(payload.try_into().ok()?))),
+            6 => {
+                let [r0, r1, c0, c1] = payload.try_into().ok()?;
+                let (rows, columns) = (u16::from_le_bytes([r0, r1]), u16::from_le_bytes([c0, c1]));
+                Some(Order::Resize(WindowSize { rows, columns }))
+            }
+            7 => match payload[..] {
+                [0] => Some(Order::Hold(false)),
+                [1] => Some(Order::Hold(true)),
+                _ => None,
+            },
+            8 => payload.is_empty().then_some(Order::LockDown),
             _ => None,
         }
     }
@@ -368,6 +391,7 @@ impl Message for Report {
             Report::Stderr(bytes) => (3, bytes.clone()),
             Report::InputTaken(bytes) => (4, bytes.to_le_bytes().to_vec()),
             Report::Finished(finished) => (5, json(finished)),
+            Report::Network(report) => (6, json(report)),
         }
     }
 
@@ -378,6 +402,7 @@ impl Message for Report {
             3 => Some(Report::Stderr(payload)),
             4 => Some(Report::InputTaken(u32::from_le_bytes(payload.try_into().ok()?))),
             5 => serde_json::from_slice(&payload).ok().map(|f| Report::Finished(Box::new(f))),
+            6 => crate::egress::Report::decode(&payload).map(|r| Report::Network(Box::new(r))),
             _ => None,
         }
     }
@@ -425,6 +450,17 @@ mod tests {
     }
 
     #[test]
+    fn every_small_order_arrives_as_it_was() {
+        let size = WindowSize { rows: 258, columns: 3 };
+        for order in [Order::Resize(size), Order::Hold(true), Order::Hold(false), Order::LockDown, Order::Credit(7)] {
+            let (kind, payload) = order.parts();
+            assert_eq!(Order::from_parts(kind, payload), Some(order));
+        }
+        assert_eq!(Order::from_parts(7, vec![2]), None);
+        assert_eq!(Order::from_parts(6, vec![1, 2, 3]), None);
+    }
+
+    #[test]
     fn an_outcome_and_every_fault_arrive_as_they_were() {
         let sent = outcome();
         let read = Finished::new(&Ok(sent.clone())).read().unwrap();
@@ -437,6 +473,7 @@ mod tests {
             RunFault::NeverStarted(Ending::Cancelled),
             RunFault::RunnerGone,
             RunFault::Busy,
+            RunFault::LockedDown,
         ] {
             assert_eq!(Finished::new(&Err(fault.clone())).read().unwrap_err(), fault);
         }

@@ -1,10 +1,17 @@
-//! One run in the runner: launches it, moves its bytes, bounds its time and output, reports its end.
+//! One run in the runner: launches it, moves its bytes, bounds its time, output and disk, reports its end.
 
+use super::disk::{self, Disk};
 use super::order::{Finished, Order, Report, Start, WINDOW};
-use crate::model::{Ending, LONGEST_SECRET, LaunchFault, Outcome, RunFault, Stdin};
+use super::streams::{self, Sink, Source};
+use super::way_out::{Said, WayOut};
+use crate::egress;
+use crate::model::{
+    Domain, Ending, LONGEST_SECRET, LaunchFault, Network, Outcome, RunFault, SandboxProfile, Stdin, WindowSize,
+};
 use crate::os;
 use crate::os::linux::memfd::Sealed;
-use crate::sandbox::{Descriptors, Launched, Launcher, Verdict};
+use crate::os::linux::pty;
+use crate::sandbox::{Command, Descriptors, Handed, Launched, Launcher, Verdict};
 use std::cell::RefCell;
 use std::fs::File;
 use std::future::pending;
@@ -12,13 +19,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Interval, interval, sleep_until};
 
-/// Bytes read from a pipe at a time.
+/// Bytes read from a stream at a time.
 const CHUNK: usize = 16 << 10;
+
+/// What ends the input of a program that reads a terminal: VEOF as terminals begin (termios(3)).
+const END_OF_TERMINAL_INPUT: u8 = 4;
 
 /// Where reports go: the connection's writer.
 pub(super) type Reports = mpsc::Sender<(u64, Report)>;
@@ -32,83 +43,112 @@ pub(super) async fn run(
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: Reports,
 ) {
+    let mut remains = None;
     let result = match begin(&launcher, start, beside) {
         Ok(mut pump) => {
-            pump.turn(number, &mut orders, &reports).await;
-            pump.end(&launcher).await
+            pump.turn(number, &launcher, &mut orders, &reports).await;
+            let (result, left) = pump.end(number, &launcher, &reports).await;
+            remains = Some(left);
+            result
         }
         Err(fault) => Err(fault),
     };
     let _ = reports.send((number, Report::Finished(Box::new(Finished::new(&result))))).await;
     drop(reports);
-    // After the answer, not beside the command: building walls takes locks of the kernel that it would wait for.
+    // After the answer, not beside the command: building and clearing walls takes locks of the kernel that it would wait
+    // for.
     tokio::task::yield_now().await;
+    drop(remains);
     launcher.borrow_mut().refill();
 }
 
 struct Pump {
     launched: Launched,
     status: Option<pipe::Receiver>,
-    stdout: Option<pipe::Receiver>,
-    stderr: Option<pipe::Receiver>,
-    stdin: Option<pipe::Sender>,
+    stdout: Option<Source>,
+    stderr: Option<Source>,
+    stdin: Option<Sink>,
+    /// Where the init hands over a terminal or doors, until it has.
+    handing: Option<AsyncFd<OwnedFd>>,
+    terminal: Option<Rc<AsyncFd<OwnedFd>>>,
+    size: Option<WindowSize>,
+    domains: Vec<Domain>,
+    way_out: Option<(WayOut, Said)>,
+    disk: Disk,
+    look: Interval,
     /// Input taken from the gateway and not yet by the command.
     input: Vec<u8>,
     input_ends: bool,
     deadline: Instant,
+    /// Since when everything is stopped. Time stands still meanwhile.
+    held: Option<Instant>,
     /// Output that may still be sent before the gateway must answer.
     credit: u32,
     output_left: u64,
     output_bytes: u64,
     /// Set when it was ended by us.
     reason: Option<Ending>,
+    /// Set when a helper of it could not be had.
+    fault: Option<RunFault>,
 }
 
 fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start, beside: Vec<OwnedFd>) -> Result<Pump, RunFault> {
     let (command, stdin, profile) = start.read().ok_or_else(|| refused("the order makes no sense".into()))?;
     let secrets = sealed(beside, command.secrets.len())?;
-    let limits = profile.limits.clone();
-    let pipes = Pipes::new(stdin).map_err(|e| wall("make the command's pipes", &e))?;
+    let size = command.terminal;
+    let pipes = Pipes::new(if size.is_some() { Stdin::Closed } else { stdin })
+        .map_err(|e| wall("make the command's pipes", &e))?;
+    let disk = Disk::watch(&profile);
+    let launched = launch(launcher, &profile, command, &pipes, &secrets)?;
+    // The init has them; here nothing is left of them.
+    drop(secrets);
+    match Pump::of(&launched, pipes, size.is_some() || profile.network == Network::Allowlist) {
+        // A deadline beyond what the clock can hold is none that would ever be reached.
+        Ok((status, [stdout, stderr], stdin, handing)) => Ok(Pump {
+            deadline: Instant::now().checked_add(profile.limits.timeout).unwrap_or_else(far_future),
+            launched,
+            status: Some(status),
+            // A terminal takes the place of all three, once it is there.
+            stdout: Some(stdout).filter(|_| size.is_none()),
+            stderr: Some(stderr).filter(|_| size.is_none()),
+            stdin: stdin.filter(|_| size.is_none()),
+            handing,
+            terminal: None,
+            size,
+            domains: profile.domains,
+            way_out: None,
+            disk,
+            look: interval(disk::EVERY),
+            input: Vec::new(),
+            input_ends: false,
+            held: None,
+            credit: WINDOW,
+            output_left: profile.limits.output_bytes,
+            output_bytes: 0,
+            reason: None,
+            fault: None,
+        }),
+        Err(e) => {
+            launcher.borrow_mut().finish(launched);
+            Err(wall("watch the command's pipes", &e))
+        }
+    }
+}
+
+fn launch(
+    launcher: &Rc<RefCell<Launcher>>,
+    profile: &SandboxProfile,
+    command: Command,
+    pipes: &Pipes,
+    secrets: &[Sealed],
+) -> Result<Launched, RunFault> {
     let handed = Descriptors {
         stdin: pipes.stdin.1.as_fd(),
         stdout: pipes.stdout.1.as_fd(),
         stderr: pipes.stderr.1.as_fd(),
-        secrets: &secrets,
+        secrets,
     };
-    let launched = launcher.borrow_mut().launch(&profile, command, handed)?;
-    // The init has them; here nothing is left of them.
-    drop(secrets);
-    // Our copies of the command's ends go with `pipes`, so that its end is seen.
-    let attach = || -> io::Result<_> {
-        Ok((
-            pipe::Receiver::from_owned_fd(launched.status.try_clone()?)?,
-            pipe::Receiver::from_owned_fd(pipes.stdout.0)?,
-            pipe::Receiver::from_owned_fd(pipes.stderr.0)?,
-            pipes.stdin.0.map(pipe::Sender::from_owned_fd).transpose()?,
-        ))
-    };
-    let (status, stdout, stderr, stdin) = match attach() {
-        Ok(attached) => attached,
-        Err(e) => {
-            launcher.borrow_mut().finish(launched);
-            return Err(wall("watch the command's pipes", &e));
-        }
-    };
-    Ok(Pump {
-        // A deadline beyond what the clock can hold is none that would ever be reached.
-        deadline: Instant::now().checked_add(limits.timeout).unwrap_or_else(far_future),
-        launched,
-        status: Some(status),
-        stdout: Some(stdout),
-        stderr: Some(stderr),
-        stdin,
-        input: Vec::new(),
-        input_ends: false,
-        credit: WINDOW,
-        output_left: limits.output_bytes,
-        output_bytes: 0,
-        reason: None,
-    })
+    launcher.borrow_mut().launch(profile, command, handed)
 }
 
 fn refused(what: String) -> RunFault {
@@ -153,18 +193,39 @@ impl Pipes {
     }
 }
 
+/// What is ours of one run: status, both outputs, the input, and where the init hands over.
+type Ends = (pipe::Receiver, [Source; 2], Option<Sink>, Option<AsyncFd<OwnedFd>>);
+
 impl Pump {
+    /// Watches what is ours. Our copies of the command's ends go with `pipes`, so that its end is seen.
+    fn of(launched: &Launched, pipes: Pipes, hands_over: bool) -> io::Result<Ends> {
+        let outputs = [
+            Source::Pipe(pipe::Receiver::from_owned_fd(pipes.stdout.0)?),
+            Source::Pipe(pipe::Receiver::from_owned_fd(pipes.stderr.0)?),
+        ];
+        let input = pipes.stdin.0.map(pipe::Sender::from_owned_fd).transpose()?.map(Sink::Pipe);
+        let handing = hands_over.then(|| os::process::watched(launched.channel().try_clone()?)).transpose()?;
+        Ok((pipe::Receiver::from_owned_fd(launched.status.try_clone()?)?, outputs, input, handing))
+    }
+
     /// Moves bytes until the whole tree is gone and its output is passed on, or nobody wants it any more.
-    async fn turn(&mut self, number: u64, orders: &mut mpsc::UnboundedReceiver<Order>, reports: &Reports) {
-        let (mut said, mut out, mut err) = ([0; 512], vec![0; CHUNK], vec![0; CHUNK]);
+    async fn turn(
+        &mut self,
+        number: u64,
+        launcher: &Rc<RefCell<Launcher>>,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        reports: &Reports,
+    ) {
+        let (mut said, mut out, mut err) = ([0; 1024], vec![0; CHUNK], vec![0; CHUNK]);
         while self.status.is_some() || self.stdout.is_some() || self.stderr.is_some() {
             // After a kill of ours nobody waits for a reader that has stopped reading.
             if self.reason.is_some() && self.status.is_none() && self.credit == 0 {
                 return;
             }
             let room = self.credit as usize;
+            let is_timed = self.reason.is_none() && self.held.is_none();
             tokio::select! {
-                read = read(&mut self.status, &mut said, true) => match read {
+                read = status(&mut self.status, &mut said) => match read {
                     0 => self.status = None,
                     n => self.launched.monitor.feed(&said[..n]),
                 },
@@ -176,8 +237,76 @@ impl Pump {
                 }
                 taken = write(&mut self.stdin, &self.input) => self.taken(number, taken, reports).await,
                 order = orders.recv() => self.obey(number, order, reports).await,
-                () = sleep_until(self.deadline), if self.reason.is_none() => self.kill(Ending::TimedOut),
+                () = readable(&self.handing) => self.take_over(launcher),
+                said = next(&mut self.way_out) => self.tell(number, said, reports).await,
+                _ = self.look.tick(), if is_timed => if self.disk.is_exceeded() { self.kill(Ending::DiskLimit) },
+                () = sleep_until(self.deadline), if is_timed => self.kill(Ending::TimedOut),
             }
+        }
+    }
+
+    /// Takes all that the init has handed over: doors first, then a terminal.
+    fn take_over(&mut self, launcher: &Rc<RefCell<Launcher>>) {
+        while self.handing.is_some()
+            && os::process::wait_readable(self.launched.channel(), Some(Duration::ZERO)).unwrap_or(false)
+        {
+            let done = match self.launched.receive() {
+                Ok(Handed::Doors(doors)) if doors.is_empty() => Ok(()),
+                Ok(Handed::Doors(doors)) => self.open_way_out(launcher, &doors),
+                Ok(Handed::Terminal(master)) => self.use_terminal(master).map_err(|e| wall("use the terminal", &e)),
+                // The init is gone; its status says why.
+                Err(_) => {
+                    self.handing = None;
+                    return;
+                }
+            };
+            let wants_doors = !self.domains.is_empty() && self.way_out.is_none();
+            let wants_terminal = self.size.is_some() && self.terminal.is_none();
+            if !wants_terminal && !wants_doors {
+                self.handing = None;
+            }
+            if let Err(fault) = done {
+                self.fault = Some(fault);
+                self.kill(Ending::Cancelled);
+            }
+        }
+    }
+
+    fn open_way_out(&mut self, launcher: &Rc<RefCell<Launcher>>, doors: &[OwnedFd]) -> Result<(), RunFault> {
+        let lent = launcher.borrow_mut().lend_uid()?;
+        let open = || -> io::Result<_> {
+            let out = WayOut::open(&self.domains, doors, lent)?;
+            let said = Said::by(&out)?;
+            Ok((out, said))
+        };
+        self.way_out = Some(open().map_err(|e| wall("open the way out for allowed connections", &e))?);
+        Ok(())
+    }
+
+    fn use_terminal(&mut self, master: OwnedFd) -> io::Result<()> {
+        let (source, sink, terminal) = streams::terminal(master)?;
+        // The size may have changed before there was a terminal.
+        if let Some(size) = self.size {
+            pty::resize(terminal.get_ref(), size)?;
+        }
+        self.stdout = Some(source);
+        self.stdin = Some(sink);
+        self.terminal = Some(terminal);
+        self.close_input_when_done();
+        Ok(())
+    }
+
+    async fn tell(&mut self, number: u64, said: Option<Vec<egress::Report>>, reports: &Reports) {
+        let Some(said) = said else {
+            // It ended by itself: without it nothing is carried out any more, which is the safe side.
+            if self.reason.is_none() && self.status.is_some() {
+                tracing::warn!("the way out of a run has ended before it");
+            }
+            self.way_out = None;
+            return;
+        };
+        for report in said {
+            let _ = reports.send((number, Report::Network(Box::new(report)))).await;
         }
     }
 
@@ -212,7 +341,14 @@ impl Pump {
     }
 
     fn close_input_when_done(&mut self) {
-        if self.input_ends && self.input.is_empty() {
+        if !self.input_ends || !self.input.is_empty() {
+            return;
+        }
+        if let Some(terminal) = &self.terminal {
+            // A terminal has no end; its reader is told as by a person.
+            let _ = rustix::io::write(terminal.get_ref(), &[END_OF_TERMINAL_INPUT]);
+            self.input_ends = false;
+        } else if self.size.is_none() {
             self.stdin = None;
         }
     }
@@ -220,7 +356,16 @@ impl Pump {
     async fn obey(&mut self, number: u64, order: Option<Order>, reports: &Reports) {
         match order {
             None | Some(Order::Cancel) => self.kill(Ending::Cancelled),
-            Some(Order::Input(bytes)) if self.stdin.is_some() => self.input.extend(bytes),
+            Some(Order::LockDown) => self.kill(Ending::LockedDown),
+            Some(Order::Hold(held)) => self.hold(held),
+            Some(Order::Resize(size)) => {
+                self.size = self.size.map(|_| size);
+                if let Some(terminal) = &self.terminal {
+                    let _ = pty::resize(terminal.get_ref(), size);
+                }
+            }
+            // What comes before the terminal is there waits for it.
+            Some(Order::Input(bytes)) if self.stdin.is_some() || self.awaits_terminal() => self.input.extend(bytes),
             Some(Order::InputEnd) => {
                 self.input_ends = true;
                 self.close_input_when_done();
@@ -231,6 +376,23 @@ impl Pump {
             }
             Some(Order::Start(_)) => {}
         }
+    }
+
+    fn awaits_terminal(&self) -> bool {
+        self.size.is_some() && self.terminal.is_none() && self.handing.is_some()
+    }
+
+    /// Stops everything, or lets it go on with as much time as it had.
+    fn hold(&mut self, held: bool) {
+        match (held, self.held) {
+            (true, None) => self.held = Some(Instant::now()),
+            (false, Some(since)) => {
+                self.held = None;
+                self.deadline = self.deadline.checked_add(since.elapsed()).unwrap_or_else(far_future);
+            }
+            _ => return,
+        }
+        self.launched.hold(held);
     }
 
     /// Ends the tree; the first reason counts.
@@ -245,15 +407,29 @@ impl Pump {
             self.stderr = None;
             self.stdin = None;
         }
+        self.handing = None;
     }
 
     /// Waits for the kernel to have cleared the tree, then frees what it held.
-    async fn end(self, launcher: &Rc<RefCell<Launcher>>) -> Result<Outcome, RunFault> {
+    async fn end(
+        self,
+        number: u64,
+        launcher: &Rc<RefCell<Launcher>>,
+        reports: &Reports,
+    ) -> (Result<Outcome, RunFault>, crate::sandbox::Finished) {
         os::process::ended(self.launched.pidfd()).await;
+        if let Some((out, mut said)) = self.way_out {
+            for report in said.rest(&out).await {
+                let _ = reports.send((number, Report::Network(Box::new(report)))).await;
+            }
+            if let Some(lent) = out.close() {
+                launcher.borrow_mut().take_back(lent);
+            }
+        }
         let verdict = self.launched.monitor.verdict();
         let finished = launcher.borrow_mut().finish(self.launched);
         let ending = match (self.reason, verdict) {
-            (_, Verdict::Fault(fault)) if self.reason.is_none() => return Err(fault),
+            (None, Verdict::Fault(fault)) => return (Err(fault), finished),
             (Some(reason), _) => reason,
             (None, Verdict::Ended(Ending::Signaled(9)) | Verdict::Killed) if finished.out_of_memory => {
                 Ending::OutOfMemory
@@ -261,23 +437,57 @@ impl Pump {
             (None, Verdict::Ended(ending)) => ending,
             (None, _) => Ending::Signaled(9),
         };
-        let enforcement = finished.enforcement.ok_or(RunFault::NeverStarted(ending))?;
-        Ok(Outcome { ending, enforcement, elapsed: finished.elapsed, output_bytes: self.output_bytes })
+        let result = match (self.fault, finished.enforcement.clone()) {
+            (Some(fault), _) => Err(fault),
+            (None, None) => Err(RunFault::NeverStarted(ending)),
+            (None, Some(enforcement)) => {
+                let (elapsed, output_bytes) = (finished.elapsed, self.output_bytes);
+                Ok(Outcome { ending, enforcement, elapsed, output_bytes })
+            }
+        };
+        (result, finished)
     }
 }
 
-/// Reads from a pipe that is there and wanted; waits for ever otherwise. 0 is the end, an error as well.
-async fn read(pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8], wanted: bool) -> usize {
+/// Reads the status pipe while it is there; waits for ever otherwise. 0 is the end, an error as well.
+async fn status(pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
     match pipe {
-        Some(pipe) if wanted => pipe.read(buffer).await.unwrap_or(0),
+        Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
+        None => pending().await,
+    }
+}
+
+/// Reads from a stream that is there and wanted; waits for ever otherwise.
+async fn read(source: &mut Option<Source>, buffer: &mut [u8], wanted: bool) -> usize {
+    match source {
+        Some(source) if wanted => source.read(buffer).await,
         _ => pending().await,
     }
 }
 
-/// Writes what there is to a pipe that is there; `None` where nobody reads it any more.
-async fn write(pipe: &mut Option<pipe::Sender>, bytes: &[u8]) -> Option<usize> {
-    match pipe {
-        Some(pipe) if !bytes.is_empty() => pipe.write(bytes).await.ok(),
+/// Writes what there is to a stream that is there; `None` where nobody reads it any more.
+async fn write(sink: &mut Option<Sink>, bytes: &[u8]) -> Option<usize> {
+    match sink {
+        Some(sink) if !bytes.is_empty() => sink.write(bytes).await,
         _ => pending().await,
+    }
+}
+
+/// Waits until the init hands something over, if it is to.
+async fn readable(handing: &Option<AsyncFd<OwnedFd>>) {
+    match handing {
+        Some(channel) => match channel.readable().await {
+            Ok(mut ready) => ready.clear_ready(),
+            Err(_) => pending().await,
+        },
+        None => pending().await,
+    }
+}
+
+/// What the way out says next, if there is one.
+async fn next(way_out: &mut Option<(WayOut, Said)>) -> Option<Vec<egress::Report>> {
+    match way_out {
+        Some((_, said)) => said.next().await,
+        None => pending().await,
     }
 }

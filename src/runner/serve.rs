@@ -117,6 +117,7 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
     let keeper = tokio::task::spawn_local(keep_tidy(launcher.clone()));
     let mut runs: HashMap<u64, mpsc::UnboundedSender<Order>> = HashMap::new();
     let mut pumps = JoinSet::new();
+    let mut is_held = false;
     loop {
         let (number, order, beside) = match from.next().await {
             Ok(Some(read)) => read,
@@ -126,6 +127,13 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
                 break;
             }
         };
+        if let Order::Hold(held) = order {
+            is_held = held;
+            for run in runs.values() {
+                let _ = run.send(Order::Hold(held));
+            }
+            continue;
+        }
         let Order::Start(start) = order else {
             if let Some(run) = runs.get(&number) {
                 let _ = run.send(order);
@@ -134,6 +142,10 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
         };
         runs.retain(|_, run| !run.is_closed());
         match launcher.clone() {
+            Ok(_) if is_held => {
+                let finished = Finished::new(&Err(RunFault::LockedDown));
+                let _ = reports.send((number, Report::Finished(Box::new(finished)))).await;
+            }
             Ok(launcher) => {
                 let (orders, inbox) = mpsc::unbounded_channel();
                 runs.insert(number, orders);

@@ -11,5 +11,7 @@ mod plan;
 
 pub(crate) use boundary::Protected;
 pub(crate) use environment::{dangerous_name, refused_name};
-pub(crate) use native::{Descriptors, Launched, Launcher, Proof, Verdict, allowed_system_calls, probe_host};
+pub(crate) use native::{
+    Descriptors, Finished, Handed, Launched, Launcher, Lent, Proof, Verdict, allowed_system_calls, probe_host,
+};
 pub(crate) use plan::{Command, view};

@@ -3,7 +3,8 @@
 use super::boundary::{self, Protected};
 use super::environment;
 use crate::model::{
-    ExecMode, ExecRequest, Limits, Network, RunFault, SandboxProfile, SecretUse, WindowSize, WorkspaceAccess,
+    Domain, ExecMode, ExecRequest, Limits, Network, RunFault, SandboxProfile, SecretUse, Tier, WindowSize,
+    WorkspaceAccess,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -98,6 +99,9 @@ pub(crate) struct Plan {
     /// What the profile adds to what every sandbox shows.
     pub(crate) binds: Vec<Bind>,
     pub(crate) network: Network,
+    /// Ports on which something can be reached, with `Network::Allowlist`.
+    pub(crate) ports: Vec<u16>,
+    pub(crate) least_tier: Tier,
     /// The executables that may be executed; `None` for all that are shown.
     pub(crate) allowed: Option<Vec<String>>,
     pub(crate) limits: Limits,
@@ -182,6 +186,8 @@ pub(crate) fn plan(profile: &SandboxProfile, command: Command, protected: &Prote
         env,
         binds: named(profile, protected)?,
         network: profile.network,
+        ports: if profile.network == Network::Allowlist { Domain::ports_of(&profile.domains) } else { Vec::new() },
+        least_tier: profile.least_tier,
         allowed: (profile.exec_mode == ExecMode::Allowlist).then(|| profile.exec_allow.clone()),
         limits: profile.limits.clone(),
         command,

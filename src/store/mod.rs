@@ -52,6 +52,8 @@ pub(crate) enum Name {
     TlsKey,
     /// The seed of the command line's own keys.
     ClientSeed,
+    /// Whether everything is locked down.
+    Lockdown,
 }
 
 impl Name {
@@ -75,6 +77,7 @@ impl Name {
             Name::TlsCertificate => "tls-certificate.pem",
             Name::TlsKey => "tls-key.pem",
             Name::ClientSeed => "client-seed",
+            Name::Lockdown => "lockdown",
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use super::bytes;
 use super::connect::unique_keys;
+use super::control::{lockdown, sandbox};
 use super::frame::{Frame, strip_position};
 use super::pairing::{nodes, pairing};
 use super::secrets::secrets;
 use crate::model::{
     Action, AgentId, Delivery, ExecRequest, JournalQuery, MOST_SECRETS_A_RUN, ProfileName, RunId, RunSignal,
-    SecretName, SecretUse, SessionId, Stdin, is_variable_name,
+    SecretName, SecretUse, SessionId, Stdin, WindowSize, is_variable_name,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +25,13 @@ pub(crate) const METHODS: &[&str] = &[
     "exec.run",
     "exec.input",
     "exec.cancel",
+    "exec.resize",
+    "lockdown.status",
+    "lockdown.on",
+    "lockdown.off",
+    "sandbox.list",
+    "sandbox.recreate",
+    "sandbox.prune",
     "journal.list",
     "journal.verify",
     "token.show",
@@ -61,6 +69,7 @@ pub(crate) const EVENTS: &[&str] = &[
     "exec.started",
     "exec.output",
     "journal.entry",
+    "lockdown.changed",
     "device.pair.requested",
     "device.pair.resolved",
     "device.pair.changed",
@@ -118,11 +127,39 @@ struct ExecRunParams {
     secrets: Option<Vec<SecretParams>>,
     #[serde(default)]
     stdin: bool,
+    /// A terminal of this size instead of three streams.
+    #[serde(default)]
+    terminal: Option<SizeParams>,
     #[serde(default)]
     timeout_ms: Option<u64>,
     /// Where it runs; only the sandbox of this gateway so far.
     #[serde(default)]
     host: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SizeParams {
+    rows: u16,
+    columns: u16,
+}
+
+impl SizeParams {
+    fn read(&self) -> Result<WindowSize, String> {
+        let bounds = 1..=4096;
+        if bounds.contains(&self.rows) && bounds.contains(&self.columns) {
+            return Ok(WindowSize { rows: self.rows, columns: self.columns });
+        }
+        Err("rows and columns of a terminal lie between 1 and 4096".into())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ExecResizeParams {
+    run_id: String,
+    rows: u16,
+    columns: u16,
 }
 
 #[derive(Deserialize)]
@@ -208,6 +245,12 @@ pub(crate) fn action(frame: &Frame) -> Result<Action, Invalid> {
             let run = run_id(&read::<ExecCancelParams>(frame)?.run_id).map_err(wrong)?;
             Ok(Action::ExecSignal { run, signal: RunSignal::Cancel })
         }
+        "exec.resize" => {
+            let params: ExecResizeParams = read(frame)?;
+            let size = SizeParams { rows: params.rows, columns: params.columns }.read().map_err(wrong)?;
+            let run = run_id(&params.run_id).map_err(wrong)?;
+            Ok(Action::ExecSignal { run, signal: RunSignal::Resize(size) })
+        }
         "journal.list" => read::<JournalListParams>(frame).map(|p| {
             Action::JournalList(JournalQuery { after: p.after, limit: p.limit, event: p.event, follow: p.follow })
         }),
@@ -225,6 +268,14 @@ pub(crate) fn action(frame: &Frame) -> Result<Action, Invalid> {
         },
         method if method.starts_with("secrets.") || method.starts_with("state.") => match secrets(method, frame)? {
             Some(action) => action.map(Action::Secrets).map_err(wrong),
+            None => Err(Invalid::UnknownMethod(method.to_owned())),
+        },
+        method if method.starts_with("lockdown.") => match lockdown(method, frame)? {
+            Some(action) => Ok(Action::Lockdown(action)),
+            None => Err(Invalid::UnknownMethod(method.to_owned())),
+        },
+        method if method.starts_with("sandbox.") => match sandbox(method, frame)? {
+            Some(action) => Ok(Action::Sandboxes(action)),
             None => Err(Invalid::UnknownMethod(method.to_owned())),
         },
         other => Err(Invalid::UnknownMethod(other.to_owned())),
@@ -267,6 +318,7 @@ fn exec_run(params: ExecRunParams) -> Result<ExecRequest, String> {
     if timeout == Some(Duration::ZERO) {
         return Err("at timeoutMs: must be at least 1".into());
     }
+    let terminal = params.terminal.map(|size| size.read()).transpose().map_err(|why| format!("at terminal: {why}"))?;
     let secrets = secret_uses(params.secrets.unwrap_or_default(), &env)?;
     let bad = |path: &'static str| move |e: crate::model::BadId| format!("at {path}: {e}");
     Ok(ExecRequest {
@@ -278,7 +330,7 @@ fn exec_run(params: ExecRunParams) -> Result<ExecRequest, String> {
         env,
         secrets,
         stdin: if params.stdin { Stdin::Piped } else { Stdin::Closed },
-        terminal: None,
+        terminal,
         timeout,
     })
 }
@@ -332,6 +384,8 @@ mod tests {
                 "exec.run" => r#"{"command":["true"]}"#.to_owned(),
                 "exec.input" => format!(r#"{{"runId":"{run}","data":"","eof":true}}"#),
                 "exec.cancel" => format!(r#"{{"runId":"{run}"}}"#),
+                "exec.resize" => format!(r#"{{"runId":"{run}","rows":24,"columns":80}}"#),
+                "sandbox.recreate" => r#"{"name":"shared"}"#.to_owned(),
                 "password.set" => r#"{"hash":"x"}"#.to_owned(),
                 "device.pair.approve" | "device.pair.reject" | "node.pair.approve" | "node.pair.reject" => {
                     r#"{"requestId":"r"}"#.to_owned()

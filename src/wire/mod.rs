@@ -6,6 +6,7 @@
 
 pub(crate) mod bytes;
 mod connect;
+mod control;
 mod frame;
 mod methods;
 mod pairing;

@@ -11,6 +11,7 @@ mod delivery;
 #[allow(unreachable_pub)]
 mod device;
 mod doors;
+mod egress;
 mod exec;
 mod journal;
 mod loader;

@@ -258,19 +258,28 @@ impl Network {
         command
     }
 
-    /// A connection inside, from one address to another. A socket stays in the network it was made in.
+    /// A connection inside, from one address to another.
     pub fn connect(&self, from: &str, to: SocketAddrV4) -> TcpStream {
-        let network = fs::File::open(self.path()).unwrap();
         let from = SocketAddrV4::new(from.parse::<Ipv4Addr>().unwrap(), 0);
-        let inside = std::thread::spawn(move || {
-            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        self.within(move || {
             let (family, kind) = (socket::AddressFamily::Inet, socket::SockType::Stream);
             let made = socket::socket(family, kind, socket::SockFlag::SOCK_CLOEXEC, None).unwrap();
             socket::bind(made.as_raw_fd(), &socket::SockaddrIn::from(from)).unwrap();
             socket::connect(made.as_raw_fd(), &socket::SockaddrIn::from(to)).unwrap();
             TcpStream::from(made)
-        });
-        inside.join().unwrap()
+        })
+    }
+
+    /// Does something inside. A socket stays in the network it was made in.
+    pub fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let network = fs::File::open(self.path()).unwrap();
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                act()
+            });
+            inside.join().unwrap()
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands: ordered from the runner, their output passed on as fast as the client reads it.
 
-use super::Done;
+use super::sandboxes::Use;
+use super::{Done, connections};
 use crate::auth::Session;
 use crate::gateway::Gateway;
 use crate::gateway::outbox::Outbox;
@@ -17,6 +18,7 @@ use crate::sandbox::Command;
 use crate::secrets::Secrets;
 use crate::wire::{self, ErrorCode, ErrorShape, ExecResult, OutputEvent};
 use serde_json::json;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 /// Runs a command to its end. The receipt is what allows it.
@@ -35,10 +37,17 @@ pub(super) async fn run(
     // What covers the command in the record of the permit covers it in that of the end, whatever is kept by then.
     let redactor = gateway.parts.secrets.redactor();
     let result = match order(gateway, &request, &profile, receipt).await {
-        Ok((handle, cover)) => {
+        Ok((handle, cover, _kept)) => {
             let started = json!({"requestId": request_id, "runId": run.as_str()});
             outbox.send(wire::event("exec.started", &started, None));
-            follow(gateway, session.conn, &run, handle, &cover, outbox).await
+            let note = |record: Record| {
+                let mut record = record.by(&session.principal, &session.peer.label());
+                record.agent = Some(request.agent.to_string());
+                record.session = request.session.as_ref().map(ToString::to_string);
+                record.run = Some(run.as_str().to_owned());
+                gateway.parts.journal.append(record).is_ok()
+            };
+            follow(gateway, session.conn, &run, handle, &cover, outbox, &note).await
         }
         Err(fault) => Err(fault),
     };
@@ -53,25 +62,32 @@ pub(super) async fn run(
 }
 
 /// Hands the command and the values of its secrets to the runner; spends the receipt.
-async fn order(
-    gateway: &Gateway,
+async fn order<'a>(
+    gateway: &'a Gateway,
     request: &ExecRequest,
     profile: &SandboxProfile,
     _receipt: Receipt,
-) -> Result<(RunHandle, Redactor), RunFault> {
+) -> Result<(RunHandle, Redactor, Option<Use<'a>>), RunFault> {
     let command = Command::of(request)?;
     // An agent without a workspace of its own gets one the first time it needs it.
     if let Some(workspace) =
         profile.workspace.as_deref().filter(|w| w.parent() == Some(&gateway.parts.policy.workspaces))
     {
-        os::fs::private_dir(workspace).map_err(|e| RunFault::Refused {
-            what: format!("the workspace {} cannot be made: {e}", workspace.display()),
-            hint: "look at the rights of its parent folder".into(),
-        })?;
+        os::fs::private_dir(workspace).map_err(unmade("workspace", workspace))?;
     }
+    let kept = profile.kept.as_deref();
+    let kept =
+        kept.map(|kept| gateway.in_use.begin(kept, profile.idle).map_err(unmade("sandbox", kept))).transpose()?;
     let (secrets, cover) = open_secrets(&gateway.parts.secrets, &request.agent, &request.secrets).await?;
     let handle = gateway.parts.runner.start(&command, request.stdin, profile, secrets)?;
-    Ok((handle, cover))
+    Ok((handle, cover, kept))
+}
+
+fn unmade(what: &str, path: &Path) -> impl Fn(std::io::Error) -> RunFault {
+    move |e| RunFault::Refused {
+        what: format!("the {what} {} cannot be made: {e}", path.display()),
+        hint: "look at the rights of its parent folder".into(),
+    }
 }
 
 /// Bytes of all variables together: execve takes 2 MiB with everything else (execve(2), ARG_MAX).
@@ -145,6 +161,7 @@ async fn follow(
     mut handle: RunHandle,
     cover: &Redactor,
     outbox: &Outbox,
+    note: &(dyn Fn(Record) -> bool + Sync),
 ) -> Result<Outcome, RunFault> {
     let _registered = Registered::new(gateway, conn, run, &handle);
     // Registered first, looked at second: a client that goes in between has its runs cancelled by one of the two.
@@ -169,6 +186,12 @@ async fn follow(
                 handle.passed_on(bytes.len());
                 // Looking for secrets is work, and others wait for this thread.
                 tokio::task::yield_now().await;
+            }
+            Some(RunEvent::Network(report)) => {
+                // What cannot be recorded is not done: the connection was made, so the run ends here.
+                if !connections::record(&report).is_none_or(note) {
+                    handle.remote().cancel();
+                }
             }
             Some(RunEvent::Finished(result)) => break result,
             None => break Err(RunFault::RunnerGone),
@@ -230,6 +253,7 @@ pub(super) async fn signal(gateway: &Gateway, session: &Session, run: &RunId, si
     };
     match signal {
         RunSignal::Cancel => remote.cancel(),
+        RunSignal::Resize(size) => remote.resize(size),
         RunSignal::Input { bytes, eof } => {
             remote.input(&bytes, eof).await;
         }

@@ -1,17 +1,22 @@
 //! The acts themselves, one file a family. What is done here was permitted and recorded before.
 
+mod connections;
 mod exec;
 mod facts;
 mod journal;
+mod lockdown;
 mod nodes;
 mod pairing;
+mod sandboxes;
 mod secrets;
 mod token;
 
 pub(super) use journal::entry_json;
 
+pub(super) use lockdown::event as lockdown_event;
 pub(super) use nodes::{event as node_event, target as node_target};
 pub(super) use pairing::{event as pairing_event, target as pairing_target};
+pub(super) use sandboxes::{InUse, event as sandbox_event, target as sandbox_target};
 pub(super) use secrets::event as secrets_event;
 
 use super::Gateway;
@@ -21,6 +26,7 @@ use super::reply::Answer;
 use crate::auth::Session;
 use crate::journal::Record;
 use crate::model::Action;
+use std::sync::Arc;
 
 /// What came of an act: the answer, and the record of its end if it has one.
 pub(super) struct Done {
@@ -36,7 +42,7 @@ impl From<Answer> for Done {
 
 /// Does what was permitted and recorded.
 pub(super) async fn perform(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     session: &Session,
     recorded: Recorded,
     request_id: &str,
@@ -52,6 +58,8 @@ pub(super) async fn perform(
         Recorded::Pairing(action, receipt) => pairing::change(gateway, session, action, receipt).await,
         Recorded::Nodes(action, receipt) => nodes::change(gateway, session, action, receipt).await,
         Recorded::Secrets(action, receipt) => secrets::change(gateway, session, action, receipt).await,
+        Recorded::Lockdown(action, receipt) => lockdown::change(gateway, session, action, receipt).await,
+        Recorded::Sandboxes(action, receipt) => sandboxes::change(gateway, session, action, receipt).await,
         Recorded::Plain(action) => plain(gateway, session, action).await.into(),
     }
 }
@@ -68,6 +76,8 @@ async fn plain(gateway: &Gateway, session: &Session, action: Action) -> Answer {
         Action::JournalVerify => journal::verify(gateway).await,
         Action::Pairing(action) => pairing::tell(gateway, session, &action),
         Action::Secrets(_) => secrets::list(gateway),
+        Action::Lockdown(_) => lockdown::status(gateway),
+        Action::Sandboxes(_) => sandboxes::list(gateway).await,
         Action::Nodes(action) => nodes::tell(gateway, session, &action),
         Action::ExecRun(_) | Action::TokenShow | Action::TokenRotate | Action::PasswordSet { .. } => {
             unreachable!("recorded acts have their own variants")

@@ -28,16 +28,17 @@ pub(crate) fn drop_all() -> io::Result<()> {
 
 /// What a root launcher needs to build walls, and nothing else.
 const LAUNCHER: &[Capability] = &[
-    Capability::CAP_SYS_ADMIN,    // namespaces and mounts
-    Capability::CAP_SETUID,       // the sandbox's own uid
-    Capability::CAP_SETGID,       // and gid
-    Capability::CAP_SETPCAP,      // emptying the bounding set
-    Capability::CAP_CHOWN,        // scratch folders of that uid
-    Capability::CAP_DAC_OVERRIDE, // workspaces of any owner
-    Capability::CAP_FOWNER,       // modes of scratch folders
-    Capability::CAP_NET_ADMIN,    // loopback up in the sandbox's own network namespace
-    Capability::CAP_KILL,         // ending what runs under the sandbox's uid
-    Capability::CAP_SYS_RESOURCE, // lowering oom scores and raising what was lowered for us
+    Capability::CAP_SYS_ADMIN,        // namespaces and mounts
+    Capability::CAP_SETUID,           // the sandbox's own uid
+    Capability::CAP_SETGID,           // and gid
+    Capability::CAP_SETPCAP,          // emptying the bounding set
+    Capability::CAP_CHOWN,            // scratch folders of that uid
+    Capability::CAP_DAC_OVERRIDE,     // workspaces of any owner
+    Capability::CAP_FOWNER,           // modes of scratch folders
+    Capability::CAP_NET_ADMIN,        // loopback up in the sandbox's own network namespace
+    Capability::CAP_NET_BIND_SERVICE, // doors on ports below 1024 there
+    Capability::CAP_KILL,             // ending what runs under the sandbox's uid
+    Capability::CAP_SYS_RESOURCE,     // lowering oom scores and raising what was lowered for us
 ];
 
 /// Takes from the bounding set what a launcher never needs: its children have less to drop at every start.

@@ -42,8 +42,6 @@ pub(super) struct Base<'a> {
     pub(super) facts: &'a Facts,
     /// Where this process's arguments and environment lie; the init shows neither.
     pub(super) title: Title,
-    /// Ports of the doors to the helper that carries connections out, for `Network::Allowlist`.
-    pub(super) ports: &'a [u16],
 }
 
 /// What the child keeps open while it builds.
@@ -131,7 +129,7 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps {
     // When the host itself runs short, a command goes before anything else. Raising it needs no right (proc(5)).
     at(Step::Limits, fs::write("/proc/self/oom_score_adj", "900"))?;
     let mounts = at(Step::Private, File::open("/proc/self/ns/mnt"))?;
-    let tree = Tree::base(&base.owner, base.system, base.walls.scratch_bytes)?;
+    let tree = Tree::base(&base.owner, base.system, base.walls)?;
     let (mappings, files) = (std::mem::take(&mut kept.mappings), std::mem::take(&mut kept.files));
     tree.complete(&base.owner, base.walls, &mappings, &files)?;
     drop((mappings, files));
@@ -220,7 +218,9 @@ fn surroundings(base: &Base<'_>) -> Steps<Vec<OwnedFd>> {
         at(Step::Loopback, netns::bring_up_loopback())?;
     }
     let doors = match base.walls.network {
-        Network::Allowlist => at(Step::Doors, netns::route_locally().and_then(|()| netns::open_doors(base.ports)))?,
+        Network::Allowlist => {
+            at(Step::Doors, netns::route_locally().and_then(|()| netns::open_doors(&base.walls.ports)))?
+        }
         Network::None | Network::Host => Vec::new(),
     };
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));

@@ -16,6 +16,7 @@ use crate::model::{
 use crate::os;
 use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
+use crate::os::linux::handover;
 use crate::os::linux::memfd::Sealed;
 use crate::os::linux::mounts::{self, Watch};
 use crate::os::linux::seccomp::Filter;
@@ -108,6 +109,22 @@ struct Spare {
     made: Instant,
 }
 
+/// A uid that is nobody else's until it is given back.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    slot: u32,
+    pub(crate) uid: u32,
+}
+
+/// What an init hands over.
+#[derive(Debug)]
+pub(crate) enum Handed {
+    /// Name server and listeners of a network that is an allowlist; none otherwise.
+    Doors(Vec<OwnedFd>),
+    /// The master of the command's terminal.
+    Terminal(OwnedFd),
+}
+
 /// What a folder is, whatever its name: device, inode, owner, group.
 type Identity = (u64, u64, u32, u32);
 
@@ -119,6 +136,8 @@ pub(crate) struct Launched {
     pub(crate) started: Instant,
     inmate: Inmate,
     channel: OwnedFd,
+    /// Kept so that its mounts are taken down after us, not while somebody waits.
+    mounts: Option<OwnedFd>,
     walls: Walls,
     host_uid: u32,
     landlock_abi: u8,
@@ -315,7 +334,6 @@ impl Launcher {
                     filter: &self.filters[usize::from(walls.allowed.is_some())],
                     facts: &self.facts,
                     title: self.title,
-                    ports: &[],
                 },
                 &self.own,
                 theirs.into(),
@@ -383,6 +401,7 @@ impl Launcher {
             host_uid: self.owner(inmate.slot).uid,
             inmate,
             channel,
+            mounts: None,
             walls,
             landlock_abi: self.facts.landlock_abi,
             limits: self.means(),
@@ -394,6 +413,23 @@ impl Launcher {
         self.last.retain(|(known, _)| known != walls);
         self.last.truncate(MOST_SPARES - 1);
         self.last.insert(0, (walls.clone(), bounds));
+    }
+
+    /// A uid of the sandboxes' range for a helper of one run; none where every process has the launcher's own.
+    ///
+    /// # Errors
+    /// Busy where all are taken.
+    pub(crate) fn lend_uid(&mut self) -> Result<Option<Lent>, RunFault> {
+        if self.tier != Tier::Root {
+            return Ok(None);
+        }
+        let slot = self.take_slot()?;
+        Ok(Some(Lent { slot, uid: self.owner(slot).uid }))
+    }
+
+    /// Takes a uid back, when no process has it any more.
+    pub(crate) fn take_back(&mut self, lent: Lent) {
+        self.taken.remove(&lent.slot);
     }
 
     fn take_slot(&mut self) -> Result<u32, RunFault> {
@@ -531,6 +567,34 @@ impl Launched {
     /// Ends the command and its whole tree at once.
     pub(crate) fn kill(&self) {
         os::process::kill_pidfd(&self.inmate.pidfd);
+    }
+
+    /// Stops every process of the command, or lets them go on.
+    pub(crate) fn hold(&self, held: bool) {
+        let word = if held { inside::FREEZE } else { inside::THAW };
+        // An init that is gone has nothing left to stop.
+        let _ = rustix::io::write(&self.channel, &[word]);
+    }
+
+    /// Where the init hands things over: `receive` does not wait when this is readable.
+    pub(crate) fn channel(&self) -> &OwnedFd {
+        &self.channel
+    }
+
+    /// The next thing that the init hands over.
+    ///
+    /// # Errors
+    /// Where the init is gone.
+    pub(crate) fn receive(&mut self) -> io::Result<Handed> {
+        let mut word = [0];
+        let fds = handover::receive(&self.channel, &mut word)?;
+        let mut fds = fds.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?.into_iter();
+        if word[0] == inside::TERMINAL {
+            let master = fds.next().ok_or_else(|| io::Error::other("the terminal did not arrive"))?;
+            return Ok(Handed::Terminal(master));
+        }
+        self.mounts = fds.next();
+        Ok(Handed::Doors(fds.collect()))
     }
 
     /// Becomes readable when the init has ended.

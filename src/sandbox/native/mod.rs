@@ -22,6 +22,6 @@ mod walls;
 
 pub(crate) use battery::Proof;
 pub(crate) use filter::allowed_system_calls;
-pub(crate) use launcher::{Descriptors, Launched, Launcher};
+pub(crate) use launcher::{Descriptors, Finished, Handed, Launched, Launcher, Lent};
 pub(crate) use monitor::Verdict;
 pub(crate) use probe::probe_host;

@@ -7,16 +7,17 @@ use super::loader::FOLDER;
 use super::secrets::{self, Held};
 use super::step::{Step, Steps, at, at_path};
 use super::walls::{PROOF, Walls};
-use crate::model::Tier;
+use crate::model::{Network, Tier};
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
+use crate::os::linux::netns::NAME_SERVER;
 use crate::sandbox::environment::HOME;
 use crate::sandbox::plan::{Bind, MASKED_PROC, SECRETS, Shown, WORKSPACE};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whose tree it is.
 pub(super) struct Owner {
@@ -38,18 +39,21 @@ pub(super) const SEALED: Attributes = Attributes { read_only: true, no_exec: tru
 
 impl Tree {
     /// Builds what every sandbox has: the system, devices, /proc.
-    pub(super) fn base(owner: &Owner, system: &[Bind], scratch_bytes: u64) -> Steps<Self> {
+    pub(super) fn base(owner: &Owner, system: &[Bind], walls: &Walls) -> Steps<Self> {
         at(Step::Private, mounts::make_all_private())?;
         // All sources first: from the attaching of the root on, the host's /dev cannot be reached any more.
         let mut trees = Vec::with_capacity(system.len());
-        for bind in system {
+        let resolver = resolver();
+        // With the host's network come its name servers.
+        let also = (walls.network == Network::Host).then_some(&resolver);
+        for bind in system.iter().chain(also) {
             if let Some(tree) = open_tree(bind, None)? {
                 trees.push((bind, tree));
             }
         }
-        let tree = Tree { root: at(Step::Root, empty_root(scratch_bytes))? };
+        let tree = Tree { root: at(Step::Root, empty_root(walls.scratch_bytes))? };
         let root = tree.root.as_fd();
-        at(Step::Root, skeleton(owner))?;
+        at(Step::Root, skeleton(owner, walls.network))?;
         for (bind, shown) in &trees {
             at_path(Step::Attach, &bind.target, attach(root, shown.as_fd(), &bind.target))?;
         }
@@ -146,7 +150,7 @@ fn attach(root: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path) -> io::Resu
 
 /// What is made rather than shown: folders, a user database of our own, and /bin, /lib and so on as
 /// links where the host is merged (hier(7)).
-fn skeleton(owner: &Owner) -> io::Result<()> {
+fn skeleton(owner: &Owner, network: Network) -> io::Result<()> {
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
         // The host's own root is still above us; the new one is only where we stand.
         if let Ok(target) = fs::read_link(Path::new("/").join(name)) {
@@ -167,7 +171,16 @@ fn skeleton(owner: &Owner) -> io::Result<()> {
     fs::write("etc/hostname", "sandbox\n")?;
     // The command's own, so that the mount alone is between them: the battery tries to empty it.
     own(owner, Path::new("etc/hostname"))?;
+    if network == Network::Allowlist {
+        fs::write("etc/resolv.conf", format!("nameserver {}\n", NAME_SERVER.ip()))?;
+    }
     fs::write("etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n")
+}
+
+/// The host's choice of name servers, wherever the link leads.
+fn resolver() -> Bind {
+    let path = PathBuf::from("/etc/resolv.conf");
+    Bind { source: path.clone(), target: path, shown: Shown::ReadOnly, required: false, named: false }
 }
 
 fn devices(root: BorrowedFd<'_>) -> io::Result<()> {

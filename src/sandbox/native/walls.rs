@@ -1,7 +1,7 @@
 //! What is to be built, as far as it is known before there is a command. Two commands whose walls are equal can be
 //! served by children that were built alike; each child serves one.
 
-use crate::model::{ExecMode, Network, RunFault, Tier};
+use crate::model::{ExecMode, LaunchFault, Network, RunFault, Tier};
 use crate::os::linux::landlock::Grant;
 use crate::os::linux::rlimits::Rlimits;
 use crate::sandbox::environment::HOME;
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Walls {
     pub(super) tier: Tier,
     pub(super) network: Network,
+    /// Doors to the process that carries connections out, with `Network::Allowlist`.
+    pub(super) ports: Vec<u16>,
     /// What the profile shows of the host, beyond the system.
     pub(super) binds: Vec<Bind>,
     pub(super) scratch_bytes: u64,
@@ -31,9 +33,20 @@ impl Walls {
     /// Where this tier is weaker than what the profile accepts.
     pub(super) fn of(plan: &Plan, tier: Tier, memory_in_group: bool) -> Result<Self, RunFault> {
         let limits = &plan.limits;
+        if tier < plan.least_tier {
+            return Err(RunFault::WallMissing(LaunchFault {
+                step: "look for walls that are strong enough".into(),
+                cause: format!(
+                    "this host gives the tier {:?}, and `least_tier` of the profile is {:?}",
+                    tier.as_str(),
+                    plan.least_tier.as_str()
+                ),
+            }));
+        }
         Ok(Walls {
             tier,
             network: plan.network,
+            ports: plan.ports.clone(),
             binds: plan.binds.clone(),
             scratch_bytes: limits.scratch_bytes,
             allowed: plan.allowed.clone(),

@@ -1,0 +1,112 @@
+//! The helper that carries one run's connections out: `vambrace egress`, started with the doors of its sandbox.
+//!
+//! It reads what a sandbox sends, so nothing it says is believed beyond the form of its reports.
+
+use crate::egress::{ENVIRONMENT, Order, Report, Reports};
+use crate::model::Domain;
+use crate::os;
+use crate::os::linux::handover;
+use crate::sandbox::Lent;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::process;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
+/// How long its last reports are waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A running helper. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct WayOut {
+    child: process::Child,
+    stream: StdStream,
+    lent: Option<Lent>,
+}
+
+impl WayOut {
+    /// Starts the helper of one run; `doors` are name server and listeners in the order of the domains' ports.
+    ///
+    /// # Errors
+    /// Where it cannot be started or told.
+    pub(crate) fn open(domains: &[Domain], doors: &[OwnedFd], lent: Option<Lent>) -> io::Result<Self> {
+        let order = Order::new(domains.to_vec(), os::host::addresses()).map_err(io::Error::other)?;
+        let bytes = order.encode().map_err(io::Error::other)?;
+        let (ours, theirs) = StdStream::pair()?;
+        #[allow(clippy::disallowed_methods, reason = "this is what the runner starts besides sandboxes: their way out")]
+        let mut command = process::Command::new(std::env::current_exe()?);
+        command.arg("egress").env_clear().env(ENVIRONMENT.0, ENVIRONMENT.1);
+        if let Some(lent) = &lent {
+            command.arg("--uid").arg(lent.uid.to_string());
+        }
+        let child = command.stdin(OwnedFd::from(theirs)).stdout(process::Stdio::null()).spawn()?;
+        let out = WayOut { child, stream: ours, lent };
+        let beside: Vec<BorrowedFd<'_>> = doors.iter().map(AsFd::as_fd).collect();
+        let mut sent = handover::send(&out.stream, &bytes, &beside)?;
+        while sent < bytes.len() {
+            sent += handover::send(&out.stream, &bytes[sent..], &[])?;
+        }
+        Ok(out)
+    }
+
+    /// Ends it, and gives back the uid it had.
+    pub(crate) fn close(mut self) -> Option<Lent> {
+        self.end();
+        self.lent.take()
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for WayOut {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What it says, as it comes.
+pub(super) struct Said {
+    stream: UnixStream,
+    reports: Reports,
+}
+
+impl Said {
+    /// Begins to listen.
+    pub(super) fn by(out: &WayOut) -> io::Result<Self> {
+        let stream = out.stream.try_clone()?;
+        stream.set_nonblocking(true)?;
+        Ok(Said { stream: UnixStream::from_std(stream)?, reports: Reports::default() })
+    }
+
+    /// The next reports; `None` at its end, or where it says what is none.
+    pub(super) async fn next(&mut self) -> Option<Vec<Report>> {
+        let mut bytes = [0; 2048];
+        let read = self.stream.read(&mut bytes).await.ok().filter(|read| *read > 0)?;
+        match self.reports.take(&bytes[..read]) {
+            Ok(reports) => Some(reports),
+            Err(error) => {
+                tracing::warn!(%error, "reports of connections end here");
+                None
+            }
+        }
+    }
+
+    /// Says that the run has ended and takes what is still reported.
+    pub(super) async fn rest(&mut self, out: &WayOut) -> Vec<Report> {
+        let _ = out.stream.shutdown(Shutdown::Write);
+        let mut rest = Vec::new();
+        let read = async {
+            while let Some(reports) = self.next().await {
+                rest.extend(reports);
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, read).await;
+        rest
+    }
+}
