@@ -81,6 +81,9 @@ pub(super) enum Command {
     Backup(BackupArgs),
     /// Make a state folder out of a backup, sealed under this machine's key; the gateway must not run
     Restore(RestoreArgs),
+    /// Stop every sandbox at once, and let no command begin
+    #[command(subcommand)]
+    Lockdown(LockdownCommand),
     /// Read the journal and check its chain
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -143,7 +146,7 @@ pub(super) struct ExecArgs {
     /// Agent for whom the command runs
     #[arg(long, default_value = "main")]
     pub(super) agent: String,
-    /// Session of the agent, a label in the journal
+    /// Session of the agent: its commands share a home folder and /tmp
     #[arg(long)]
     pub(super) session: Option<String>,
     /// Named profile of the configuration instead of the agent's own walls
@@ -165,6 +168,9 @@ pub(super) struct ExecArgs {
     /// End the command after this time, e.g. 30s; never more than its profile allows
     #[arg(long, value_name = "TIME")]
     pub(super) timeout: Option<String>,
+    /// Give the command a terminal, joined to this one
+    #[arg(short, long, conflicts_with = "json")]
+    pub(super) tty: bool,
     /// Where it runs
     #[arg(long, value_enum, default_value = "sandbox")]
     pub(super) host: Host,
@@ -183,13 +189,64 @@ pub(super) enum Host {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum LockdownCommand {
+    /// Stop what runs and refuse what is asked, also after a restart, until `lockdown off`
+    On(LockdownOnArgs),
+    /// Let everything go on; for an operator with admin scope
+    Off(Output),
+    /// Say whether it is on, and how many commands stand still
+    Status(Output),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LockdownOnArgs {
+    /// End what runs instead of stopping it where it is
+    #[arg(long)]
+    pub(super) kill: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum SandboxCommand {
     /// Run a command inside the same walls without a gateway; nothing is recorded
     Run(SandboxRunArgs),
     /// Show what a command would see, and which setting says so
     Explain(SandboxExplainArgs),
-    /// Show which walls this host can build
-    Probe(Output),
+    /// Build the walls around nothing, try every forbidden act inside them, and show what came of it
+    Probe(SandboxProbeArgs),
+    /// Show what sandboxes keep between commands, and since when it lies unused
+    List(Output),
+    /// Remove what a sandbox keeps, so that its next command begins anew
+    Recreate {
+        /// The sandbox, as `sandbox list` names it
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove what sandboxes keep that have lain unused for long enough
+    Prune(SandboxPruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SandboxProbeArgs {
+    /// Named profile of the configuration whose walls to build instead of the defaults
+    #[arg(long)]
+    pub(super) profile: Option<String>,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SandboxPruneArgs {
+    /// Unused for so long, e.g. 12h, instead of what each profile says
+    #[arg(long, value_name = "TIME")]
+    pub(super) idle: Option<String>,
+    /// All in which no command runs
+    #[arg(long, conflicts_with = "idle")]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -233,6 +290,8 @@ pub(super) struct SandboxRunArgs {
 pub(super) enum Net {
     /// Its own, with a loopback of its own and nothing else
     None,
+    /// Its own, with connections to the domains of the profile
+    Allowlist,
     /// The host's
     Host,
 }

@@ -5,18 +5,21 @@ use super::gateway::runtime;
 use super::render::{self, Fault};
 use crate::client::{self, ClientFault, Ear, Incoming, Refusal, Voice};
 use crate::config;
+use crate::os;
 use crate::wire::{self, ExecResult, OutputEvent};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Bytes of standard input sent at a time.
 const CHUNK: usize = 16 << 10;
 
 pub(super) fn run(place: &PlaceArgs, args: ExecArgs) -> Result<ExitCode, Fault> {
     let target = place.target().map_err(|f| f.code(125))?;
-    let params = params(&args)?;
+    let mut params = params(&args)?;
+    let raw = args.tty.then(|| terminal(&mut params)).transpose()?;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let (voice, ear) = client::connect(&target, &["operator.write"]).await?;
@@ -24,11 +27,25 @@ pub(super) fn run(place: &PlaceArgs, args: ExecArgs) -> Result<ExitCode, Fault> 
     });
     // The thread that reads our standard input may wait for ever: leave it behind.
     runtime.shutdown_background();
+    // Before anything is said: a line would not begin at the left.
+    drop(raw);
     match result {
         Ok((result, output)) => Ok(conclude(&result, output)),
         Err(ClientFault::Refused(refusal)) => Err(refused(refusal)),
         Err(fault) => Err(Fault::from(fault).code(125)),
     }
+}
+
+/// Asks for a terminal as large as ours, which passes on every key from here on.
+fn terminal(params: &mut Value) -> Result<os::terminal::Raw, Fault> {
+    let fault = |e: std::io::Error| {
+        Fault::new(format!("--tty needs a terminal at standard input: {e}"))
+            .hint("leave --tty out; input and output then pass through as they are")
+            .code(125)
+    };
+    let size = os::terminal::size().map_err(fault)?;
+    params["terminal"] = json!({"rows": size.rows, "columns": size.columns});
+    os::terminal::Raw::enter().map_err(fault)
 }
 
 fn params(args: &ExecArgs) -> Result<Value, Fault> {
@@ -82,13 +99,15 @@ async fn follow(
     params: Value,
     collect: bool,
 ) -> Result<(ExecResult, Option<Collected>), ClientFault> {
-    let run = voice.ask("exec.run", Some(params)).await?;
+    let run = voice.ask("exec.run", Some(params.clone())).await?;
     let mut stdin = tokio::io::stdin();
     let mut input = vec![0; CHUNK];
     let mut run_id: Option<String> = None;
     let mut sending: Option<String> = None;
     let mut input_open = true;
     let mut collected = collect.then(Collected::default);
+    let has_terminal = !params["terminal"].is_null();
+    let mut resized = signal(SignalKind::window_change()).map_err(|e| ClientFault::Protocol(e.to_string()))?;
     loop {
         tokio::select! {
             incoming = ear.next() => match incoming? {
@@ -110,6 +129,12 @@ async fn follow(
                 Incoming::Response { id, .. } if Some(&id) == sending.as_ref() => sending = None,
                 Incoming::Response { .. } => {}
             },
+            _ = resized.recv(), if has_terminal && run_id.is_some() => {
+                if let Ok(size) = os::terminal::size() {
+                    let params = json!({"runId": run_id, "rows": size.rows, "columns": size.columns});
+                    voice.ask("exec.resize", Some(params)).await?;
+                }
+            }
             read = stdin.read(&mut input), if input_open && run_id.is_some() && sending.is_none() => {
                 let read = read.unwrap_or(0);
                 input_open = read > 0;
@@ -153,6 +178,8 @@ pub(super) fn explain(ending: &str) {
         "timed-out" => ("the command ran out of time and was killed", "--timeout, or `limits.timeout` of its profile"),
         "output-limit" => ("the command wrote more than it may and was killed", "`limits.output` of its profile"),
         "out-of-memory" => ("the command needed more memory than it may have", "`limits.memory` of its profile"),
+        "disk-limit" => ("the command added more to the disk than it may", "`limits.disk` of its profile"),
+        "lockdown" => ("an operator's lockdown ended the command", "`vambrace lockdown status`"),
         "cancelled" => ("the command was cancelled", "somebody, or the gateway's stop, ended it"),
         _ => return,
     };

@@ -6,6 +6,7 @@ mod devices;
 mod exec;
 mod gateway;
 mod journal;
+mod lockdown;
 mod pages;
 mod password;
 mod render;
@@ -46,6 +47,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Secrets(command) => secrets::run(&places, command),
         Command::Backup(args) => backup::backup(&places, &args),
         Command::Restore(args) => backup::restore(&places, &args),
+        Command::Lockdown(command) => lockdown::run(&places, command),
         Command::Journal(command) => journal::run(&places, command),
         Command::Config(ConfigCommand::Check(args)) => gateway::config_check(&places, &args),
         Command::Config(ConfigCommand::Show(args)) => gateway::config_show(&places, &args),

@@ -1,14 +1,20 @@
 //! `sandbox`: the same walls without a gateway, and looking at them.
 
-use super::args::{BackendArg, Net, Output, PlaceArgs, SandboxCommand, SandboxExplainArgs, SandboxRunArgs};
+use super::args::{
+    BackendArg, Net, Output, PlaceArgs, SandboxCommand, SandboxExplainArgs, SandboxProbeArgs, SandboxPruneArgs,
+    SandboxRunArgs,
+};
 use super::exec::explain as explain_ending;
 use super::render::{self, Fault, table};
 use crate::config::{self, Layer};
-use crate::model::{AgentId, Ending, Enforcement, Network, ProfileName, RunFault, SandboxProfile};
+use crate::model::{
+    AgentId, Ending, Enforcement, ExecMode, LaunchFault, Network, ProfileName, RunFault, SandboxProfile,
+};
 use crate::os;
-use crate::sandbox::{self, Command, Descriptors, Launched, Launcher, Protected, Verdict};
+use crate::runner::WayOut;
+use crate::sandbox::{self, Command, Descriptors, Handed, Launched, Launcher, Protected, Verdict};
 use crate::wire;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -19,7 +25,12 @@ pub(super) fn run(place: &PlaceArgs, command: SandboxCommand) -> Result<ExitCode
     match command {
         SandboxCommand::Run(args) => run_one(place, &args),
         SandboxCommand::Explain(args) => explain(place, &args),
-        SandboxCommand::Probe(args) => probe(&args),
+        SandboxCommand::Probe(args) => probe(place, &args),
+        SandboxCommand::List(args) => list(place, &args),
+        SandboxCommand::Recreate { name, output } => {
+            removed(&output, &place.call(&["operator.admin"], "sandbox.recreate", Some(json!({"name": name})))?)
+        }
+        SandboxCommand::Prune(args) => prune(place, &args),
     }
 }
 
@@ -55,6 +66,7 @@ fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<Sandbox
     if let Some(net) = args.net {
         profile.network = match net {
             Net::None => Network::None,
+            Net::Allowlist => Network::Allowlist,
             Net::Host => Network::Host,
         };
     }
@@ -93,7 +105,14 @@ fn once(
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let handed = Descriptors { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), secrets: &[] };
     let mut launched = launcher.launch(profile, command, handed)?;
-    let timed_out = !watch(&mut launched, profile.limits.timeout);
+    let mut out = None;
+    let timed_out = !watch(&mut launched, profile.limits.timeout, |launched| {
+        out = way_out(launcher, launched, profile)?;
+        Ok(())
+    })?;
+    if let Some(lent) = out.and_then(WayOut::close) {
+        launcher.take_back(lent);
+    }
     let verdict = launched.monitor.verdict();
     let finished = launcher.finish(launched);
     let ending = match verdict {
@@ -106,12 +125,34 @@ fn once(
     Ok((ending, finished.enforcement.ok_or(RunFault::NeverStarted(ending))?))
 }
 
-/// Reads the status pipe to its end; false where the deadline came first and the tree was killed.
-fn watch(launched: &mut Launched, at_most: Duration) -> bool {
+/// What carries connections out, where the profile allows some. Nothing is said of them here.
+fn way_out(
+    launcher: &mut Launcher,
+    launched: &mut Launched,
+    profile: &SandboxProfile,
+) -> Result<Option<WayOut>, RunFault> {
+    if profile.network != Network::Allowlist {
+        return Ok(None);
+    }
+    let fault = |e: std::io::Error| {
+        RunFault::WallMissing(LaunchFault { step: "open the way out".into(), cause: e.to_string() })
+    };
+    let Handed::Doors(doors) = launched.receive().map_err(fault)? else { return Ok(None) };
+    WayOut::open(&profile.domains, &doors, launcher.lend_uid()?).map(Some).map_err(fault)
+}
+
+/// Reads the status pipe to its end, and says when the walls stand; false where the deadline came first and the tree was
+/// killed.
+fn watch(
+    launched: &mut Launched,
+    at_most: Duration,
+    mut walled: impl FnMut(&mut Launched) -> Result<(), RunFault>,
+) -> Result<bool, RunFault> {
     let deadline = Instant::now().checked_add(at_most);
-    let Ok(mut status) = launched.status.try_clone().map(std::fs::File::from) else { return true };
+    let Ok(mut status) = launched.status.try_clone().map(std::fs::File::from) else { return Ok(true) };
+    let mut stands = false;
     let mut in_time = true;
-    let mut bytes = [0; 512];
+    let mut bytes = [0; 1024];
     loop {
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         if in_time && !os::process::wait_readable(&status, left).unwrap_or(true) {
@@ -120,7 +161,11 @@ fn watch(launched: &mut Launched, at_most: Duration) -> bool {
         }
         match status.read(&mut bytes) {
             Ok(n) if n > 0 => launched.monitor.feed(&bytes[..n]),
-            _ => return in_time,
+            _ => return Ok(in_time),
+        }
+        if !stands && launched.monitor.stands() {
+            stands = true;
+            walled(launched)?;
         }
     }
 }
@@ -139,7 +184,7 @@ fn measure(
     for _ in 0..times {
         let handed = Descriptors { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd(), secrets: &[] };
         let mut launched = launcher.launch(profile, command.clone(), handed).map_err(|e| fault(&e))?;
-        watch(&mut launched, profile.limits.timeout);
+        watch(&mut launched, profile.limits.timeout, |_| Ok(())).map_err(|e| fault(&e))?;
         if let Verdict::Fault(e) = launched.monitor.verdict() {
             return Err(fault(&e));
         }
@@ -158,15 +203,79 @@ fn fault(fault: &RunFault) -> Fault {
     Fault::new(fault.to_string()).hint(fault.hint()).code(fault.exit_code())
 }
 
-fn probe(args: &Output) -> Result<ExitCode, Fault> {
+fn list(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
+    let answer = place.call(&["operator.read"], "sandbox.list", None)?;
+    if args.json {
+        render::json(&answer);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let time = |ms: &Value| config::rough(Duration::from_millis(ms.as_u64().unwrap_or(0)));
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let mut rows =
+        vec![["SANDBOX", "AGENT", "SESSION", "RUNNING", "UNUSED FOR", "REMOVED AFTER"].map(str::to_owned).to_vec()];
+    for kept in answer["sandboxes"].as_array().into_iter().flatten() {
+        rows.push(vec![
+            text(&kept["name"]),
+            text(&kept["agent"]),
+            text(&kept["session"]),
+            kept["running"].to_string(),
+            time(&kept["idleMs"]),
+            time(&kept["prunedAfterMs"]),
+        ]);
+    }
+    match rows.len() {
+        1 => render::line("no sandbox keeps anything"),
+        _ => render::line(&table(&rows)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn prune(place: &PlaceArgs, args: &SandboxPruneArgs) -> Result<ExitCode, Fault> {
+    let idle = match (&args.idle, args.all) {
+        (None, false) => None,
+        (None, true) => Some(0),
+        (Some(text), _) => Some(config::days(text).map(|d| d.as_millis() as u64).ok_or_else(|| {
+            Fault::new(format!("--idle {text:?} is no duration")).hint("write for example 12h or 7d").code(2)
+        })?),
+    };
+    removed(&args.output, &place.call(&["operator.admin"], "sandbox.prune", Some(json!({"idleMs": idle})))?)
+}
+
+fn removed(args: &Output, answer: &Value) -> Result<ExitCode, Fault> {
+    if args.json {
+        render::json(answer);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names: Vec<&str> = answer["removed"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    render::line(&if names.is_empty() {
+        "nothing to remove".to_owned()
+    } else {
+        format!("removed {}", names.join(", "))
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn probe(place: &PlaceArgs, args: &SandboxProbeArgs) -> Result<ExitCode, Fault> {
+    let (settings, _) = place.settings()?;
+    let profile = match &args.profile {
+        None => settings.profiles.defaults.clone(),
+        Some(name) => named(&settings, name)?,
+    };
     let rows = sandbox::probe_host();
     let able = rows.iter().all(|row| row.here || !row.required);
-    if args.json {
+    // Not on a host that cannot build them: the rows say why better than the first step that fails.
+    let proofs = able.then(|| {
+        let mut launcher = Launcher::new(settings.protected.clone()).map_err(RunFault::WallMissing)?;
+        launcher.prove(&profile)
+    });
+    let proofs = proofs.transpose().map_err(|e| fault(&e))?.unwrap_or_default();
+    if args.output.json {
         let walls: Vec<_> = rows
             .iter()
             .map(|r| json!({"wall": r.wall, "here": r.here, "required": r.required, "detail": r.detail}))
             .collect();
-        render::json(&json!({"able": able, "walls": walls}));
+        let proofs: Vec<_> = proofs.iter().map(|p| json!({"act": p.act, "what": p.what, "answer": p.answer})).collect();
+        render::json(&json!({"able": able, "walls": walls, "proofs": proofs}));
     } else {
         let word = |here: bool, required: bool| match (here, required) {
             (true, _) => "yes",
@@ -175,6 +284,11 @@ fn probe(args: &Output) -> Result<ExitCode, Fault> {
         };
         let cells = rows.iter().map(|r| vec![r.wall.to_owned(), word(r.here, r.required).to_owned(), r.detail.clone()]);
         render::line(&table(&cells.collect::<Vec<_>>()));
+        if !proofs.is_empty() {
+            render::line("\ntried and read back inside the finished walls, as before every command");
+            let cells = proofs.iter().map(|p| vec![p.act.clone(), p.answer.clone(), p.what.clone()]);
+            render::line(&table(&cells.collect::<Vec<_>>()));
+        }
         if !able {
             return Err(Fault::new("this host cannot build every wall, so no command would be run")
                 .hint("the rows marked MISSING say what the kernel or its settings must offer"));
@@ -223,14 +337,20 @@ fn print_plan(
     let workspace = profile.workspace.as_ref().map(|w| w.display().to_string()).unwrap_or_default();
     settings.insert(0, ("workspace", workspace, workspace_origin.to_owned()));
     let (calls, refused) = sandbox::allowed_system_calls();
+    let runs_code: Vec<(&str, &str)> =
+        profile.exec_allow.iter().filter_map(|p| Some((p.as_str(), sandbox::runs_code(p)?))).collect();
     if args.json {
         let settings: Vec<_> =
             settings.iter().map(|(k, v, from)| json!({"setting": k, "value": v, "from": from})).collect();
         let view: Vec<_> =
             view.iter().map(|b| json!({"path": b.target, "source": b.source, "shown": b.shown.as_str()})).collect();
-        render::json(
-            &json!({"settings": settings, "view": view, "systemCalls": {"allowed": calls, "refused": refused}}),
-        );
+        render::json(&json!({
+            "settings": settings, "view": view, "systemCalls": {"allowed": calls, "refused": refused},
+            "executables": {
+                "mode": profile.exec_mode.as_str(), "allow": profile.exec_allow,
+                "runCodeOfTheirOwn": runs_code.iter().map(|(path, what)| json!({"path": path, "what": what})).collect::<Vec<_>>(),
+            },
+        }));
         return Ok(ExitCode::SUCCESS);
     }
     render::line("settings");
@@ -246,6 +366,13 @@ fn print_plan(
     render::line(
         "  everything else: not there; /tmp, /dev/shm and the home folder are empty, writable and end with the run",
     );
+    if profile.exec_mode == ExecMode::Allowlist {
+        render::line("\nexecutables: the kernel executes these and no other file, whoever asks and by whatever name");
+        profile.exec_allow.iter().for_each(|path| render::line(&format!("  {path}")));
+        for (path, what) in &runs_code {
+            render::line(&format!("  note: {path} {what}; the list does not look into that"));
+        }
+    }
     render::line(&format!("\nsystem calls: {calls} allowed, every other refused; refused on purpose:"));
     for why in refused {
         render::line(&format!("  {why}"));

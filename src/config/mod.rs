@@ -13,4 +13,4 @@ pub(crate) use compose::{Settings, compose};
 pub(crate) use doors::TlsSource;
 pub(crate) use file::{ConfigFault, File, Layer, read, schema};
 pub(crate) use places::{Overrides, Places};
-pub(crate) use units::duration;
+pub(crate) use units::{days, duration, rough};

@@ -31,7 +31,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads a longer duration: also d for days; up to ten years.
-pub(super) fn days(text: &str) -> Option<Duration> {
+pub(crate) fn days(text: &str) -> Option<Duration> {
     match split(text)? {
         (number, "d") => {
             let days = number.parse::<u64>().ok().filter(|n| (1..=3650).contains(n))?;
@@ -52,6 +52,14 @@ pub(super) fn show_bytes(bytes: u64) -> String {
         .into_iter()
         .find(|(_, shift)| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift))
         .map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
+}
+
+/// A duration as a person would say it, in its largest unit.
+pub(crate) fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (unit, size) =
+        [("d", 86_400), ("h", 3600), ("m", 60)].into_iter().find(|(_, size)| seconds >= *size).unwrap_or(("s", 1));
+    format!("{}{unit}", seconds / size)
 }
 
 /// A duration as a person would write it.

@@ -83,8 +83,10 @@ impl Recorded {
                 Ok(Recorded::Secrets(action, journal.append(record)?))
             }
             Permitted::Plain(Action::Lockdown(action)) if let Some(event) = methods::lockdown_event(action) => {
-                let killed = action == LockdownAction::On(Running::Killed);
-                let record = by(event).about(if killed { "running commands are killed" } else { "" });
+                let mut record = by(event);
+                if action == LockdownAction::On(Running::Killed) {
+                    record = record.about("running commands are killed");
+                }
                 Ok(Recorded::Lockdown(action, journal.append(record)?))
             }
             Permitted::Plain(Action::Sandboxes(action)) if let Some(event) = methods::sandbox_event(&action) => {

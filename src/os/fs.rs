@@ -1,9 +1,9 @@
 //! Files that are ours alone: private modes, no links followed, replaced whole or not at all.
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FlockOperation, OFlags};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
@@ -291,18 +291,6 @@ pub(crate) fn bind_shared_socket(path: &Path) -> io::Result<UnixListener> {
     let listener = bind_private_socket(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     Ok(listener)
-}
-
-/// Opens a folder strictly below `root`, never through a link out of it (openat2(2), kernel 5.6).
-pub(crate) fn open_dir_beneath(root: &impl AsFd, relative: &Path) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve)?)
-}
-
-/// Opens a path of the tree we stand in, as a handle.
-pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Owner of the file behind a handle, and whether it is a folder.

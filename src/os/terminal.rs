@@ -1,7 +1,38 @@
-//! The terminal: a line typed without being shown.
+//! The terminal: a line typed without being shown, and every key passed on.
 
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use crate::model::WindowSize;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{self, BufRead};
+
+/// The terminal at standard input, passing on every key as it is; as it was before when dropped.
+pub(crate) struct Raw(Termios);
+
+impl Raw {
+    /// Makes it so.
+    ///
+    /// # Errors
+    /// ENOTTY where standard input is no terminal.
+    pub(crate) fn enter() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        Ok(Raw(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+    }
+}
+
+/// The size of the terminal at standard input.
+pub(crate) fn size() -> io::Result<WindowSize> {
+    let size = tcgetwinsize(io::stdin())?;
+    // Some terminals do not know theirs.
+    Ok(WindowSize { rows: size.ws_row.clamp(1, 4096), columns: size.ws_col.clamp(1, 4096) })
+}
 
 /// Reads one line of standard input, a terminal, without showing it.
 pub(crate) fn read_hidden_line() -> io::Result<String> {

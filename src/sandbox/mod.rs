@@ -6,12 +6,14 @@
 mod boundary;
 mod environment;
 pub(crate) mod kept;
+mod listed;
 mod native;
 mod plan;
 
 pub(crate) use boundary::Protected;
 pub(crate) use environment::{dangerous_name, refused_name};
+pub(crate) use listed::runs_code;
 pub(crate) use native::{
-    Descriptors, Finished, Handed, Launched, Launcher, Lent, Proof, Verdict, allowed_system_calls, probe_host,
+    Descriptors, Finished, Handed, Launched, Launcher, Lent, Verdict, allowed_system_calls, probe_host,
 };
 pub(crate) use plan::{Command, view};

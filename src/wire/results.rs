@@ -71,6 +71,10 @@ pub(crate) fn enforcement_json(e: &Enforcement) -> Value {
         "seccompFilters": e.seccomp_filters,
         "noNewPrivs": e.no_new_privs,
         "noCapabilities": e.no_capabilities,
+        "network": e.network.as_str(),
+        "exec": e.exec_mode.as_str(),
+        "proofs": e.proofs,
+        "proof": e.proof,
         "limits": limits,
     })
 }

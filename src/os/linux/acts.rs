@@ -63,12 +63,6 @@ fn reach(socket: nix::Result<OwnedFd>, address: &dyn SockaddrLike) -> Answer {
     connect(socket.as_raw_fd(), address).map_or_else(|e| e as i32, |()| 0)
 }
 
-/// Sends signal 0.
-pub(crate) fn signal(pid: i32) -> Answer {
-    // SAFETY: two numbers.
-    answer(unsafe { libc::kill(pid, 0) }.into())
-}
-
 /// Attaches to a process that cannot be there (pid_max is at most 2^22): ESRCH where ptrace(2) is open.
 pub(crate) fn trace() -> Answer {
     // SAFETY: no pointer is used by this request.

@@ -20,7 +20,6 @@ mod step;
 mod tree;
 mod walls;
 
-pub(crate) use battery::Proof;
 pub(crate) use filter::allowed_system_calls;
 pub(crate) use launcher::{Descriptors, Finished, Handed, Launched, Launcher, Lent};
 pub(crate) use monitor::Verdict;

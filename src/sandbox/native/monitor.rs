@@ -173,6 +173,11 @@ impl Monitor {
         }
     }
 
+    /// Whether the walls stand and the command may begin.
+    pub(crate) fn stands(&self) -> bool {
+        self.evidence.is_some()
+    }
+
     /// The walls as read back, once the child has reported them.
     pub(super) fn evidence(&self) -> Option<&Evidence> {
         self.evidence.as_ref()

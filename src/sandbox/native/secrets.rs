@@ -20,11 +20,6 @@ pub(super) type Held = (SecretUse, Sealed);
 /// Sealed like everything else once the files are written.
 const OPEN: Attributes = Attributes { read_only: false, ..SEALED };
 
-/// Those that are to be files, and those that are to be variables.
-pub(super) fn part(secrets: Vec<Held>) -> (Vec<Held>, Vec<Held>) {
-    secrets.into_iter().partition(|(wanted, _)| wanted.variable().is_none())
-}
-
 /// A read-only mount, attached nowhere yet, that holds each value as a file which the command alone may read.
 pub(super) fn folder(owner: &Owner, files: &[Held]) -> io::Result<OwnedFd> {
     let mount = mounts::new_filesystem(c"ramfs", &[(c"mode", "0500")], OPEN)?;
@@ -82,11 +77,7 @@ mod tests {
 
     #[test]
     fn a_variable_holds_the_value_as_it_is_and_none_holds_a_nul() {
-        let (files, variables) = part(vec![
-            held(Delivery::File, b"\0 may be in a file"),
-            held(Delivery::Variable("KEY".into()), b" a=b\n\xff"),
-        ]);
-        assert_eq!((files.len(), variables.len()), (1, 1));
+        let variables = [held(Delivery::Variable("KEY".into()), b" a=b\n\xff")];
         let (plain, entries) = (vec![c"A=b".to_owned()], entries(&variables).unwrap());
         let all = environment(&plain, &entries).unwrap();
         assert_eq!(all.iter().map(|e| e.to_bytes()).collect::<Vec<_>>(), [&b"A=b"[..], b"KEY= a=b\n\xff"]);
