@@ -201,7 +201,7 @@ fn a_secret_is_a_file_or_a_variable_of_its_own_run_and_of_no_other() {
 
         let variable = |line: &str| runner.run(&["sh", "-c", line], &[("API_KEY", Some("TOKEN"), value)]);
         assert_eq!(variable("printf %s \"$TOKEN\"").exits(0).as_bytes(), value);
-        assert_eq!(variable("env | grep -c API_KEY; ls -A /run; ls /proc/self/fd").exits(0), "0\n0\n1\n2\n3\n");
+        assert_eq!(variable("env | grep -c API_KEY; ls -A /run; ls /proc/self/fd").exits(0), "0\nproof\n0\n1\n2\n3\n");
         let replaced = runner.run(&["printenv", "LANG"], &[("API_KEY", Some("LANG"), b"C")]);
         assert_eq!(replaced.exits(0), "C\n");
 
