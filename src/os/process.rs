@@ -32,6 +32,36 @@ pub(crate) fn watched(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedF
     unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(io::Error::from)
 }
 
+pub(crate) use rustix::process::Signal;
+
+/// Orphans of our descendants become our children, not those of the host's init (PR_SET_CHILD_SUBREAPER, kernel 3.4).
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Asks a child to end.
+pub(crate) fn terminate_pidfd(pidfd: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::TERM);
+}
+
+/// Waits for a child to end, reaps it and says whether it exited with 0.
+pub(crate) fn ended_well(pidfd: &OwnedFd) -> io::Result<bool> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED))?;
+    Ok(status.is_some_and(|status| status.exit_status() == Some(0)))
+}
+
+/// Processes of a user on this host; they all count towards its RLIMIT_NPROC.
+pub(crate) fn count_of(uid: u32) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    let processes = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|item| item.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())));
+    processes.filter(|item| item.metadata().is_ok_and(|meta| meta.uid() == uid)).count() as u32
+}
+
 /// Kills a child, whatever it is doing. A child that has ended already is left alone.
 pub(crate) fn kill_pidfd(pidfd: &OwnedFd) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);

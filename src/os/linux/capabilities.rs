@@ -59,6 +59,18 @@ fn narrow_bounds(kept: &[Capability]) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this process has no capability and, without a change of privileges, can have none: all sets but the bounding
+/// one are empty, which an ordinary user cannot empty.
+pub(crate) fn are_none_held() -> io::Result<bool> {
+    let fault = |e: caps::errors::CapsError| io::Error::other(e.to_string());
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
+        if !caps::read(None, set).map_err(fault)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether all five sets of this process are empty, by the kernel's word.
 pub(crate) fn are_all_empty() -> io::Result<bool> {
     let fault = |e: caps::errors::CapsError| io::Error::other(e.to_string());

@@ -1,4 +1,4 @@
-//! clone3(2) with namespaces and a pidfd, close_range(2), execve(2).
+//! clone(2) with namespaces and a pidfd, close_range(2), execve(2).
 //!
 //! Only a single-threaded process may fork here: the child goes on in ordinary Rust code
 //! (it allocates), which is sound only when no other thread can have held a lock.
@@ -30,14 +30,13 @@ fn assert_single_threaded() -> io::Result<()> {
 pub(crate) fn fork(namespaces: CloneFlags) -> io::Result<Fork> {
     assert_single_threaded()?;
     let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is plain data for which all zeroes is valid.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
-    args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // clone, not clone3: containers answer the latter with ENOSYS. The pidfd comes where the parent's tid would (kernel 5.2).
+    let flags = libc::c_long::from(namespaces.bits() | libc::CLONE_PIDFD | libc::SIGCHLD);
+    let null = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: no CLONE_VM and no stack, so this is fork(2): the child has its own copy of this memory and
-    // returns here. The process has one thread (checked above), so no lock is held by another.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    // returns here. The process has one thread (checked above), so no lock is held by another. The third argument is
+    // where the pidfd goes on every architecture; the rest is not looked at without its flags.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, null, &raw mut pidfd, null, null) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),

@@ -3,8 +3,9 @@
 //! Every right the running ABI knows is handled, so that what no rule grants is refused. Without
 //! ABI 3 truncate(2) would empty "read-only" files; the mounts hold that then.
 
+use super::mounts;
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, Scope,
 };
 use std::io;
@@ -38,6 +39,25 @@ const CREATE_RULESET_VERSION: libc::c_uint = 1;
 ///
 /// A path that is missing loses its own grant only (OpenShell fell to the reverse: one missing path, no ruleset).
 pub(crate) fn restrict(abi_version: u8, rules: &[(PathBuf, Grant)]) -> io::Result<()> {
+    restrict_with(abi_version, rules, &[], Net::LeftAlone)
+}
+
+/// What Landlock does about TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Net {
+    /// Nothing: a network namespace is the wall.
+    LeftAlone,
+    /// Neither bind nor connect, from ABI 4 on.
+    Refused,
+}
+
+/// The same with or without TCP, and with rules for `named` paths, which must be there and hold no link.
+pub(crate) fn restrict_with(
+    abi_version: u8,
+    rules: &[(PathBuf, Grant)],
+    named: &[(PathBuf, Grant)],
+    net: Net,
+) -> io::Result<()> {
     let fault = |e: landlock::RulesetError| io::Error::other(e.to_string());
     let abi = ABI::from(i32::from(abi_version));
     let mut ruleset = Ruleset::default()
@@ -47,6 +67,9 @@ pub(crate) fn restrict(abi_version: u8, rules: &[(PathBuf, Grant)]) -> io::Resul
     if abi >= ABI::V6 {
         ruleset = ruleset.scope(Scope::from_all(abi)).map_err(fault)?;
     }
+    if abi >= ABI::V4 && net == Net::Refused {
+        ruleset = ruleset.handle_access(AccessNet::from_all(abi)).map_err(fault)?;
+    }
     let mut created = ruleset.create().map_err(fault)?;
     for (path, grant) in rules {
         let Ok(handle) = PathFd::new(path) else { continue };
@@ -54,6 +77,13 @@ pub(crate) fn restrict(abi_version: u8, rules: &[(PathBuf, Grant)]) -> io::Resul
         if !std::fs::metadata(path)?.is_dir() {
             access &= AccessFs::from_file(abi);
         }
+        created = created.add_rule(PathBeneath::new(handle, access)).map_err(fault)?;
+    }
+    for (path, grant) in named {
+        let handle = mounts::open_without_links(path)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        let (_, _, is_folder) = crate::os::fs::owner(&handle)?;
+        let access = if is_folder { rights(*grant, abi) } else { rights(*grant, abi) & AccessFs::from_file(abi) };
         created = created.add_rule(PathBeneath::new(handle, access)).map_err(fault)?;
     }
     let status = created.restrict_self().map_err(fault)?;

@@ -16,6 +16,8 @@ pub(crate) enum Argument {
     Is(u8, u32),
     /// Argument `index` has a bit of this mask.
     Has(u8, u32),
+    /// The upper 32 bits of argument `index` equal this value: with `Is`, all of a pointer is compared.
+    High(u8, u32),
 }
 
 /// What a system call is answered.
@@ -130,11 +132,12 @@ fn leaf(rule: &Rule, program: &mut Vec<libc::sock_filter>) {
         // Each condition is two instructions; one that fails jumps behind the row's return.
         for (index, condition) in conditions.iter().enumerate() {
             let behind = (2 * (conditions.len() - index) - 1) as u8;
-            let (argument, jump, value) = match *condition {
-                Argument::Is(argument, value) => (argument, EQUAL, value),
-                Argument::Has(argument, mask) => (argument, BITS, mask),
+            let (half, jump, value) = match *condition {
+                Argument::Is(argument, value) => (lower_half(argument), EQUAL, value),
+                Argument::Has(argument, mask) => (lower_half(argument), BITS, mask),
+                Argument::High(argument, value) => (lower_half(argument) ^ 4, EQUAL, value),
             };
-            program.push(op(LOAD, 0, 0, lower_half(argument)));
+            program.push(op(LOAD, 0, 0, half));
             program.push(op(jump, 0, behind, value));
         }
         program.push(op(RETURN, 0, 0, answer.code()));
@@ -176,6 +179,7 @@ mod tests {
         let word = |at: u32| match at {
             NUMBER_AT => number,
             ARCH_AT => arch,
+            at if (at - ARGUMENTS_AT) % 8 == 4 => 0,
             at => arguments[((at - ARGUMENTS_AT) / 8) as usize],
         };
         let (mut at, mut accumulator) = (0usize, 0u32);

@@ -27,6 +27,10 @@ pub(super) struct Facts {
     /// The launcher's own namespaces by their kernel names.
     pub(super) namespaces: Vec<(&'static str, u64)>,
     pub(super) landlock_abi: u8,
+    /// The launcher's pid on the host.
+    pub(super) launcher: i32,
+    /// Where a command of the tier without namespaces may not write although it could.
+    pub(super) proof: PathBuf,
 }
 
 /// Namespaces by their names in /proc/PID/ns.
@@ -66,13 +70,13 @@ const BATTERY: &[Act] = &[
         name: "see-state",
         forbidden: "see the gateway's own state",
         expected: |_, facts| if facts.hidden.is_some() { &[ENOENT] } else { &[] },
-        attempt: |facts| facts.hidden.as_deref().map_or(ENOENT, acts::look_up),
+        attempt: |facts| facts.hidden.as_deref().map_or(ENOENT, acts::read),
     },
     Act {
         name: "see-host",
         forbidden: "see the host's /sys",
         expected: |_, _| &[ENOENT],
-        attempt: |_| acts::look_up(Path::new("/sys/kernel")),
+        attempt: |_| acts::read(Path::new("/sys/kernel")),
     },
     Act {
         name: "write-system",
@@ -145,6 +149,80 @@ const BATTERY: &[Act] = &[
     },
 ];
 
+/// The battery of the tier without namespaces: what Landlock and the filter refuse on the host's own paths.
+const LANDLOCKED: &[Act] = &[
+    Act {
+        name: "see-state",
+        forbidden: "read the gateway's own state",
+        expected: |_, facts| if facts.hidden.is_some() { &[EACCES] } else { &[] },
+        attempt: |facts| facts.hidden.as_deref().map_or(EACCES, acts::read),
+    },
+    Act {
+        name: "see-host",
+        forbidden: "read the host's /sys",
+        expected: |_, _| &[EACCES],
+        attempt: |_| acts::read(Path::new("/sys/kernel")),
+    },
+    Act {
+        name: "landlock",
+        forbidden: "write where Landlock grants nothing",
+        expected: |_, _| &[EACCES],
+        attempt: |facts| acts::create(&facts.proof.join("file")),
+    },
+    Act {
+        name: "processes",
+        forbidden: "list the host's processes",
+        expected: |_, _| &[EACCES],
+        attempt: |_| acts::read(Path::new("/proc")),
+    },
+    Act {
+        name: "signal",
+        forbidden: "signal the launcher",
+        expected: |_, _| &[EPERM],
+        attempt: |facts| acts::signal(facts.launcher),
+    },
+    Act {
+        name: "limits",
+        forbidden: "change the limits of the launcher",
+        expected: |_, _| &[EPERM],
+        attempt: |facts| acts::limits_of(facts.launcher),
+    },
+    Act {
+        name: "internet",
+        forbidden: "open an internet socket",
+        expected: |walls, _| if walls.has_own_network() { &[EPERM] } else { &[] },
+        attempt: |_| acts::internet_socket(),
+    },
+    Act {
+        name: "unix-socket",
+        forbidden: "open a unix socket",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::unix_socket(),
+    },
+    Act { name: "mode", forbidden: "change modes by path", expected: ALWAYS_EPERM, attempt: |_| acts::change_mode() },
+    Act { name: "ptrace", forbidden: "trace a process", expected: ALWAYS_EPERM, attempt: |_| acts::trace() },
+    Act { name: "mount", forbidden: "mount", expected: ALWAYS_EPERM, attempt: |_| acts::mount() },
+    Act {
+        name: "user-namespace",
+        forbidden: "make a user namespace",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::unshare_user(),
+    },
+    Act { name: "io-uring", forbidden: "use io_uring", expected: ALWAYS_EPERM, attempt: |_| acts::io_uring() },
+    Act { name: "keyring", forbidden: "use kernel keyrings", expected: ALWAYS_EPERM, attempt: |_| acts::keyring() },
+    Act {
+        name: "terminal-input",
+        forbidden: "type into a terminal",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::type_into_terminal(),
+    },
+];
+
+/// The acts of a tier.
+fn battery(tier: Tier) -> &'static [Act] {
+    if tier == Tier::Landlock { LANDLOCKED } else { BATTERY }
+}
+
 /// One row of what was proved, for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proof {
@@ -159,15 +237,15 @@ pub(crate) struct Proof {
 pub(super) struct Proved {
     /// Each act by its number in the battery, with the answer.
     pub(super) answers: Vec<(u8, Answer)>,
-    /// SHA-256 in hex of the mount table, point and flags.
+    /// SHA-256 in hex of the mount table, point and flags; `-` where the mounts are the host's.
     pub(super) mounts: String,
 }
 
 impl Proved {
     /// SHA-256 in hex over all of it.
-    pub(super) fn digest(&self) -> String {
+    pub(super) fn digest(&self, tier: Tier) -> String {
         let mut text = String::new();
-        for row in self.rows() {
+        for row in self.rows(tier) {
             text.push_str(&format!("{} {}\n", row.act, row.answer));
         }
         text.push_str(&format!("mounts {}\n", self.mounts));
@@ -192,13 +270,14 @@ impl Proved {
     }
 
     /// As rows for a person.
-    pub(super) fn rows(&self) -> Vec<Proof> {
+    pub(super) fn rows(&self, tier: Tier) -> Vec<Proof> {
         let row = |(number, answer): &(u8, Answer)| {
-            let act = BATTERY.get(usize::from(*number))?;
+            let act = battery(tier).get(usize::from(*number))?;
             Some(Proof { act: act.name.into(), what: act.forbidden.into(), answer: words(*answer) })
         };
         let mut rows: Vec<Proof> = self.answers.iter().filter_map(row).collect();
-        rows.extend(READ_BACK.iter().map(|(act, what)| Proof {
+        let read_back = READ_BACK.iter().filter(|(_, _, least)| tier >= *least);
+        rows.extend(read_back.map(|(act, what, _)| Proof {
             act: (*act).into(),
             what: (*what).into(),
             answer: "holds".into(),
@@ -208,14 +287,18 @@ impl Proved {
 }
 
 /// What is read back rather than tried; a child that reports at all has found each of them to hold.
-const READ_BACK: &[(&str, &str)] = &[
-    ("no-new-privs", "no_new_privs is set"),
-    ("seccomp", "a system-call filter is installed"),
-    ("capabilities", "all five capability sets are empty"),
-    ("namespaces", "no namespace is the launcher's, but those that the profile shares"),
-    ("processes", "no process but this one is visible, and its parent is in no namespace of its own"),
-    ("descriptors", "nothing is open but what was placed"),
-    ("mounts", "every mount has the flags of the plan"),
+const READ_BACK: &[(&str, &str, Tier)] = &[
+    ("no-new-privs", "no_new_privs is set", Tier::Landlock),
+    ("seccomp", "a system-call filter is installed", Tier::Landlock),
+    ("capabilities", "no capability can be had", Tier::Landlock),
+    ("descriptors", "nothing is open but what was placed", Tier::Landlock),
+    ("namespaces", "no namespace is the launcher's, but those that the profile shares", Tier::UserNamespace),
+    (
+        "processes",
+        "no process but this one is visible, and its parent is in no namespace of its own",
+        Tier::UserNamespace,
+    ),
+    ("mounts", "every mount has the flags of the plan", Tier::UserNamespace),
 ];
 
 fn words(answer: Answer) -> String {
@@ -229,11 +312,22 @@ fn words(answer: Answer) -> String {
 ///
 /// Reading back comes first: the last acts would change this process if a wall were missing.
 pub(super) fn prove(walls: &Walls, facts: &Facts, open: usize) -> Steps<Proved> {
-    read_back(walls, facts, open)?;
+    read_back(open, at(Step::Proof, capabilities::are_all_empty())?)?;
+    read_back_namespaces(walls, facts)?;
     let table = at(Step::Proof, fs::read_to_string("/proc/self/mountinfo"))?;
     let mounts = mounts(&table, walls).map_err(surprise)?;
-    let mut answers = Vec::with_capacity(BATTERY.len());
-    for (number, act) in BATTERY.iter().enumerate() {
+    Ok(Proved { answers: attempt(BATTERY, walls, facts)?, mounts })
+}
+
+/// The same in the tier without namespaces, by the process that becomes the command.
+pub(super) fn prove_landlocked(walls: &Walls, facts: &Facts, open: usize) -> Steps<Proved> {
+    read_back(open, at(Step::Proof, capabilities::are_none_held())?)?;
+    Ok(Proved { answers: attempt(LANDLOCKED, walls, facts)?, mounts: "-".into() })
+}
+
+fn attempt(acts: &[Act], walls: &Walls, facts: &Facts) -> Steps<Vec<(u8, Answer)>> {
+    let mut answers = Vec::with_capacity(acts.len());
+    for (number, act) in acts.iter().enumerate() {
         let expected = (act.expected)(walls, facts);
         if expected.is_empty() {
             continue;
@@ -251,7 +345,7 @@ pub(super) fn prove(walls: &Walls, facts: &Facts, open: usize) -> Steps<Proved> 
         }
         answers.push((number as u8, answer));
     }
-    Ok(Proved { answers, mounts })
+    Ok(answers)
 }
 
 fn surprise(text: String) -> Failure {
@@ -259,25 +353,29 @@ fn surprise(text: String) -> Failure {
 }
 
 /// What the kernel holds of this process. By system calls where there are some, at a tenth of the cost of reading /proc.
-fn read_back(walls: &Walls, facts: &Facts, open: usize) -> Steps {
+fn read_back(open: usize, no_capabilities: bool) -> Steps {
     let step = Step::Proof;
     let wrong = if !at(step, rustix::thread::no_new_privs().map_err(Into::into))? {
         Some("no_new_privs is not set")
     } else if !at(step, seccomp::is_filtered())? {
         Some("the system-call filter is not installed")
-    } else if !at(step, capabilities::are_all_empty())? {
+    } else if !no_capabilities {
         Some("a capability set is not empty")
-    } else if std::process::id() != 1 || acts::parent() != 0 {
-        Some("this is not the init of a pid namespace")
-    } else if at(step, visible_processes())? != 1 {
-        Some("other processes are visible")
     } else if at(step, open_descriptors())? != open {
         Some("a descriptor is open that was not placed")
     } else {
         None
     };
-    if let Some(what) = wrong {
-        return Err(surprise(what.into()));
+    wrong.map_or(Ok(()), |what| Err(surprise(what.into())))
+}
+
+fn read_back_namespaces(walls: &Walls, facts: &Facts) -> Steps {
+    let step = Step::Proof;
+    if std::process::id() != 1 || acts::parent() != 0 {
+        return Err(surprise("this is not the init of a pid namespace".into()));
+    }
+    if at(step, visible_processes())? != 1 {
+        return Err(surprise("other processes are visible".into()));
     }
     for (name, launchers) in &facts.namespaces {
         let shares = match *name {

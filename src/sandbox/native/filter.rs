@@ -4,7 +4,7 @@
 //! that the caller sees a refusal. Everything else answers ENOSYS, so that a call newer than this
 //! table makes libc fall back instead of failing.
 
-use crate::model::ExecMode;
+use crate::model::{ExecMode, Network};
 use crate::os::linux::seccomp::{Answer, Argument, Filter, Rule, compile};
 use libc::*;
 use std::collections::BTreeMap;
@@ -440,8 +440,84 @@ const PERSONALITIES: &[u32] = &[0, 0x0004_0000, u32::MAX];
 const REFUSE: Answer = Answer::Errno(EPERM as u16);
 const UNKNOWN: Answer = Answer::Errno(ENOSYS as u16);
 
+/// Which commands a filter is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// In namespaces of their own.
+    Walled(ExecMode),
+    /// On the host's paths and among its processes (`landlocked.rs`).
+    Landlocked(Network),
+}
+
+/// What namespaces keep apart elsewhere, and Landlock does not look at: calls that are refused whatever the arguments.
+const REFUSED_WITHOUT_NAMESPACES: &[Row] = &[
+    (
+        "owners, modes and attributes by path, which Landlock leaves to the owner; by descriptor they are allowed",
+        &[SYS_fchmodat, SYS_fchmodat2, SYS_fchownat, SYS_setxattr, SYS_lsetxattr, SYS_removexattr, SYS_lremovexattr],
+    ),
+    (
+        "System V IPC, which belongs to all of a user's processes",
+        &[
+            SYS_shmget,
+            SYS_shmat,
+            SYS_shmdt,
+            SYS_shmctl,
+            SYS_semget,
+            SYS_semop,
+            SYS_semtimedop,
+            SYS_semctl,
+            SYS_msgget,
+            SYS_msgsnd,
+            SYS_msgrcv,
+            SYS_msgctl,
+        ],
+    ),
+    ("watching folders that cannot be read", &[SYS_inotify_add_watch]),
+];
+
+#[cfg(target_arch = "x86_64")]
+const REFUSED_WITHOUT_NAMESPACES_HERE: &[Row] =
+    &[("the same by older spellings", &[SYS_chmod, SYS_chown, SYS_lchown, SYS_utime, SYS_utimes, SYS_futimesat])];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_WITHOUT_NAMESPACES_HERE: &[Row] = &[];
+
+/// Calls that change another process of the same user, with the argument that names it: 0 is oneself.
+const ON_ONESELF: &[(c_long, u8)] = &[
+    (SYS_prlimit64, 0),
+    (SYS_sched_setaffinity, 0),
+    (SYS_sched_setparam, 0),
+    (SYS_sched_setscheduler, 0),
+    (SYS_sched_setattr, 0),
+    (SYS_setpriority, 1),
+    (SYS_ioprio_set, 1),
+];
+
+/// Narrows the table for a command that shares the host's processes, paths and sockets.
+fn without_namespaces(rules: &mut BTreeMap<u32, Rule>, network: Network) {
+    let refused = [REFUSED_WITHOUT_NAMESPACES, REFUSED_WITHOUT_NAMESPACES_HERE];
+    for (_, calls) in refused.iter().flat_map(|rows| rows.iter()) {
+        rules.extend(calls.iter().map(|number| (*number as u32, Rule::always(REFUSE))));
+    }
+    let only = |row: Vec<Argument>| Rule { rows: vec![(row, Answer::Allow)], otherwise: REFUSE };
+    for (number, who) in ON_ONESELF {
+        rules.insert(*number as u32, only(vec![Argument::Is(*who, 0)]));
+    }
+    // futimens(3): the time of what is open.
+    rules.insert(SYS_utimensat as u32, only(vec![Argument::Is(1, 0), Argument::High(1, 0)]));
+    // Unix sockets lead to whatever listens on a path, the gateway and container engines among it; Landlock looks at them
+    // from ABI 9 on.
+    match (network, rules.get_mut(&(SYS_socket as u32))) {
+        (Network::Host, Some(socket)) => {
+            socket.rows.retain(|(row, _)| !row.contains(&Argument::Is(0, AF_UNIX as u32)));
+        }
+        _ => {
+            rules.insert(SYS_socket as u32, Rule::always(REFUSE));
+        }
+    }
+}
+
 /// The table of all rows, by number.
-fn rules(mode: ExecMode) -> BTreeMap<u32, Rule> {
+fn rules(kind: Kind) -> BTreeMap<u32, Rule> {
     let mut rules = BTreeMap::new();
     let plain = |rows: &[&[Row]], answer| -> Vec<(u32, Rule)> {
         let calls = rows.iter().flat_map(|r| r.iter()).flat_map(|(_, calls)| calls.iter());
@@ -478,7 +554,7 @@ fn rules(mode: ExecMode) -> BTreeMap<u32, Rule> {
     {
         rules.insert(number as u32, except(vec![vec![Argument::Has(flags_at, huge)]]));
     }
-    if mode == ExecMode::Allowlist {
+    if kind == Kind::Walled(ExecMode::Allowlist) {
         // A memfd lies on no mount and in no folder, so neither noexec nor Landlock hold for it. Huge pages are refused
         // with the rest: they may not be asked for together with this flag's absence.
         let sealed = vec![Argument::Has(1, MFD_NOEXEC_SEAL)];
@@ -488,12 +564,15 @@ fn rules(mode: ExecMode) -> BTreeMap<u32, Rule> {
         let row = condition.iter().copied().chain([Argument::Has(*mode_at, S_ISUID | S_ISGID)]).collect();
         rules.insert(*number as u32, except(vec![row]));
     }
+    if let Kind::Landlocked(network) = kind {
+        without_namespaces(&mut rules, network);
+    }
     rules
 }
 
-/// The filter of every sandbox of this mode.
-pub(super) fn compile_filter(mode: ExecMode) -> Filter {
-    compile(&rules(mode), UNKNOWN)
+/// The filter of every sandbox of this kind.
+pub(super) fn compile_filter(kind: Kind) -> Filter {
+    compile(&rules(kind), UNKNOWN)
 }
 
 /// Flags with which open(2) looks at its mode: O_CREAT, and the bit of O_TMPFILE that is not O_DIRECTORY.
@@ -519,7 +598,7 @@ const SET_ID_MAKERS: &[(c_long, &[Argument], u8)] = &[
 
 /// How many system calls are allowed, and why the others are refused: for `sandbox explain`.
 pub(crate) fn allowed_system_calls() -> (usize, Vec<&'static str>) {
-    let count = rules(ExecMode::Full).values().filter(|rule| **rule != Rule::always(REFUSE)).count();
+    let count = rules(Kind::Walled(ExecMode::Full)).values().filter(|rule| **rule != Rule::always(REFUSE)).count();
     (count, REFUSED.iter().chain(REFUSED_HERE).map(|(why, _)| *why).collect())
 }
 
@@ -544,7 +623,7 @@ mod tests {
     #[test]
     fn clone3_and_openat2_are_unknown_because_their_flags_cannot_be_seen() {
         for number in [SYS_clone3, SYS_openat2, SYS_io_uring_setup + 400] {
-            assert!(!rules(ExecMode::Full).contains_key(&(number as u32)));
+            assert!(!rules(Kind::Walled(ExecMode::Full)).contains_key(&(number as u32)));
         }
     }
 }

@@ -20,13 +20,14 @@ use crate::os::linux::memfd::Sealed;
 use crate::os::linux::seccomp::{self, Filter};
 use crate::os::linux::title::Title;
 use crate::os::linux::{capabilities, clone, handover, landlock, netns, pty, rlimits, userns};
+use crate::os::process::Signal;
 use crate::sandbox::plan::{Bind, WORKSPACE};
 use nix::sched::CloneFlags;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Everything the first half needs. Descriptors are the launcher's own numbers, of which the child has copies.
 pub(super) struct Base<'a> {
@@ -45,10 +46,10 @@ pub(super) struct Base<'a> {
 }
 
 /// What the child keeps open while it builds.
-struct Kept {
-    status: File,
-    channel: File,
-    launcher: File,
+pub(super) struct Kept {
+    pub(super) status: File,
+    pub(super) channel: File,
+    pub(super) launcher: File,
     mappings: Vec<Option<File>>,
     files: Vec<Held>,
 }
@@ -82,16 +83,26 @@ fn serve(base: &Base<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     start(brief, kept)
 }
 /// Where our own descriptors stand in the child, right after the command's 0, 1 and 2.
-const FIRST_KEPT: i32 = 3;
+pub(super) const FIRST_KEPT: i32 = 3;
 
 impl Kept {
     /// Lets go of everything the launcher holds, other runs' pipes among it, but what this child needs.
     fn take(base: &Base<'_>, launcher: &OwnedFd, channel: OwnedFd, status: OwnedFd) -> io::Result<Self> {
+        Self::of(&base.mappings, &base.files, launcher, channel, status)
+    }
+
+    fn of(
+        mappings: &[Option<BorrowedFd<'_>>],
+        files: &[(&SecretUse, &Sealed)],
+        launcher: &OwnedFd,
+        channel: OwnedFd,
+        status: OwnedFd,
+    ) -> io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let mut wanted =
             vec![null.as_fd(), null.as_fd(), null.as_fd(), status.as_fd(), channel.as_fd(), launcher.as_fd()];
-        wanted.extend(base.mappings.iter().flatten());
-        wanted.extend(base.files.iter().map(|(_, value)| value.as_fd()));
+        wanted.extend(mappings.iter().flatten());
+        wanted.extend(files.iter().map(|(_, value)| value.as_fd()));
         // Lifted above every fixed number first, so that no placing overwrites what is still needed.
         let first_free = wanted.len() as i32;
         let lifted: Vec<io::Result<i32>> = wanted.iter().map(|fd| clone::lift_fd(fd, first_free)).collect();
@@ -109,12 +120,17 @@ impl Kept {
             Ok(fd)
         };
         let (status, channel, launcher) = (next()?, next()?, next()?);
-        let mappings = base.mappings.iter().map(|m| m.map(|_| next()).transpose()).collect::<io::Result<_>>()?;
+        let mappings = mappings.iter().map(|m| m.map(|_| next()).transpose()).collect::<io::Result<_>>()?;
         let secret = |(wanted, _): &(&SecretUse, &Sealed), fd: File| -> io::Result<Held> {
             Ok(((*wanted).clone(), Sealed::check(fd.into(), LONGEST_SECRET)?))
         };
-        let files = base.files.iter().map(|file| secret(file, next()?)).collect::<io::Result<_>>()?;
+        let files = files.iter().map(|file| secret(file, next()?)).collect::<io::Result<_>>()?;
         Ok(Kept { status, channel, launcher, mappings, files })
+    }
+
+    /// The same for a child without a tree of its own.
+    pub(super) fn bare(launcher: &OwnedFd, channel: OwnedFd, status: OwnedFd) -> io::Result<Self> {
+        Self::of(&[], &[], launcher, channel, status)
     }
 }
 
@@ -139,13 +155,13 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps {
     at_path(Step::WorkingFolder, Path::new(WORKSPACE), rustix::process::chdir(WORKSPACE).map_err(Into::into))?;
     at(Step::Limits, rlimits::apply(base.walls.rlimits))?;
     privileges(&base.owner)?;
-    at(Step::DieWithRunner, die_with_launcher(&kept.launcher))?;
+    at(Step::DieWithRunner, die_with_launcher(&kept.launcher, Signal::KILL))?;
     // After the change of ids, which resets it; the command's own exec makes it dumpable for itself again.
     at(Step::Undumpable, os::process::make_undumpable())?;
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
     at(Step::Landlock, landlock::restrict(base.facts.landlock_abi, &base.walls.grants(executables)))?;
     at(Step::Seccomp, seccomp::install(base.filter))?;
-    hand_over(&kept.channel, mounts, doors)?;
+    hand_over(&kept.channel, Some(mounts), doors)?;
     let proved = battery::prove(base.walls, base.facts, FIRST_KEPT as usize + 3)?;
     let evidence = Evidence { seccomp_filters: 1, no_new_privs: true, no_capabilities: true, proved };
     let _ = { &kept.status }.write_all(&Report::Walled(evidence).encode());
@@ -154,20 +170,25 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps {
 
 /// A cgroup namespace begins at the group one is in: the launcher says when it has moved us to our own.
 fn own_cgroup_namespace(channel: &File) -> io::Result<()> {
+    wait_for_admission(channel)?;
+    Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?)
+}
+
+/// Waits until the launcher has moved us into our control group.
+pub(super) fn wait_for_admission(channel: &File) -> io::Result<()> {
     let mut word = [0];
     { channel }.read_exact(&mut word)?;
     if word[0] != ADMITTED {
         return Err(io::Error::other("the launcher said something else than that we are in our control group"));
     }
-    Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?)
+    Ok(())
 }
 
 /// Gives the launcher the mount namespace to hold, and the doors if there are some.
 ///
 /// While it holds the namespace, its mounts are not taken down by our exit, for which somebody waits, but after it.
-fn hand_over(channel: &File, mounts: File, doors: Vec<OwnedFd>) -> Steps {
-    let mut handed = vec![mounts.as_fd()];
-    handed.extend(doors.iter().map(AsFd::as_fd));
+pub(super) fn hand_over(channel: &File, mounts: Option<File>, doors: Vec<OwnedFd>) -> Steps {
+    let handed: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).chain(doors.iter().map(AsFd::as_fd)).collect();
     let sent = handover::send(channel, &[HANDED], &handed);
     // Without doors nothing is lost but time.
     if doors.is_empty() { Ok(()) } else { at(Step::Doors, sent.map(|_| ())) }
@@ -182,7 +203,7 @@ pub(super) const FREEZE: u8 = b'f';
 pub(super) const THAW: u8 = b'c';
 
 /// Puts the command's own stdio at 0, 1 and 2, or a terminal that is made for it.
-fn take_stdio(brief: &Brief, channel: &File) -> io::Result<()> {
+pub(super) fn take_stdio(brief: &Brief, channel: &File) -> io::Result<()> {
     let Some(size) = brief.terminal else {
         for (number, fd) in brief.stdio.iter().enumerate() {
             clone::place_fd(fd.as_raw_fd(), number as i32)?;
@@ -199,16 +220,21 @@ fn take_stdio(brief: &Brief, channel: &File) -> io::Result<()> {
 /// Inside the walls and without privilege: links on the way lead to what the command could enter as well, and where it
 /// ends is looked at.
 fn enter(cwd: &Path) -> Steps {
+    enter_folder(Path::new(WORKSPACE), cwd)
+}
+
+/// The same for a workspace that stands elsewhere.
+pub(super) fn enter_folder(workspace: &Path, cwd: &Path) -> Steps {
     let enter = || {
         if !cwd.as_os_str().is_empty() {
             rustix::process::chdir(cwd)?;
         }
-        match std::env::current_dir()?.starts_with(WORKSPACE) {
+        match std::env::current_dir()?.starts_with(workspace) {
             true => Ok(()),
             false => Err(io::Error::other("it leads out of the workspace")),
         }
     };
-    at_path(Step::WorkingFolder, &PathBuf::from(WORKSPACE).join(cwd), enter())
+    at_path(Step::WorkingFolder, &workspace.join(cwd), enter())
 }
 
 /// What surrounds every command alike.
@@ -265,8 +291,8 @@ fn cannot_return(owner: &Owner) -> io::Result<()> {
 
 /// The whole sandbox dies with the launcher. The signal is cleared by a change of ids, so it is set after; the
 /// launcher may have died before that, which its pidfd tells (a pipe would not: another child may hold its end).
-fn die_with_launcher(launcher: &File) -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+pub(super) fn die_with_launcher(launcher: &File, signal: Signal) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(signal))?;
     if os::process::wait_readable(launcher, Some(std::time::Duration::ZERO))? {
         return Err(io::Error::other("the launcher is gone"));
     }
@@ -291,7 +317,7 @@ fn start(mut brief: Brief, kept: &Kept) -> Result<Infallible, Failure> {
     for number in 0..3 {
         drop(clone::adopt_fd(number));
     }
-    let report = ends.of(command, &kept.channel);
+    let report = ends.of(command, &kept.channel, signal_all);
     let _ = { status }.write_all(&report.encode());
     // With its init, the kernel kills everything left in the pid namespace (pid_namespaces(7)).
     clone::exit_now(0)
@@ -315,13 +341,15 @@ fn spawn(brief: &Brief, has_terminal: bool, entries: Vec<Secret<Vec<u8>>>, statu
 }
 
 /// The ends of our children, as a descriptor (signalfd(2)).
-struct Ends(nix::sys::signalfd::SignalFd);
+pub(super) struct Ends(nix::sys::signalfd::SignalFd);
 
 impl Ends {
-    fn watch() -> io::Result<Self> {
+    pub(super) fn watch() -> io::Result<Self> {
         use nix::sys::signal::{SigSet, Signal};
         use nix::sys::signalfd::{SfdFlags, SignalFd};
-        let ends = SigSet::from(Signal::SIGCHLD);
+        // To the init of a pid namespace nobody sends the second; to a keeper the launcher does.
+        let mut ends = SigSet::from(Signal::SIGCHLD);
+        ends.add(Signal::SIGTERM);
         ends.thread_block()?;
         Ok(Ends(SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
@@ -329,7 +357,7 @@ impl Ends {
     /// Reaps orphans as init must, until the command itself ends. Meanwhile the launcher may have everything stopped.
     ///
     /// It says so over its channel, not by a signal: the command could send those as well.
-    fn of(self, command: i32, channel: &File) -> Report {
+    pub(super) fn of(self, command: i32, channel: &File, stop: fn(nix::sys::signal::Signal)) -> Report {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut is_open = true;
         loop {
@@ -343,9 +371,13 @@ impl Ends {
             if poll(&mut fds, None).is_err() {
                 continue;
             }
-            while let Ok(Some(_)) = self.0.read_signal() {}
+            while let Ok(Some(signal)) = self.0.read_signal() {
+                if signal.ssi_signo == libc::SIGTERM as u32 && std::process::id() != 1 {
+                    return Report::Signaled(libc::SIGKILL as u8);
+                }
+            }
             if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
-                is_open = obey(channel);
+                is_open = obey(channel, stop);
             }
         }
     }
@@ -370,7 +402,7 @@ fn reap(command: i32) -> Option<Report> {
 /// Stops or continues every process of the sandbox but this one; false when the launcher has let go.
 ///
 /// One call reaches all of them: the kernel walks its list under a lock that a fork needs too (kill(2), pid -1).
-fn obey(mut channel: &File) -> bool {
+fn obey(mut channel: &File, stop: fn(nix::sys::signal::Signal)) -> bool {
     let mut word = [0];
     match channel.read(&mut word) {
         Ok(1) => {}
@@ -382,8 +414,13 @@ fn obey(mut channel: &File) -> bool {
         THAW => nix::sys::signal::Signal::SIGCONT,
         _ => return true,
     };
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
+    stop(signal);
     true
+}
+
+/// Sends a signal to everything in this pid namespace but its init.
+fn signal_all(signal: nix::sys::signal::Signal) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
 }
 
 /// The namespaces of a sandbox, but for the cgroup namespace, which comes later.

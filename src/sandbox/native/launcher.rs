@@ -5,13 +5,15 @@
 
 use super::battery::{Facts, NAMESPACES, Proof};
 use super::brief::Outgoing;
-use super::filter::compile_filter;
+use super::filter::{Kind, compile_filter};
 use super::inside::{self, Base};
+use super::landlocked::{self, Private};
 use super::monitor::{Monitor, Verdict};
+use super::probe;
 use super::tree::Owner;
 use super::walls::Walls;
 use crate::model::{
-    Enforcement, ExecMode, LaunchFault, LimitKind, Limits, Means, RunFault, SandboxProfile, SecretUse, Tier,
+    Enforcement, ExecMode, LaunchFault, LimitKind, Limits, Means, Network, RunFault, SandboxProfile, SecretUse, Tier,
 };
 use crate::os;
 use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
@@ -27,9 +29,11 @@ use crate::sandbox::environment;
 use crate::sandbox::plan::{self, Bind, Command, Plan};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The uids that a root launcher gives to its sandboxes begin here: far above people, services and
@@ -74,6 +78,8 @@ pub(crate) struct Launcher {
     _canary: UnixListener,
     /// For commands without a list of executables, and with one.
     filters: [Filter; 2],
+    /// For the tier without namespaces, by whether it has the host's network.
+    landlocked: [Filter; 2],
     title: Title,
     cgroups: Cgroups,
     protected: Protected,
@@ -95,6 +101,8 @@ struct Inmate {
     pidfd: OwnedFd,
     group: Option<Group>,
     slot: u32,
+    /// In the tier without namespaces the init is a keeper, which has to end what it keeps; with it go these folders.
+    private: Option<Private>,
 }
 
 /// An init inside finished walls that waits for its brief. It serves one command, or none.
@@ -155,7 +163,7 @@ impl Launcher {
         if landlock_abi < LEAST_LANDLOCK {
             return Err(fault("look for Landlock", "this kernel has none, or it is not among its active LSMs".into()));
         }
-        let tier = if os::process::uid() == 0 { Tier::Root } else { Tier::UserNamespace };
+        let tier = probe::tier()?;
         if tier == Tier::Root {
             capabilities::shed_unneeded().map_err(|e| fault("shed capabilities", e.to_string()))?;
         }
@@ -166,9 +174,17 @@ impl Launcher {
         let namespaces = Facts::own_namespaces();
         Ok(Launcher {
             tier,
-            facts: Facts { hidden, abstract_name, namespaces, landlock_abi },
+            facts: Facts {
+                hidden,
+                abstract_name,
+                namespaces,
+                landlock_abi,
+                launcher: std::process::id() as i32,
+                proof: PathBuf::new(),
+            },
             _canary: canary,
-            filters: [compile_filter(ExecMode::Full), compile_filter(ExecMode::Allowlist)],
+            filters: [ExecMode::Full, ExecMode::Allowlist].map(|mode| compile_filter(Kind::Walled(mode))),
+            landlocked: [Network::None, Network::Host].map(|network| compile_filter(Kind::Landlocked(network))),
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
             cgroups,
             protected,
@@ -200,8 +216,11 @@ impl Launcher {
                 hint: "gateway and runner must be of one version".into(),
             });
         }
-        let words = Words::of(&plan)?;
         let walls = self.walls(&plan)?;
+        if walls.tier == Tier::Landlock {
+            return self.launch_landlocked(plan, walls, handed, started);
+        }
+        let words = Words::of(&plan)?;
         let bounds = bounds(&plan.limits);
         let secrets = plan.command.secrets.iter().zip(handed.secrets);
         let (variables, files): (Vec<_>, Vec<_>) = secrets.partition(|(wanted, _)| wanted.variable().is_some());
@@ -216,6 +235,57 @@ impl Launcher {
             self.taken.remove(&slot);
         }
         briefed
+    }
+
+    /// The tier without namespaces: nothing is built ahead, and private folders take the place of a tree.
+    fn launch_landlocked(
+        &mut self,
+        mut plan: Plan,
+        mut walls: Walls,
+        handed: Descriptors<'_>,
+        started: Instant,
+    ) -> Result<Launched, RunFault> {
+        walls.check_without_namespaces(&plan)?;
+        let private = Private::make().map_err(wall("make private folders"))?;
+        for (variable, path) in walls.settle(&private) {
+            plan.env.insert(variable.into(), path.display().to_string());
+        }
+        // This limit counts every process of the user on the host.
+        walls.rlimits.pids = walls.rlimits.pids.saturating_add(os::process::count_of(os::process::uid()));
+        let words = Words::of(&plan)?;
+        let slot = self.take_slot()?;
+        let bounds = bounds(&plan.limits);
+        let made = self.fork_keeper(slot, walls, private, bounds);
+        let variables = plan.command.secrets.iter().zip(handed.secrets).collect();
+        let briefed = made.and_then(|spare| self.brief(spare, &plan, &words, bounds, handed, variables, started));
+        if briefed.is_err() {
+            self.taken.remove(&slot);
+        }
+        briefed
+    }
+
+    fn fork_keeper(&mut self, slot: u32, walls: Walls, private: Private, bounds: Bounds) -> Result<Spare, RunFault> {
+        let (status, status_out) = io::pipe().map_err(wall("make a pipe"))?;
+        let (channel, theirs) = UnixStream::pair().map_err(wall("make a channel"))?;
+        let facts = Facts { proof: private.proof(), ..self.facts.clone() };
+        let filter = &self.landlocked[usize::from(walls.network == Network::Host)];
+        match clone::fork(nix::sched::CloneFlags::empty()).map_err(wall("fork"))? {
+            Fork::Child => {
+                let base = landlocked::Base { walls: &walls, filter, facts: &facts, launcher: &self.own };
+                landlocked::live(&base, theirs.into(), status_out.into())
+            }
+            Fork::Parent { pid, pidfd } => {
+                drop((theirs, status_out));
+                let mut inmate = Inmate { pidfd, group: None, slot, private: Some(private) };
+                inmate.group = self.group(slot, bounds).map_err(wall("make a control group"))?;
+                if let Some(group) = &inmate.group {
+                    group.admit(pid).map_err(wall("move the sandbox into its control group"))?;
+                }
+                let _ = (&channel).write_all(&[inside::ADMITTED]);
+                let (status, channel) = (status.into(), channel.into());
+                Ok(Spare { inmate, status, channel, walls, shown: Vec::new(), bounds, made: Instant::now() })
+            }
+        }
     }
 
     fn walls(&self, plan: &Plan) -> Result<Walls, RunFault> {
@@ -236,6 +306,9 @@ impl Launcher {
         };
         let plan = plan::plan(profile, command, &self.protected)?;
         let walls = self.walls(&plan)?;
+        if walls.tier == Tier::Landlock {
+            return self.prove_landlocked(plan, walls);
+        }
         let spare = self.make_spare(walls, bounds(&plan.limits), Vec::new())?;
         let Spare { inmate, status, channel, .. } = spare;
         let mut monitor = Monitor::new("true");
@@ -250,10 +323,29 @@ impl Launcher {
         self.taken.remove(&inmate.slot);
         drop((channel, inmate));
         match (monitor.evidence(), monitor.verdict()) {
-            (Some(evidence), _) => Ok(evidence.proved.rows()),
+            (Some(evidence), _) => Ok(evidence.proved.rows(self.tier)),
             (None, Verdict::Fault(fault)) => Err(fault),
             (None, _) => Err(RunFault::RunnerGone),
         }
+    }
+
+    /// There the walls stand around a command or not at all.
+    fn prove_landlocked(&mut self, plan: Plan, walls: Walls) -> Result<Vec<Proof>, RunFault> {
+        let null = File::options().read(true).write(true).open("/dev/null").map_err(wall("open /dev/null"))?;
+        let handed = Descriptors { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd(), secrets: &[] };
+        let mut launched = self.launch_landlocked(plan, walls, handed, Instant::now())?;
+        let mut status = File::from(launched.status.try_clone().map_err(wall("read the status"))?);
+        let mut bytes = [0; 1024];
+        while let Ok(n @ 1..) = status.read(&mut bytes) {
+            launched.monitor.feed(&bytes[..n]);
+        }
+        let proofs = match (launched.monitor.evidence(), launched.monitor.verdict()) {
+            (Some(evidence), _) => Ok(evidence.proved.rows(self.tier)),
+            (None, Verdict::Fault(fault)) => Err(fault),
+            (None, _) => Err(RunFault::RunnerGone),
+        };
+        self.finish(launched);
+        proofs
     }
 
     /// Prepares children for the next commands, so that they need not wait for their walls.
@@ -341,7 +433,7 @@ impl Launcher {
             ),
             Fork::Parent { pid, pidfd } => {
                 drop((theirs, status_out));
-                let mut inmate = Inmate { pidfd, group: None, slot };
+                let mut inmate = Inmate { pidfd, group: None, slot, private: None };
                 // While the child builds. It starts nothing before its brief, and that comes after this.
                 inmate.group = self.group(slot, bounds).map_err(wall("make a control group"))?;
                 if let Some(group) = &inmate.group {
@@ -393,7 +485,9 @@ impl Launcher {
         };
         // A child that is gone has said why on its status pipe, and that is the better message.
         let _ = brief.send(&channel);
-        self.remember(&walls, bounds);
+        if walls.tier != Tier::Landlock {
+            self.remember(&walls, bounds);
+        }
         Ok(Launched {
             status,
             monitor: Monitor::new(&plan.command.argv[0]),
@@ -551,8 +645,18 @@ pub(crate) struct Finished {
 impl Inmate {
     /// Ends the init, and with it everything in its pid namespace, and reaps it.
     fn end(&self) {
-        os::process::kill_pidfd(&self.pidfd);
+        self.kill();
         let _ = os::process::wait_pidfd(&self.pidfd);
+    }
+}
+
+impl Inmate {
+    /// Ends the init without waiting.
+    fn kill(&self) {
+        match self.private {
+            None => os::process::kill_pidfd(&self.pidfd),
+            Some(_) => os::process::terminate_pidfd(&self.pidfd),
+        }
     }
 }
 
@@ -566,7 +670,7 @@ impl Drop for Inmate {
 impl Launched {
     /// Ends the command and its whole tree at once.
     pub(crate) fn kill(&self) {
-        os::process::kill_pidfd(&self.inmate.pidfd);
+        self.inmate.kill();
     }
 
     /// Stops every process of the command, or lets them go on.
@@ -611,9 +715,10 @@ impl Launched {
             "user" => walls.tier == Tier::UserNamespace,
             _ => true,
         };
+        let namespaces = if walls.tier == Tier::Landlock { &[] } else { NAMESPACES };
         Some(Enforcement {
             tier: walls.tier,
-            namespaces: NAMESPACES.iter().filter(own).map(|name| (*name).to_owned()).collect(),
+            namespaces: namespaces.iter().filter(own).map(|name| (*name).to_owned()).collect(),
             host_uid: self.host_uid,
             landlock_abi: self.landlock_abi,
             seccomp_filters: evidence.seccomp_filters,
@@ -621,8 +726,8 @@ impl Launched {
             no_capabilities: evidence.no_capabilities,
             network: walls.network,
             exec_mode: walls.exec_mode(),
-            proofs: evidence.proved.rows().len() as u8,
-            proof: evidence.proved.digest(),
+            proofs: evidence.proved.rows(walls.tier).len() as u8,
+            proof: evidence.proved.digest(walls.tier),
             limits: self.limits,
         })
     }

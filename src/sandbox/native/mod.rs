@@ -11,6 +11,7 @@ mod brief;
 mod filter;
 mod guard;
 mod inside;
+mod landlocked;
 mod launcher;
 mod loader;
 mod monitor;

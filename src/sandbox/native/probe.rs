@@ -1,10 +1,10 @@
 //! What this kernel, this host and this user can enforce: asked by trying, not by version number.
 
-use crate::model::Tier;
+use crate::model::{LaunchFault, Network, Tier};
 use crate::os;
 use crate::os::linux::cgroup::Cgroups;
 use crate::os::linux::clone::{self, Fork};
-use crate::os::linux::landlock;
+use crate::os::linux::{landlock, mounts, userns};
 use nix::sched::CloneFlags;
 use std::io;
 
@@ -19,10 +19,58 @@ pub(crate) struct Probe {
     pub(crate) detail: String,
 }
 
+/// The strongest tier that this host gives this user, by trying.
+///
+/// # Errors
+/// Where there is none: what is missing for each.
+pub(super) fn tier() -> Result<Tier, LaunchFault> {
+    let uid = os::process::uid();
+    let wanted = if uid == 0 { Tier::Root } else { Tier::UserNamespace };
+    let Err(missing) = can_build(wanted) else { return Ok(wanted) };
+    let fault = |cause: String| Err(LaunchFault { step: "make namespaces".into(), cause });
+    if uid == 0 {
+        // Without namespaces a command would have our own uid, and that is root's.
+        return fault(format!("{missing}; as root there is no weaker tier: run it as an ordinary user"));
+    }
+    match landlock::abi() {
+        abi if abi < LEAST_WITHOUT_NAMESPACES => fault(format!(
+            "{missing}; and Landlock alone needs ABI {LEAST_WITHOUT_NAMESPACES} (kernel 6.12), here it is {abi}"
+        )),
+        _ => Ok(Tier::Landlock),
+    }
+}
+
+/// The ABI whose scopes keep a command's signals to itself.
+const LEAST_WITHOUT_NAMESPACES: u8 = 6;
+
+/// Makes all namespaces at once and a mount in them: some hosts allow the first and refuse the second (AppArmor).
+fn can_build(tier: Tier) -> io::Result<()> {
+    let (uid, gid) = (os::process::uid(), os::process::gid());
+    match clone::fork(super::inside::namespaces(tier, Network::None))? {
+        Fork::Child => {
+            let built = || {
+                if tier == Tier::UserNamespace {
+                    os::process::make_dumpable()?;
+                    userns::map_self(uid, gid)?;
+                }
+                mounts::make_all_private()
+            };
+            clone::exit_now(i32::from(built().is_err()))
+        }
+        Fork::Parent { pidfd, .. } => match os::process::ended_well(&pidfd)? {
+            true => Ok(()),
+            false => Err(io::Error::other("namespaces can be made, but nothing can be mounted in them")),
+        },
+    }
+}
+
 /// Asks for every wall in turn.
 pub(crate) fn probe_host() -> Vec<Probe> {
+    let found = tier();
+    let detail = found.as_ref().map_or_else(ToString::to_string, |tier| tier.as_str().to_owned());
+    let mut rows = vec![Probe { wall: "tier", here: found.is_ok(), required: true, detail }];
+    let is_walled = found != Ok(Tier::Landlock);
     let tier = if os::process::uid() == 0 { Tier::Root } else { Tier::UserNamespace };
-    let mut rows = vec![Probe { wall: "tier", here: true, required: true, detail: tier.as_str().into() }];
     let base = if tier == Tier::Root { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
     let kinds = [
         ("mount namespace", CloneFlags::CLONE_NEWNS),
@@ -33,9 +81,9 @@ pub(crate) fn probe_host() -> Vec<Probe> {
         ("cgroup namespace", CloneFlags::CLONE_NEWCGROUP),
     ];
     if tier == Tier::UserNamespace {
-        rows.push(namespace("user namespace", base));
+        rows.push(Probe { required: is_walled, ..namespace("user namespace", base) });
     }
-    rows.extend(kinds.map(|(wall, flag)| namespace(wall, base | flag)));
+    rows.extend(kinds.map(|(wall, flag)| Probe { required: is_walled, ..namespace(wall, base | flag) }));
     let abi = landlock::abi();
     let missing = "not in this kernel, or not among its active LSMs".to_owned();
     let detail = if abi > 0 { format!("ABI {abi}") } else { missing };

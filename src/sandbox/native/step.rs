@@ -52,6 +52,7 @@ steps! {
     Identity = "take the sandbox's uid and gid",
     DropAll = "empty the capability sets",
     Return = "prove that root is gone",
+    Keeper = "adopt what the command leaves",
     DieWithRunner = "tie this process to the launcher",
     Undumpable = "hide the init from debuggers",
     NoNewPrivs = "set no_new_privs",

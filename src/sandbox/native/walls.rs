@@ -1,11 +1,12 @@
 //! What is to be built, as far as it is known before there is a command. Two commands whose walls are equal can be
 //! served by children that were built alike; each child serves one.
 
+use super::landlocked::{self, Private};
 use crate::model::{ExecMode, LaunchFault, Network, RunFault, Tier};
 use crate::os::linux::landlock::Grant;
 use crate::os::linux::rlimits::Rlimits;
 use crate::sandbox::environment::HOME;
-use crate::sandbox::plan::{Bind, Plan, Shown, WORKSPACE};
+use crate::sandbox::plan::{self, Bind, Plan, Shown, WORKSPACE};
 use std::path::{Path, PathBuf};
 
 /// Walls around one command, whichever it will be.
@@ -57,6 +58,68 @@ impl Walls {
                 file_bytes: limits.disk_bytes.max(limits.scratch_bytes),
             },
         })
+    }
+
+    /// Where the workspace stands for the command: at its own path of the host in the tier without namespaces.
+    pub(super) fn workspace(&self) -> &Path {
+        let of = |place: &str| self.binds.iter().find(|bind| bind.target == Path::new(place)).map(|bind| &*bind.source);
+        of(WORKSPACE).unwrap_or(Path::new(WORKSPACE))
+    }
+
+    /// What Landlock grants in the tier without namespaces, on the host's own paths.
+    pub(super) fn host_grants(&self) -> Vec<(PathBuf, Grant)> {
+        let plain = |paths: &[&str], grant| paths.iter().map(|p| (PathBuf::from(p), grant)).collect::<Vec<_>>();
+        let mut rules = plain(landlocked::SYSTEM, Grant::ReadExecute);
+        rules.extend(plain(landlocked::PROC, Grant::Read));
+        rules.extend(landlocked::own_proc().map(|own| (own, Grant::Read)));
+        for bind in plan::system().into_iter().filter(|bind| bind.target != Path::new("/usr")) {
+            rules.push((bind.source, if bind.shown == Shown::Device { Grant::Device } else { Grant::Read }));
+        }
+        rules
+    }
+
+    /// The same for what the profile names.
+    pub(super) fn named_grants(&self) -> Vec<(PathBuf, Grant)> {
+        let grant = |shown| match shown {
+            Shown::ReadOnly => Grant::ReadExecute,
+            Shown::ReadOnlyData => Grant::Read,
+            Shown::Writable => Grant::ReadWriteExecute,
+            Shown::WritableData => Grant::ReadWrite,
+            Shown::Device => Grant::Device,
+        };
+        self.binds.iter().map(|bind| (bind.source.clone(), grant(bind.shown))).collect()
+    }
+
+    /// What this tier cannot give is refused, not left out.
+    ///
+    /// # Errors
+    /// Names it.
+    pub(super) fn check_without_namespaces(&self, plan: &Plan) -> Result<(), RunFault> {
+        let missing = if self.network == Network::Allowlist {
+            "a network that is an allowlist needs a network namespace"
+        } else if self.allowed.is_some() {
+            "a list of executables needs a mount namespace"
+        } else if plan.command.secrets.iter().any(|secret| secret.variable().is_none()) {
+            "secrets that are files need a mount namespace"
+        } else {
+            return Ok(());
+        };
+        Err(RunFault::WallMissing(LaunchFault { step: "build walls without namespaces".into(), cause: missing.into() }))
+    }
+
+    /// Gives what would be a tree of its own elsewhere a place on the host: workspace, home and `/tmp` of this run, unless
+    /// the profile has some. Says which variables name them.
+    pub(super) fn settle(&mut self, private: &Private) -> [(&'static str, PathBuf); 3] {
+        let mut place = |target: &str, part| {
+            if let Some(bind) = self.binds.iter().find(|bind| bind.target == Path::new(target)) {
+                return bind.source.clone();
+            }
+            let source = private.folder(part);
+            let (shown, target) = (Shown::WritableData, PathBuf::from(target));
+            self.binds.push(Bind { source: source.clone(), target, shown, required: true, named: true });
+            source
+        };
+        [("PWD", place(WORKSPACE, "workspace")), ("HOME", place(HOME, "home")), ("TMPDIR", place("/tmp", "tmp"))]
     }
 
     pub(super) fn exec_mode(&self) -> ExecMode {
