@@ -17,6 +17,7 @@ mod journal;
 mod loader;
 #[allow(unreachable_pub)]
 mod neighbours;
+mod packaging;
 mod pairing;
 mod processes;
 mod secrets;
