@@ -487,7 +487,7 @@ fn sandbox_run_builds_the_same_walls_without_a_gateway() {
 }
 
 #[test]
-fn a_hundred_runs_leave_nothing_behind() {
+fn a_thousand_runs_leave_nothing_behind() {
     for user in USERS {
         let world = World::running(user);
         let runner = world.runner_pid();
@@ -500,11 +500,18 @@ fn a_hundred_runs_leave_nothing_behind() {
         eventually("it rests", at_rest);
         let before = (count("fd"), mounts(), groups());
         let mut ws = world.connect();
-        for _ in 0..100 {
+        for _ in 0..1000 {
             assert_eq!(ws.call("exec.run", json!({"command": ["true"]}))["ok"], true);
         }
         eventually("it rests again", at_rest);
         assert_eq!((count("fd"), mounts(), groups()), before);
+        // A namespace without a process would be one that the runner holds open.
+        let held = fs::read_dir(format!("/proc/{runner}/fd")).unwrap().flatten();
+        let held: Vec<_> = held.filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
+        let is_tree = |path: &std::path::Path| {
+            ["mnt:", "net:", "pid:", "ipc:"].iter().any(|k| path.to_string_lossy().starts_with(k))
+        };
+        assert!(!held.iter().any(|path| is_tree(path)), "{held:?}");
     }
 }
 
