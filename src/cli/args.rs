@@ -215,6 +215,12 @@ pub(super) enum SandboxCommand {
     Explain(SandboxExplainArgs),
     /// Build the walls around nothing, try every forbidden act inside them, and show what came of it
     Probe(SandboxProbeArgs),
+    /// Write a file of a workspace to standard output, read inside the walls as a command would
+    Read(FileArgs),
+    /// Make standard input a file of a workspace, written inside the walls as a command would
+    Write(FileArgs),
+    /// Show the names in a folder of a workspace
+    Ls(FileArgs),
     /// Show what sandboxes keep between commands, and since when it lies unused
     List(Output),
     /// Remove what a sandbox keeps, so that its next command begins anew
@@ -226,6 +232,25 @@ pub(super) enum SandboxCommand {
     },
     /// Remove what sandboxes keep that have lain unused for long enough
     Prune(SandboxPruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FileArgs {
+    /// Path relative to the workspace; links are not followed
+    #[arg(default_value = "")]
+    pub(super) path: String,
+    /// Agent whose workspace it is
+    #[arg(long, default_value = "main")]
+    pub(super) agent: String,
+    /// Session of the agent
+    #[arg(long)]
+    pub(super) session: Option<String>,
+    /// Named profile of the configuration instead of the agent's own walls
+    #[arg(long)]
+    pub(super) profile: Option<String>,
+    /// Print JSON, where names are shown
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

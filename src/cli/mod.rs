@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod devices;
 mod exec;
+mod files;
 mod gateway;
 mod journal;
 mod lockdown;

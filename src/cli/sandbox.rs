@@ -5,6 +5,7 @@ use super::args::{
     SandboxRunArgs,
 };
 use super::exec::explain as explain_ending;
+use super::files;
 use super::render::{self, Fault, table};
 use crate::config::{self, Layer};
 use crate::model::{
@@ -26,6 +27,9 @@ pub(super) fn run(place: &PlaceArgs, command: SandboxCommand) -> Result<ExitCode
         SandboxCommand::Run(args) => run_one(place, &args),
         SandboxCommand::Explain(args) => explain(place, &args),
         SandboxCommand::Probe(args) => probe(place, &args),
+        SandboxCommand::Read(args) => files::read(place, &args),
+        SandboxCommand::Write(args) => files::write(place, &args),
+        SandboxCommand::Ls(args) => files::list(place, &args),
         SandboxCommand::List(args) => list(place, &args),
         SandboxCommand::Recreate { name, output } => {
             removed(&output, &place.call(&["operator.admin"], "sandbox.recreate", Some(json!({"name": name})))?)
@@ -39,7 +43,8 @@ fn run_one(place: &PlaceArgs, args: &SandboxRunArgs) -> Result<ExitCode, Fault> 
     let profile = profile(&settings, args)?;
     let mut launcher = Launcher::new(settings.protected).map_err(|e| fault(&RunFault::WallMissing(e)))?;
     let argv = args.command.clone();
-    let command = Command { argv, cwd: PathBuf::new(), env: Default::default(), secrets: Vec::new(), terminal: None };
+    let command =
+        Command { argv, cwd: PathBuf::new(), env: Default::default(), secrets: Vec::new(), terminal: None, file: None };
     if let Some(times) = args.measure {
         return measure(&mut launcher, &profile, &command, times, args.reserve);
     }

@@ -63,7 +63,7 @@ impl Action {
             Action::SystemPresence => "system-presence",
             Action::GatewayIdentity => "gateway.identity.get",
             Action::ConfigGet => "config.get",
-            Action::ExecRun(_) => "exec.run",
+            Action::ExecRun(request) => request.file.as_ref().map_or("exec.run", |(act, _)| act.method()),
             Action::ExecSignal { signal: RunSignal::Input { .. }, .. } => "exec.input",
             Action::ExecSignal { signal: RunSignal::Resize(_), .. } => "exec.resize",
             Action::ExecSignal { signal: RunSignal::Cancel, .. } => "exec.cancel",

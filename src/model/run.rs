@@ -1,6 +1,6 @@
 //! One command: what is asked, how it ended, and what could go wrong on the way.
 
-use super::{AgentId, Enforcement, ProfileName, SecretUse, SessionId};
+use super::{AgentId, Enforcement, FileAct, ProfileName, SecretUse, SessionId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub(crate) struct ExecRequest {
     pub(crate) stdin: Stdin,
     /// A terminal of this size instead of three pipes; both outputs then come as one.
     pub(crate) terminal: Option<WindowSize>,
+    /// An act of a file tool instead of a command, with what is to be written; `argv` then only names it.
+    pub(crate) file: Option<(FileAct, Vec<u8>)>,
     /// Asks for less time than the profile allows.
     pub(crate) timeout: Option<Duration>,
 }

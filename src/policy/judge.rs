@@ -225,6 +225,7 @@ mod tests {
             secrets: Vec::new(),
             stdin: Stdin::Closed,
             terminal: None,
+            file: None,
             timeout: None,
         }
     }

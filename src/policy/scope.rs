@@ -83,6 +83,9 @@ const TABLE: &[(&str, Need)] = &[
     ("sandbox.list", READ),
     ("sandbox.recreate", ADMIN),
     ("sandbox.prune", ADMIN),
+    ("sandbox.file.read", WRITE),
+    ("sandbox.file.write", WRITE),
+    ("sandbox.file.list", WRITE),
     ("journal.list", ADMIN),
     ("journal.verify", ADMIN),
     ("token.show", ADMIN),
@@ -189,8 +192,12 @@ pub(crate) fn scope(principal: &Principal, action: Action) -> Result<Scoped, Mis
 /// What an agent's own scope allows.
 fn agent_may(principal: &Principal, action: &Action) -> bool {
     // The scope belongs to one agent; whoever holds it without being one holds nothing.
-    let is_agents = matches!(action, Action::ExecRun(_) | Action::ExecSignal { .. });
-    is_agents && principal.agent.is_some() && principal.scopes.covers(Scope::AgentExec)
+    let needed = match action {
+        Action::ExecRun(request) if request.file.is_some() => Scope::AgentFiles,
+        Action::ExecRun(_) | Action::ExecSignal { .. } => Scope::AgentExec,
+        _ => return false,
+    };
+    principal.agent.is_some() && principal.scopes.covers(needed)
 }
 
 #[cfg(test)]
@@ -219,6 +226,7 @@ mod tests {
             secrets: Vec::new(),
             stdin: Stdin::Closed,
             terminal: None,
+            file: None,
             timeout: None,
         }))
     }

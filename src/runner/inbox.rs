@@ -80,8 +80,14 @@ mod tests {
     fn start(secrets: usize) -> Order {
         let wanted = |n| SecretUse { name: SecretName::parse(&format!("S{n}")).unwrap(), delivery: Delivery::File };
         let secrets = (0..secrets).map(wanted).collect();
-        let command =
-            Command { argv: vec!["x".into()], cwd: "".into(), env: Default::default(), secrets, terminal: None };
+        let command = Command {
+            argv: vec!["x".into()],
+            cwd: "".into(),
+            env: Default::default(),
+            secrets,
+            terminal: None,
+            file: None,
+        };
         Order::Start(Box::new(Start::new(&command, Stdin::Closed, &SandboxProfile::default())))
     }
 

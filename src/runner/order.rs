@@ -5,8 +5,8 @@
 //! bytes of a Start stand the descriptors of its secrets, sealed memfds in the order of their names.
 
 use crate::model::{
-    Delivery, Domain, Ending, Enforcement, ExecMode, LaunchFault, LimitKind, Limits, MOST_SECRETS_A_RUN, Means,
-    Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse, Stdin, Tier, WindowSize,
+    Delivery, Domain, Ending, Enforcement, ExecMode, FileAct, LaunchFault, LimitKind, Limits, MOST_SECRETS_A_RUN,
+    Means, Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse, Stdin, Tier, WindowSize,
     WorkspaceAccess, is_variable_name,
 };
 use crate::sandbox::Command;
@@ -96,7 +96,35 @@ pub(super) struct Start {
     least_tier: String,
     /// Rows and columns.
     terminal: Option<(u16, u16)>,
+    file: Option<FileRecord>,
     secrets: Vec<SecretRecord>,
+}
+
+/// An act of a file tool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "act", rename_all = "kebab-case")]
+enum FileRecord {
+    Read { path: String, offset: u64, length: u64 },
+    Write { path: String, append: bool },
+    List { path: String },
+}
+
+impl FileRecord {
+    fn new(act: &FileAct) -> Self {
+        match act.clone() {
+            FileAct::Read { path, offset, length } => FileRecord::Read { path, offset, length },
+            FileAct::Write { path, append } => FileRecord::Write { path, append },
+            FileAct::List { path } => FileRecord::List { path },
+        }
+    }
+
+    fn read(self) -> FileAct {
+        match self {
+            FileRecord::Read { path, offset, length } => FileAct::Read { path, offset, length },
+            FileRecord::Write { path, append } => FileAct::Write { path, append },
+            FileRecord::List { path } => FileAct::List { path },
+        }
+    }
 }
 
 /// A secret of the command. Its value is no part of this format: a descriptor beside the frame holds it.
@@ -153,6 +181,7 @@ impl Start {
             exec_allow: profile.exec_allow.clone(),
             least_tier: profile.least_tier.as_str().into(),
             terminal: command.terminal.map(|size| (size.rows, size.columns)),
+            file: command.file.as_ref().map(FileRecord::new),
             secrets: command.secrets.iter().map(SecretRecord::new).collect(),
         }
     }
@@ -189,7 +218,8 @@ impl Start {
         }
         let secrets = self.secrets.into_iter().map(SecretRecord::read).collect::<Option<_>>()?;
         let terminal = self.terminal.map(|(rows, columns)| WindowSize { rows, columns });
-        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env, secrets, terminal }, stdin, profile))
+        let file = self.file.map(FileRecord::read);
+        Some((Command { argv: self.argv, cwd: self.cwd, env: self.env, secrets, terminal, file }, stdin, profile))
     }
 }
 
@@ -442,7 +472,8 @@ mod tests {
         let secrets = [Delivery::File, Delivery::Variable("V".into())]
             .map(|delivery| SecretUse { name: SecretName::parse("S").unwrap(), delivery });
         let terminal = Some(WindowSize { rows: 2, columns: 3 });
-        let command = Command { argv: vec!["a".into()], cwd: "b".into(), env, secrets: secrets.into(), terminal };
+        let file = Some(FileAct::Read { path: "a/b".into(), offset: 3, length: 9 });
+        let command = Command { argv: vec!["a".into()], cwd: "b".into(), env, secrets: secrets.into(), terminal, file };
         let order = Order::Start(Box::new(Start::new(&command, Stdin::Piped, &profile)));
         let (kind, payload) = order.parts();
         let Some(Order::Start(start)) = Order::from_parts(kind, payload) else { panic!("not a start") };
@@ -483,7 +514,14 @@ mod tests {
     fn an_unknown_field_word_or_kind_is_no_order() {
         let secret = SecretUse { name: SecretName::parse("S").unwrap(), delivery: Delivery::Variable("V".into()) };
         let (kind, payload) = Order::Start(Box::new(Start::new(
-            &Command { argv: vec![], cwd: "".into(), env: Default::default(), secrets: vec![secret], terminal: None },
+            &Command {
+                argv: vec![],
+                cwd: "".into(),
+                env: Default::default(),
+                secrets: vec![secret],
+                terminal: None,
+                file: None,
+            },
             Stdin::Closed,
             &SandboxProfile::default(),
         )))

@@ -3,7 +3,7 @@
 use super::boundary::{self, Protected};
 use super::environment;
 use crate::model::{
-    Domain, ExecMode, ExecRequest, Limits, Network, RunFault, SandboxProfile, SecretUse, Tier, WindowSize,
+    Domain, ExecMode, ExecRequest, FileAct, Limits, Network, RunFault, SandboxProfile, SecretUse, Tier, WindowSize,
     WorkspaceAccess,
 };
 use std::collections::BTreeMap;
@@ -31,6 +31,8 @@ pub(crate) struct Command {
     pub(crate) secrets: Vec<SecretUse>,
     /// A terminal of this size instead of what it would be handed as 0, 1 and 2.
     pub(crate) terminal: Option<WindowSize>,
+    /// An act of a file tool, which the init carries out itself.
+    pub(crate) file: Option<FileAct>,
 }
 
 impl Command {
@@ -46,6 +48,7 @@ impl Command {
             env: request.env.clone(),
             secrets: request.secrets.clone(),
             terminal: request.terminal,
+            file: request.file.as_ref().map(|(act, _)| act.clone()),
         })
     }
 }
@@ -354,7 +357,14 @@ mod tests {
             delivery: delivery.clone(),
         };
         let secrets = secrets.iter().map(wanted).collect();
-        Command { argv: vec!["true".into()], cwd: PathBuf::new(), env: BTreeMap::new(), secrets, terminal: None }
+        Command {
+            argv: vec!["true".into()],
+            cwd: PathBuf::new(),
+            env: BTreeMap::new(),
+            secrets,
+            terminal: None,
+            file: None,
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::bytes;
 use super::connect::unique_keys;
-use super::control::{lockdown, sandbox};
+use super::control::{file, lockdown, sandbox};
 use super::frame::{Frame, strip_position};
 use super::pairing::{nodes, pairing};
 use super::secrets::secrets;
@@ -32,6 +32,9 @@ pub(crate) const METHODS: &[&str] = &[
     "sandbox.list",
     "sandbox.recreate",
     "sandbox.prune",
+    "sandbox.file.read",
+    "sandbox.file.write",
+    "sandbox.file.list",
     "journal.list",
     "journal.verify",
     "token.show",
@@ -274,6 +277,10 @@ pub(crate) fn action(frame: &Frame) -> Result<Action, Invalid> {
             Some(action) => Ok(Action::Lockdown(action)),
             None => Err(Invalid::UnknownMethod(method.to_owned())),
         },
+        method if method.starts_with("sandbox.file.") => match file(method, frame)? {
+            Some(request) => Ok(Action::ExecRun(Box::new(request))),
+            None => Err(Invalid::UnknownMethod(method.to_owned())),
+        },
         method if method.starts_with("sandbox.") => match sandbox(method, frame)? {
             Some(action) => Ok(Action::Sandboxes(action)),
             None => Err(Invalid::UnknownMethod(method.to_owned())),
@@ -331,6 +338,7 @@ fn exec_run(params: ExecRunParams) -> Result<ExecRequest, String> {
         secrets,
         stdin: if params.stdin { Stdin::Piped } else { Stdin::Closed },
         terminal,
+        file: None,
         timeout,
     })
 }
@@ -385,6 +393,8 @@ mod tests {
                 "exec.input" => format!(r#"{{"runId":"{run}","data":"","eof":true}}"#),
                 "exec.cancel" => format!(r#"{{"runId":"{run}"}}"#),
                 "exec.resize" => format!(r#"{{"runId":"{run}","rows":24,"columns":80}}"#),
+                "sandbox.file.read" | "sandbox.file.list" => r#"{"path":"a"}"#.to_owned(),
+                "sandbox.file.write" => r#"{"path":"a","data":""}"#.to_owned(),
                 "sandbox.recreate" => r#"{"name":"shared"}"#.to_owned(),
                 "password.set" => r#"{"hash":"x"}"#.to_owned(),
                 "device.pair.approve" | "device.pair.reject" | "node.pair.approve" | "node.pair.reject" => {

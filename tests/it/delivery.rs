@@ -153,7 +153,7 @@ fn start(command: &[&str], secrets: Vec<Value>) -> Value {
         "argv": command, "cwd": "", "env": {}, "stdin": false,
         "workspace": null, "workspace_access": "rw", "scope": "session", "kept": null, "network": "none", "domains": [],
         "read_only": [], "read_write": [], "exec_mode": "full", "exec_allow": [], "least_tier": "user-namespace",
-        "terminal": null, "disk_bytes": 1 << 30,
+        "terminal": null, "file": null, "disk_bytes": 1 << 30,
         "milli_cpus": 1000, "memory_bytes": 512 << 20, "pids": 256, "timeout_ms": 60_000, "output_bytes": 8 << 20,
         "scratch_bytes": 64 << 20, "secrets": secrets,
     })
@@ -218,7 +218,7 @@ fn a_secret_is_a_file_or_a_variable_of_its_own_run_and_of_no_other() {
         eventually("it runs", || !processes_with(name).is_empty());
         let nothing = runner.run(&["sh", "-c", "ls -A /run; env | grep -c TOKEN; cat /run/secrets/API_KEY"], &[]);
         assert!(nothing.stderr.contains("No such file"), "{nothing:?}");
-        assert_eq!(nothing.exits(1), "0\n");
+        assert_eq!(nothing.exits(1), "proof\n0\n");
         let other = runner.run(&["ls", "/run/secrets"], &[("OTHER", None, b"other")]);
         assert_eq!(other.exits(0), "OTHER\n");
         line.send(4, beside, b"", &[]);

@@ -13,6 +13,7 @@ mod device;
 mod doors;
 mod egress;
 mod exec;
+mod files;
 mod journal;
 mod loader;
 #[allow(unreachable_pub)]

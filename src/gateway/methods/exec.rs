@@ -1,7 +1,7 @@
 //! Commands: ordered from the runner, their output passed on as fast as the client reads it.
 
 use super::sandboxes::Use;
-use super::{Done, connections};
+use super::{Done, connections, files};
 use crate::auth::Session;
 use crate::gateway::Gateway;
 use crate::gateway::outbox::Outbox;
@@ -38,6 +38,16 @@ pub(super) async fn run(
     let redactor = gateway.parts.secrets.redactor();
     let result = match order(gateway, &request, &profile, receipt).await {
         Ok((handle, cover, _kept)) => {
+            if let Some((act, data)) = &request.file {
+                let (result, said) = files::follow(handle, data, &cover).await;
+                let answer = match &result {
+                    Ok(outcome) => files::answer(act, outcome, &said),
+                    Err(fault) => reply::run_fault(fault),
+                };
+                let mut record = ended(&result).by(&session.principal, &session.peer.label()).asking(&request);
+                record.run = Some(run.as_str().to_owned());
+                return Done { answer, record: Some(record.covered(&redactor)) };
+            }
             let started = json!({"requestId": request_id, "runId": run.as_str()});
             outbox.send(wire::event("exec.started", &started, None));
             let note = |record: Record| {

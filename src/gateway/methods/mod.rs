@@ -3,6 +3,7 @@
 mod connections;
 mod exec;
 mod facts;
+mod files;
 mod journal;
 mod lockdown;
 mod nodes;

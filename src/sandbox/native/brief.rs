@@ -4,7 +4,7 @@
 //! fixed order, and the descriptors beside the first bytes.
 
 use super::secrets::Held;
-use crate::model::{Delivery, LONGEST_SECRET, SecretName, SecretUse, WindowSize};
+use crate::model::{Delivery, FileAct, LONGEST_SECRET, SecretName, SecretUse, WindowSize};
 use crate::os::linux::handover;
 use crate::os::linux::memfd::Sealed;
 use std::ffi::{CString, OsStr};
@@ -24,6 +24,8 @@ pub(super) struct Brief {
     pub(super) cpu_seconds: u64,
     /// A terminal of this size, to be made by the child; `stdio` is then not used.
     pub(super) terminal: Option<WindowSize>,
+    /// An act of a file tool, to be carried out instead of a command.
+    pub(super) file: Option<FileAct>,
     /// What the command gets as 0, 1 and 2.
     pub(super) stdio: Vec<OwnedFd>,
     /// Those that are to be variables.
@@ -38,6 +40,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) env: &'a [CString],
     pub(super) cpu_seconds: u64,
     pub(super) terminal: Option<WindowSize>,
+    pub(super) file: Option<&'a FileAct>,
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) secrets: Vec<(&'a SecretUse, &'a Sealed)>,
 }
@@ -53,6 +56,7 @@ impl Outgoing<'_> {
         let size = self.terminal.unwrap_or(WindowSize { rows: 0, columns: 0 });
         put_number(&mut fields, size.rows.into());
         put_number(&mut fields, size.columns.into());
+        put_file(&mut fields, self.file);
         let mut descriptors = self.stdio.to_vec();
         for list in [self.candidates, self.argv, self.env] {
             put_number(&mut fields, list.len() as u64);
@@ -90,6 +94,7 @@ impl Brief {
         let cwd = fields.path()?;
         let cpu_seconds = fields.number()?;
         let size = WindowSize { rows: fields.small()?, columns: fields.small()? };
+        let file = fields.file()?;
         let (candidates, argv, env) = (fields.list()?, fields.list()?, fields.list()?);
         let mut secrets = Vec::new();
         for _ in 0..fields.number()? {
@@ -100,7 +105,7 @@ impl Brief {
             return Err(cut());
         }
         let terminal = (size.rows > 0).then_some(size);
-        Ok(Some(Brief { cwd, candidates, argv, env, cpu_seconds, terminal, stdio, secrets }))
+        Ok(Some(Brief { cwd, candidates, argv, env, cpu_seconds, terminal, file, stdio, secrets }))
     }
 }
 
@@ -111,6 +116,18 @@ fn put(fields: &mut Vec<u8>, bytes: &[u8]) {
 
 fn put_number(fields: &mut Vec<u8>, number: u64) {
     fields.extend(number.to_le_bytes());
+}
+
+/// A kind, two numbers and a path.
+fn put_file(fields: &mut Vec<u8>, act: Option<&FileAct>) {
+    let (kind, a, b) = match act {
+        None => (0, 0, 0),
+        Some(FileAct::Read { offset, length, .. }) => (1, *offset, *length),
+        Some(FileAct::Write { append, .. }) => (2, u64::from(*append), 0),
+        Some(FileAct::List { .. }) => (3, 0, 0),
+    };
+    [kind, a, b].iter().for_each(|number| put_number(fields, *number));
+    put(fields, act.map_or("", FileAct::path).as_bytes());
 }
 
 /// What is left of the fields.
@@ -142,6 +159,17 @@ impl<'a> Fields<'a> {
 
     fn text(&mut self) -> io::Result<&'a str> {
         std::str::from_utf8(self.bytes()?).map_err(io::Error::other)
+    }
+
+    fn file(&mut self) -> io::Result<Option<FileAct>> {
+        let (kind, a, b, path) = (self.number()?, self.number()?, self.number()?, self.text()?.to_owned());
+        Ok(match kind {
+            0 => None,
+            1 => Some(FileAct::Read { path, offset: a, length: b }),
+            2 => Some(FileAct::Write { path, append: a != 0 }),
+            3 => Some(FileAct::List { path }),
+            _ => return Err(io::Error::other("the brief names no act of a file tool")),
+        })
     }
 
     fn secret(&mut self) -> io::Result<SecretUse> {
@@ -180,6 +208,7 @@ mod tests {
             env: &env,
             cpu_seconds: 9,
             terminal: Some(WindowSize { rows: 24, columns: 80 }),
+            file: Some(&FileAct::Write { path: "p".into(), append: true }),
             stdio: [null.as_fd(); 3],
             secrets: vec![(&uses[0], &values[0]), (&uses[1], &values[1])],
         }
@@ -194,6 +223,7 @@ mod tests {
         );
         assert_eq!((brief.cpu_seconds, brief.stdio.len()), (9, 3));
         assert_eq!(brief.terminal, Some(WindowSize { rows: 24, columns: 80 }));
+        assert_eq!(brief.file, Some(FileAct::Write { path: "p".into(), append: true }));
         let secrets = brief.secrets.iter().map(|(wanted, value)| {
             let mut bytes = [0; 3];
             value.read(&mut bytes).unwrap();

@@ -8,6 +8,7 @@
 
 use super::battery::{self, Facts};
 use super::brief::Brief;
+use super::files;
 use super::inside::{Ends, FIRST_KEPT, Kept, die_with_launcher, enter_folder, hand_over, take_stdio};
 use super::monitor::{Evidence, Report};
 use super::secrets;
@@ -145,6 +146,9 @@ fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief) -> Result<Infa
     let proved = battery::prove_landlocked(base.walls, base.facts, FIRST_KEPT as usize + 3)?;
     let evidence = Evidence { seccomp_filters: 1, no_new_privs: true, no_capabilities: true, proved };
     let _ = { &kept.status }.write_all(&Report::Walled(evidence).encode());
+    if let Some(act) = &brief.file {
+        clone::exit_now(files::perform(workspace, act).into());
+    }
     let env = at(Step::SecretVariables, secrets::environment(&brief.env, &entries))?;
     let error = clone::exec_first(&brief.candidates, &brief.argv, &env);
     let errno = error.raw_os_error().unwrap_or(libc::EINVAL);

@@ -303,6 +303,7 @@ impl Launcher {
             env: Default::default(),
             secrets: vec![],
             terminal: None,
+            file: None,
         };
         let plan = plan::plan(profile, command, &self.protected)?;
         let walls = self.walls(&plan)?;
@@ -480,6 +481,7 @@ impl Launcher {
             // Every CPU busy until well past the deadline is more than a run can use.
             cpu_seconds: (plan.limits.timeout.as_secs() + 5).saturating_mul(256),
             terminal: plan.command.terminal,
+            file: plan.command.file.as_ref(),
             stdio: [handed.stdin, handed.stdout, handed.stderr],
             secrets: variables,
         };

@@ -8,6 +8,7 @@
 
 mod battery;
 mod brief;
+mod files;
 mod filter;
 mod guard;
 mod inside;
