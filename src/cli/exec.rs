@@ -168,6 +168,9 @@ fn conclude(result: &ExecResult, collected: Option<Collected>) -> ExitCode {
         render::json(&value);
     } else {
         explain(&result.ending);
+        for path in &result.refused_executables {
+            eprintln!("note: {} is not on the list of executables and was not executed", render::one_line(path));
+        }
     }
     ExitCode::from(result.exit_code)
 }

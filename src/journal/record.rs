@@ -117,6 +117,9 @@ pub(crate) struct Record {
     pub(crate) elapsed_us: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) output_bytes: Option<u64>,
+    /// What something in the sandbox tried to execute that is not on its list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) refused: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
 }
@@ -201,7 +204,7 @@ impl Record {
 
     /// As it is written: secrets covered first, then the command cut, so that no half of one is left at the cut.
     pub(crate) fn covered(mut self, redactor: &Redactor) -> Self {
-        let words = self.command.iter_mut().flatten();
+        let words = self.command.iter_mut().flatten().chain(&mut self.refused);
         let texts = [&mut self.cwd, &mut self.error, &mut self.target, &mut self.session, &mut self.rule];
         for text in words.chain(texts.into_iter().filter_map(Option::as_mut)) {
             if let Some(covered) = redactor.text(text) {

@@ -137,6 +137,8 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
     /// Bytes of output that were passed on.
     pub(crate) output_bytes: u64,
+    /// What something in the sandbox tried to execute that is not on its list, each path once, as it was named.
+    pub(crate) refused: Vec<String>,
 }
 
 /// A launch that failed in one named step, before or at exec.

@@ -238,6 +238,7 @@ struct OutcomeRecord {
     code: u8,
     elapsed_us: u64,
     output_bytes: u64,
+    refused: Vec<String>,
     tier: String,
     namespaces: Vec<String>,
     host_uid: u32,
@@ -291,6 +292,7 @@ impl OutcomeRecord {
             code,
             elapsed_us: outcome.elapsed.as_micros() as u64,
             output_bytes: outcome.output_bytes,
+            refused: outcome.refused.clone(),
             tier: e.tier.as_str().into(),
             namespaces: e.namespaces.clone(),
             host_uid: e.host_uid,
@@ -318,6 +320,7 @@ impl OutcomeRecord {
             ending,
             elapsed: Duration::from_micros(self.elapsed_us),
             output_bytes: self.output_bytes,
+            refused: self.refused,
             enforcement: Enforcement {
                 tier: Tier::parse(&self.tier)?,
                 limits: [limit(cpu)?, limit(memory)?, limit(pids)?],
@@ -448,6 +451,7 @@ mod tests {
             ending: Ending::Signaled(9),
             elapsed: Duration::from_micros(1234),
             output_bytes: 7,
+            refused: vec!["/usr/bin/id".into()],
             enforcement: Enforcement {
                 tier: Tier::Root,
                 namespaces: vec!["mnt".into()],

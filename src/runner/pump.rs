@@ -426,7 +426,7 @@ impl Pump {
                 launcher.borrow_mut().take_back(lent);
             }
         }
-        let verdict = self.launched.monitor.verdict();
+        let (verdict, refused) = (self.launched.monitor.verdict(), self.launched.monitor.refused().to_vec());
         let finished = launcher.borrow_mut().finish(self.launched);
         let ending = match (self.reason, verdict) {
             (None, Verdict::Fault(fault)) => return (Err(fault), finished),
@@ -442,7 +442,7 @@ impl Pump {
             (None, None) => Err(RunFault::NeverStarted(ending)),
             (None, Some(enforcement)) => {
                 let (elapsed, output_bytes) = (finished.elapsed, self.output_bytes);
-                Ok(Outcome { ending, enforcement, elapsed, output_bytes })
+                Ok(Outcome { ending, enforcement, elapsed, output_bytes, refused })
             }
         };
         (result, finished)

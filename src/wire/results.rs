@@ -33,6 +33,9 @@ pub(crate) struct ExecResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signal: Option<u8>,
     pub(crate) output_bytes: u64,
+    /// What something in the sandbox tried to execute and was not on the list of executables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) refused_executables: Vec<String>,
     /// Microseconds from the order's arrival at the launcher to the end of the whole tree.
     pub(crate) elapsed_us: u64,
     pub(crate) enforcement: Value,
@@ -51,6 +54,7 @@ impl ExecResult {
                 _ => None,
             },
             output_bytes: outcome.output_bytes,
+            refused_executables: outcome.refused.clone(),
             elapsed_us: outcome.elapsed.as_micros() as u64,
             enforcement: enforcement_json(&outcome.enforcement),
             journal_seq,

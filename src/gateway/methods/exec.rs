@@ -242,6 +242,7 @@ fn ended(result: &Result<Outcome, RunFault>) -> Record {
             record.ending = Some(outcome.ending.as_str().to_owned());
             record.elapsed_us = Some(outcome.elapsed.as_micros() as u64);
             record.output_bytes = Some(outcome.output_bytes);
+            record.refused = outcome.refused.clone();
             record
         }
         Err(fault) => {

@@ -66,6 +66,17 @@ pub(crate) fn spawn_borrowing<F: FnMut()>(mut child: F) -> io::Result<i32> {
     if pid == -1 { Err(io::Error::last_os_error()) } else { Ok(pid) }
 }
 
+/// Starts a child that is a copy of this process; `child` ends with its exec or this function.
+pub(crate) fn spawn_copying<F: FnMut()>(mut child: F) -> io::Result<i32> {
+    match fork(CloneFlags::empty())? {
+        Fork::Child => {
+            child();
+            exit_now(127)
+        }
+        Fork::Parent { pid, .. } => Ok(pid),
+    }
+}
+
 /// Closes every descriptor from `first` upwards (kernel 5.9).
 pub(crate) fn close_from(first: RawFd) -> io::Result<()> {
     // SAFETY: the launcher's child calls this when every descriptor it still owns lies below `first`.

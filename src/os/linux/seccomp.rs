@@ -25,6 +25,8 @@ pub(crate) enum Argument {
 pub(crate) enum Answer {
     Allow,
     Errno(u16),
+    /// Somebody looks at it first (`notify.rs`).
+    Notify,
 }
 
 impl Answer {
@@ -32,6 +34,7 @@ impl Answer {
         match self {
             Answer::Allow => libc::SECCOMP_RET_ALLOW,
             Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+            Answer::Notify => libc::SECCOMP_RET_USER_NOTIF,
         }
     }
 }
@@ -155,9 +158,16 @@ fn op(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
+impl Filter {
+    /// As the kernel takes it; it reads the instructions and writes nothing.
+    pub(super) fn program(&self) -> libc::sock_fprog {
+        libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() }
+    }
+}
+
 /// Installs a filter on this process for good. Needs no_new_privs.
 pub(crate) fn install(filter: &Filter) -> io::Result<()> {
-    let program = libc::sock_fprog { len: filter.0.len() as u16, filter: filter.0.as_ptr().cast_mut() };
+    let program = filter.program();
     // SAFETY: the kernel reads `len` instructions from `filter`, both alive for the call, and writes nothing.
     let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0) };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -575,6 +575,12 @@ pub(super) fn compile_filter(kind: Kind) -> Filter {
     compile(&rules(kind), UNKNOWN)
 }
 
+/// The filter beside it where there is a list: it lets everything pass, and every exec be seen.
+pub(super) fn compile_exec_notice() -> Filter {
+    let execs = [SYS_execve, SYS_execveat].map(|number| (number as u32, Rule::always(Answer::Notify)));
+    compile(&BTreeMap::from(execs), Answer::Allow)
+}
+
 /// Flags with which open(2) looks at its mode: O_CREAT, and the bit of O_TMPFILE that is not O_DIRECTORY.
 const CREATES: u32 = (O_CREAT | (O_TMPFILE & !O_DIRECTORY)) as u32;
 

@@ -15,6 +15,7 @@ use super::secrets::{self, Held};
 use super::step::{Failure, Step, Steps, at, at_path};
 use super::tree::{Owner, Tree};
 use super::walls::Walls;
+use super::witness::Witness;
 use crate::model::{LONGEST_SECRET, Network, Secret, SecretUse, Tier};
 use crate::os;
 use crate::os::linux::memfd::Sealed;
@@ -28,7 +29,7 @@ use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Everything the first half needs. Descriptors are the launcher's own numbers, of which the child has copies.
 pub(super) struct Base<'a> {
@@ -75,13 +76,13 @@ pub(super) fn live(base: Base<'_>, launcher: &OwnedFd, channel: OwnedFd, status:
 }
 
 fn serve(base: &Base<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
-    build(base, kept)?;
+    let executables = build(base, kept)?;
     let brief = match at(Step::Brief, Brief::receive(&kept.channel))? {
         Some(brief) => brief,
         // A spare that is not needed any more, or whose launcher is gone.
         None => clone::exit_now(0),
     };
-    start(brief, kept)
+    start(brief, kept, executables.as_deref())
 }
 /// Where our own descriptors stand in the child, right after the command's 0, 1 and 2.
 pub(super) const FIRST_KEPT: i32 = 3;
@@ -136,7 +137,7 @@ impl Kept {
 }
 
 /// The first half: every wall, and the proof that it stands.
-fn build(base: &Base<'_>, kept: &mut Kept) -> Steps {
+fn build(base: &Base<'_>, kept: &mut Kept) -> Steps<Option<Vec<PathBuf>>> {
     if base.owner.tier == Tier::UserNamespace {
         at(Step::UserMap, os::process::make_dumpable())?;
         at(Step::UserMap, userns::map_self(base.owner.uid, base.owner.gid))?;
@@ -160,13 +161,13 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps {
     // After the change of ids, which resets it; the command's own exec makes it dumpable for itself again.
     at(Step::Undumpable, os::process::make_undumpable())?;
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
-    at(Step::Landlock, landlock::restrict(base.facts.landlock_abi, &base.walls.grants(executables)))?;
+    at(Step::Landlock, landlock::restrict(base.facts.landlock_abi, &base.walls.grants(executables.as_deref())))?;
     at(Step::Seccomp, seccomp::install(base.filter))?;
     hand_over(&kept.channel, Some(mounts), doors)?;
     let proved = battery::prove(base.walls, base.facts, FIRST_KEPT as usize + 3)?;
     let evidence = Evidence { seccomp_filters: 1, no_new_privs: true, no_capabilities: true, proved };
     let _ = { &kept.status }.write_all(&Report::Walled(evidence).encode());
-    Ok(())
+    Ok(executables)
 }
 
 /// A cgroup namespace begins at the group one is in: the launcher says when it has moved us to our own.
@@ -301,7 +302,7 @@ pub(super) fn die_with_launcher(launcher: &File, signal: Signal) -> io::Result<(
 }
 
 /// The second half: takes what is the command's own, starts it, waits for it and reports its end.
-fn start(mut brief: Brief, kept: &Kept) -> Result<Infallible, Failure> {
+fn start(mut brief: Brief, kept: &Kept, executables: Option<&[PathBuf]>) -> Result<Infallible, Failure> {
     at(Step::Descriptors, take_stdio(&brief, &kept.channel))?;
     enter(&brief.cwd)?;
     at(Step::Limits, rlimits::bound_cpu(brief.cpu_seconds))?;
@@ -317,21 +318,29 @@ fn start(mut brief: Brief, kept: &Kept) -> Result<Infallible, Failure> {
     drop(secrets);
     let status = &kept.status;
     let ends = at(Step::Start, Ends::watch())?;
-    let command = spawn(&brief, has_terminal, entries, status)?;
+    let witness = executables.map(Witness::begin).transpose();
+    let witness = at(Step::Guard, witness)?;
+    let command = spawn(&brief, has_terminal, entries, status, witness.is_some())?;
     drop(brief);
     // The command alone holds its output now: when it and its children let go, the reader sees the end.
     for number in 0..3 {
         drop(clone::adopt_fd(number));
     }
-    let report = ends.of(command, &kept.channel, signal_all);
+    let report = ends.of(command, kept, signal_all, witness);
     let _ = { status }.write_all(&report.encode());
     // With its init, the kernel kills everything left in the pid namespace (pid_namespaces(7)).
     clone::exit_now(0)
 }
 
-fn spawn(brief: &Brief, has_terminal: bool, entries: Vec<Secret<Vec<u8>>>, status: &File) -> Steps<i32> {
+fn spawn(
+    brief: &Brief,
+    has_terminal: bool,
+    entries: Vec<Secret<Vec<u8>>>,
+    status: &File,
+    is_witnessed: bool,
+) -> Steps<i32> {
     let env = at(Step::SecretVariables, secrets::environment(&brief.env, &entries))?;
-    let command = clone::spawn_borrowing(|| {
+    let mut child = || {
         clone::unblock_signals();
         let _ = rustix::process::setsid();
         if has_terminal {
@@ -340,7 +349,9 @@ fn spawn(brief: &Brief, has_terminal: bool, entries: Vec<Secret<Vec<u8>>>, statu
         let error = clone::exec_first(&brief.candidates, &brief.argv, &env);
         let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
         let _ = { status }.write_all(&Report::ExecFailed { errno }.encode());
-    });
+    };
+    // Whoever looks at an exec cannot wait for it at the same time.
+    let command = if is_witnessed { clone::spawn_copying(child) } else { clone::spawn_borrowing(&mut child) };
     // The command has its own copy now, or there is no command.
     drop(entries);
     at(Step::Start, command)
@@ -363,7 +374,13 @@ impl Ends {
     /// Reaps orphans as init must, until the command itself ends. Meanwhile the launcher may have everything stopped.
     ///
     /// It says so over its channel, not by a signal: the command could send those as well.
-    pub(super) fn of(self, command: i32, channel: &File, stop: fn(nix::sys::signal::Signal)) -> Report {
+    pub(super) fn of(
+        self,
+        command: i32,
+        kept: &Kept,
+        stop: fn(nix::sys::signal::Signal),
+        mut witness: Option<Witness>,
+    ) -> Report {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut is_open = true;
         loop {
@@ -371,8 +388,9 @@ impl Ends {
                 return report;
             }
             let mut fds = vec![PollFd::new(&self.0, PollFlags::IN)];
-            if is_open {
-                fds.push(PollFd::new(channel, PollFlags::IN));
+            fds.push(PollFd::new(&kept.channel, if is_open { PollFlags::IN } else { PollFlags::empty() }));
+            if let Some(witness) = &witness {
+                fds.push(PollFd::new(witness, PollFlags::IN));
             }
             if poll(&mut fds, None).is_err() {
                 continue;
@@ -382,8 +400,14 @@ impl Ends {
                     return Report::Signaled(libc::SIGKILL as u8);
                 }
             }
-            if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
-                is_open = obey(channel, stop);
+            let is_ready = |at: usize| fds.get(at).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
+            let (says, execs) = (is_open && is_ready(1), is_ready(2));
+            drop(fds);
+            if says {
+                is_open = obey(&kept.channel, stop);
+            }
+            if let Some(witness) = witness.as_mut().filter(|_| execs) {
+                witness.look(&kept.status);
             }
         }
     }

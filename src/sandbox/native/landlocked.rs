@@ -114,7 +114,7 @@ fn keep(base: &Base<'_>, kept: &Kept) -> Result<Infallible, Failure> {
     for number in 0..3 {
         drop(clone::adopt_fd(number));
     }
-    let report = ends.of(command, &kept.channel, stop_all);
+    let report = ends.of(command, kept, stop_all, None);
     kill_all();
     let _ = { &kept.status }.write_all(&report.encode());
     clone::exit_now(0)

@@ -21,6 +21,7 @@ mod secrets;
 mod step;
 mod tree;
 mod walls;
+mod witness;
 
 pub(crate) use filter::allowed_system_calls;
 pub(crate) use launcher::{Descriptors, Finished, Handed, Launched, Launcher, Lent};

@@ -25,6 +25,8 @@ pub(super) enum Report {
     },
     Exited(u8),
     Signaled(u8),
+    /// Something tried to execute this, which is not on the list.
+    Refused(String),
 }
 
 /// What the kernel says of the child once all walls stand.
@@ -41,6 +43,7 @@ const WALLED: u8 = 2;
 const EXEC_FAILED: u8 = 3;
 const EXITED: u8 = 4;
 const SIGNALED: u8 = 5;
+const REFUSED: u8 = 6;
 const HEAD: usize = 8;
 /// Records stay below PIPE_BUF, so each write is atomic (pipe(7)).
 const MAX_TEXT: usize = 500;
@@ -58,6 +61,7 @@ impl Report {
             Report::ExecFailed { errno } => (EXEC_FAILED, 0, *errno, ""),
             Report::Exited(code) => (EXITED, *code, 0, ""),
             Report::Signaled(signal) => (SIGNALED, *signal, 0, ""),
+            Report::Refused(path) => (REFUSED, 0, 0, path.as_str()),
         };
         let text = &text.as_bytes()[..text.len().min(MAX_TEXT)];
         let mut bytes = vec![tag, a];
@@ -96,6 +100,7 @@ impl Report {
             EXEC_FAILED => Report::ExecFailed { errno: number },
             EXITED => Report::Exited(a),
             SIGNALED => Report::Signaled(a),
+            REFUSED => Report::Refused(text),
             _ => return Some(Err(unknown())),
         }))
     }
@@ -117,6 +122,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Monitor {
     pending: Vec<u8>,
     evidence: Option<Evidence>,
+    refused: Vec<String>,
     end: Option<Verdict>,
     command: String,
 }
@@ -140,6 +146,7 @@ impl Monitor {
     fn take(&mut self, report: Report) {
         match report {
             Report::Walled(evidence) => self.evidence = Some(evidence),
+            Report::Refused(path) => self.refused.push(path),
             // The first end counts: after a failed exec the init reports the exit of its child as well.
             _ if self.end.is_some() => {}
             Report::Failed { step, errno, text } => {
@@ -169,8 +176,17 @@ impl Monitor {
     fn exec_fault(&self, errno: i32) -> RunFault {
         match errno {
             libc::ENOENT | libc::ENOTDIR => RunFault::NotFound(self.command.clone()),
+            libc::EACCES if !self.refused.is_empty() => RunFault::Refused {
+                what: format!("{} is not on the list of executables", self.refused[0]),
+                hint: "an operator may add it to `allow` in `exec` of the agent's configuration".into(),
+            },
             _ => RunFault::NotExecutable { command: self.command.clone(), cause: errno_text(errno, "") },
         }
+    }
+
+    /// What something in the sandbox tried to execute and was not on the list, each path once.
+    pub(crate) fn refused(&self) -> &[String] {
+        &self.refused
     }
 
     /// Whether the walls stand and the command may begin.

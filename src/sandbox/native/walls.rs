@@ -147,7 +147,7 @@ impl Walls {
     }
 
     /// What Landlock grants; everything else it refuses. `executables` are those of the list, where there is one.
-    pub(super) fn grants(&self, executables: Option<Vec<PathBuf>>) -> Vec<(PathBuf, Grant)> {
+    pub(super) fn grants(&self, executables: Option<&[PathBuf]>) -> Vec<(PathBuf, Grant)> {
         let lists = self.allowed.is_some();
         let mut rules = vec![
             (PathBuf::from("/"), if lists { Grant::Read } else { Grant::ReadExecute }),
@@ -156,7 +156,7 @@ impl Walls {
         // Without a list the mounts alone say what is executable, so that a refusal is the same for every program.
         let write = if lists { Grant::ReadWrite } else { Grant::ReadWriteExecute };
         rules.extend(self.writable().into_iter().map(|(place, _)| (place.to_owned(), write)));
-        rules.extend(executables.into_iter().flatten().map(|path| (path, Grant::Execute)));
+        rules.extend(executables.into_iter().flatten().map(|path| (path.clone(), Grant::Execute)));
         rules
     }
 }
