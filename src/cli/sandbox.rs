@@ -323,6 +323,9 @@ fn explain(place: &PlaceArgs, args: &SandboxExplainArgs) -> Result<ExitCode, Fau
             own.unwrap_or(&settings.profiles.defaults).clone()
         }
     };
+    // What may be executed is the agent's, whatever profile is chosen for it.
+    let its_own = own.unwrap_or(&settings.profiles.defaults);
+    (profile.exec_mode, profile.exec_allow) = (its_own.exec_mode, its_own.exec_allow.clone());
     layers.push(("defaults.sandbox", &file.defaults.sandbox));
     let configured = own.and_then(|o| o.workspace.clone());
     let origin = if configured.is_some() { format!("agents.{agent}.workspace") } else { "built in".into() };
