@@ -72,7 +72,7 @@ fn matches(listed: &[String], walls: &Walls) -> io::Result<Vec<PathBuf>> {
         let paths = glob::glob_with(pattern, options)
             .map_err(|e| io::Error::other(format!("{pattern:?} is no pattern: {}", e.msg)))?;
         for path in paths.filter_map(Result::ok) {
-            found.extend(real(&path, walls, MOST_LINKS));
+            found.extend(real(&path, walls, MOST_LINKS).filter(|place| !walls.is_written(place)));
             if found.len() > MOST_LISTED {
                 return Err(io::Error::other(format!("the list names more than {MOST_LISTED} files")));
             }
@@ -81,8 +81,8 @@ fn matches(listed: &[String], walls: &Walls) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What a path leads to; `None` where that is missing, or where the path leads through a place that commands write to:
-/// a link that one of them put there would have any other file executed in its stead.
+/// What a path leads to; `None` where that is missing, or where a link on the way lies in a place that commands write to:
+/// it would have any other file executed in its stead.
 fn real(path: &Path, walls: &Walls, links: usize) -> Option<PathBuf> {
     let Some(name) = path.components().next_back() else { return None };
     let folder = match (name, path.parent()) {
@@ -94,10 +94,8 @@ fn real(path: &Path, walls: &Walls, links: usize) -> Option<PathBuf> {
         Component::ParentDir => folder.parent()?.to_owned(),
         name => folder.join(name),
     };
-    if walls.is_written(&place) {
-        return None;
-    }
     match fs::symlink_metadata(&place).ok()?.is_symlink() {
+        true if walls.is_written(&place) => None,
         true => real(&folder.join(fs::read_link(&place).ok()?), walls, links.checked_sub(1)?),
         false => Some(place),
     }
