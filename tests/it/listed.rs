@@ -93,23 +93,41 @@ fn what_is_listed_runs_by_every_way_there_is() {
         let own = tools.join("of-the-same-inode").display().to_string();
         let lines = [
             ("true && /usr/bin/true && /bin/true && /bin/../bin/true && (exec true) && echo $(echo done)", "done\n"),
-            ("ln -s /usr/bin/cat link; python3 -c 'import os; os.symlink(\"/usr/bin/cat\", \"link\")'; echo x | ./link", "x\n"),
+            (
+                "ln -s /usr/bin/cat link; python3 -c 'import os; os.symlink(\"/usr/bin/cat\", \"link\")'; echo x | ./link",
+                "x\n",
+            ),
             ("cat /proc/self/exe > /dev/null && /proc/self/root/usr/bin/true && echo x", "x\n"),
             ("python3 -c 'import subprocess as s; print(s.check_output([\"cat\"], input=b\"x\"))'", "b'x'\n"),
             ("python3 -c 'import os; os.execv(\"/proc/self/exe\", [\"python3\", \"-c\", \"print(1)\"])'", "1\n"),
-            ("python3 -c 'import ssl, ctypes, sqlite3, multiprocessing; print(ctypes.CDLL(\"libm.so.6\") is not None)'", "True\n"),
+            (
+                "python3 -c 'import ssl, ctypes, sqlite3, multiprocessing; print(ctypes.CDLL(\"libm.so.6\") is not None)'",
+                "True\n",
+            ),
             (
                 "git init -q r && git -C r -c user.name=a -c user.email=b commit -q --allow-empty -m x && \
                  git clone -q --no-local file:///workspace/r c && git -C c log --format=%s",
                 "x\n",
             ),
-            (&format!("{own} exec /usr/bin/true; {own} exec-open /bin/true; {own} exec-path-only /bin/cat < /dev/null"), ""),
-            (&format!("{own} exec-by-number /bin/true && {own} exec-at bin/true && {own} exec-argv0 /bin/true id && echo x"), "x\n"),
+            (
+                &format!(
+                    "{own} exec /usr/bin/true; {own} exec-open /bin/true; {own} exec-path-only /bin/cat < /dev/null"
+                ),
+                "",
+            ),
+            (
+                &format!(
+                    "{own} exec-by-number /bin/true && {own} exec-at bin/true && {own} exec-argv0 /bin/true id && echo x"
+                ),
+                "x\n",
+            ),
         ];
         for (line, says) in lines {
             assert_eq!(world.sh(line).exits(0), says, "{line}");
         }
-        for argv in [&["true"][..], &["/usr/bin/true"], &["git", "--version"], &["cat", "/etc/hostname"], &[&own, "kill-self"]] {
+        for argv in
+            [&["true"][..], &["/usr/bin/true"], &["git", "--version"], &["cat", "/etc/hostname"], &[&own, "kill-self"]]
+        {
             assert_eq!(world.exec(argv).code, 0, "{argv:?}");
         }
         let finished = world.events("exec.finished");
@@ -280,11 +298,16 @@ fn what_a_command_writes_is_no_program_whatever_it_is_called() {
                 assert_eq!(attack(&listed, act).stdout, "EACCES\n", "{act:?}");
                 if folder == "/workspace" {
                     let twin = attack(&full, act);
-                    assert!(twin.code == 0 && (act[1] == "/usr/bin/true" || twin.stdout.contains(RAN)), "{act:?}: {twin:?}");
+                    assert!(
+                        twin.code == 0 && (act[1] == "/usr/bin/true" || twin.stdout.contains(RAN)),
+                        "{act:?}: {twin:?}"
+                    );
                 }
             }
             let script = at("script");
-            let line = format!("printf '#!/bin/sh\\necho {RAN}\\n' > {script}; python3 -c 'import os; os.chmod(\"{script}\", 0o755)'");
+            let line = format!(
+                "printf '#!/bin/sh\\necho {RAN}\\n' > {script}; python3 -c 'import os; os.chmod(\"{script}\", 0o755)'"
+            );
             assert_eq!(listed.sh(&format!("{line}; {script}")).code, 126, "{script}");
             assert_eq!(listed.sh(&format!("{line}; sh {script}")).exits(0), "uid=\n", "as data it is read");
             assert_eq!(full.sh(&format!("{line}; {script}")).code, if folder == "/workspace" { 0 } else { 126 });
@@ -310,11 +333,11 @@ fn a_file_in_memory_is_no_program() {
     for user in USERS {
         let (listed, full) = (with_list(user, LIST), without_list(user));
         for (flags, made, executed) in [
-            ("0", "EPERM\n", RAN),         // executable unless said otherwise
-            ("1", "EPERM\n", RAN),         // MFD_CLOEXEC
-            ("2", "EPERM\n", RAN),         // MFD_ALLOW_SEALING
-            ("10", "EPERM\n", RAN),        // MFD_EXEC
-            ("8", "", "EACCES\n"),         // MFD_NOEXEC_SEAL
+            ("0", "EPERM\n", RAN),  // executable unless said otherwise
+            ("1", "EPERM\n", RAN),  // MFD_CLOEXEC
+            ("2", "EPERM\n", RAN),  // MFD_ALLOW_SEALING
+            ("10", "EPERM\n", RAN), // MFD_EXEC
+            ("8", "", "EACCES\n"),  // MFD_NOEXEC_SEAL
             ("b", "", "EACCES\n"),
             ("18", "EINVAL\n", "EINVAL\n"), // both at once
         ] {
@@ -369,7 +392,8 @@ fn a_library_that_a_command_writes_is_not_loaded_by_a_listed_program() {
         for (act, answer) in [("map-as-code", "EPERM\n"), ("turn-into-code", "EACCES\n")] {
             for folder in WRITABLE {
                 let there = format!("{folder}/more.so");
-                let line = format!("cat library.so > {there}; {} {act} {there}", listed.dir.join("tools/attacks").display());
+                let line =
+                    format!("cat library.so > {there}; {} {act} {there}", listed.dir.join("tools/attacks").display());
                 assert_eq!(listed.sh(&line).stdout, answer, "{there}");
             }
             assert_eq!(attack(&listed, &[act, "/usr/bin/id"]).code, 0, "the system's own libraries are code");
@@ -429,7 +453,13 @@ fn a_listed_path_that_commands_write_to_or_that_leads_through_one_lists_nothing(
         symlink("round", world.dir.join("tools/round")).unwrap();
         let tools = world.dir.join("tools").display().to_string();
 
-        for path in ["/usr/bin/id", "/workspace/id", "/workspace/tool", "/workspace/bin/id", &format!("{tools}/by-the-workspace")] {
+        for path in [
+            "/usr/bin/id",
+            "/workspace/id",
+            "/workspace/tool",
+            "/workspace/bin/id",
+            &format!("{tools}/by-the-workspace"),
+        ] {
             let ran = world.exec(&[path]);
             assert_eq!((ran.code, ran.stdout.as_str()), (126, ""), "{path}: {ran:?}");
         }
@@ -448,7 +478,10 @@ fn an_empty_list_lists_nothing_and_a_missing_path_costs_itself_alone() {
                 assert_eq!(world.exec(&[name]).code, 126, "{none} {name}");
             }
         }
-        let world = with_list(user, r#"["/usr/bin/no-such", "/opt/*/no", "/usr/bin/true", "/usr/local/no-folder/*", "/usr/bin/cat/x"]"#);
+        let world = with_list(
+            user,
+            r#"["/usr/bin/no-such", "/opt/*/no", "/usr/bin/true", "/usr/local/no-folder/*", "/usr/bin/cat/x"]"#,
+        );
         world.exec(&["true"]).exits(0);
         world.exec(&["cat"]).fails(126, "cannot be executed");
         world.exec(&["no-such"]).fails(127, "not found");

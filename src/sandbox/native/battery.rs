@@ -319,8 +319,7 @@ fn mounts(table: &str, walls: &Walls) -> Result<String, String> {
             writable.iter().filter(|(path, _)| place.starts_with(path)).max_by_key(|(path, _)| path.as_os_str().len());
         let is_device = place.starts_with("/dev") && !place.starts_with("/dev/shm");
         let is_terminals = place == Path::new("/dev/pts");
-        let may_write =
-            walls.is_written(&place) || is_device || place == Path::new(PROOF);
+        let may_write = walls.is_written(&place) || is_device || place == Path::new(PROOF);
         let may_execute = holder.is_none_or(|(_, executable)| *executable) && !is_device && place != Path::new(PROOF);
         let wrong = if !has("nosuid") {
             Some("honours set-id bits")
