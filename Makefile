@@ -17,7 +17,7 @@ run:
 
 test:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps systemd \
-	  openssl curl iproute2 nginx-light apparmor"
+	  openssl curl iproute2 nginx-light apparmor busybox-static musl"
 	@$(CARGO) test --locked; tested=$$?; rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*; exit $$tested
 
 test-walls-off:

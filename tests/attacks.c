@@ -94,6 +94,76 @@ static long compat_getpid(void) {
 #endif
 }
 
+/* Executes what is open here, with nothing but its name. Comes back where that is refused. */
+static long execute_open(int f) {
+  char *argv[] = {"x", NULL}, *env[] = {NULL};
+  return f == -1 ? -1 : syscall(SYS_execveat, f, "", argv, env, AT_EMPTY_PATH);
+}
+
+static long execute(const char *path) {
+  char *argv[] = {(char *)path, NULL}, *env[] = {NULL};
+  return execve(path, argv, env);
+}
+
+static const char *by_number(int f) {
+  static char path[64];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", f);
+  return path;
+}
+
+/* Ends the process with 2 where it cannot even copy: then the act has not been tried. */
+static int copy(const char *from, int to) {
+  char block[65536];
+  int f = open(from, O_RDONLY);
+  ssize_t n;
+  while ((n = read(f, block, sizeof block)) > 0) if (write(to, block, n) != n) _exit(2);
+  if (f == -1 || n == -1) _exit(2);
+  close(f);
+  fchmod(to, 0755);
+  return to;
+}
+
+static const char *copy_to(const char *from, const char *to) {
+  unlink(to);
+  int f = open(to, O_CREAT | O_WRONLY | O_EXCL, 0755);
+  if (f == -1) { perror(to); _exit(2); }
+  close(copy(from, f));
+  return to;
+}
+
+/* A file in memory that is a copy; flags in hex. */
+static int memory_copy(const char *from, const char *flags) {
+  int f = memfd_create("x", strtol(flags, NULL, 16));
+  return f == -1 ? -1 : copy(from, f);
+}
+
+/* Reopened for reading: what is open for writing is not executed by anybody (ETXTBSY). */
+static int unnamed_copy(const char *from, const char *folder) {
+  int f = open(folder, O_TMPFILE | O_RDWR, 0700);
+  if (f == -1) _exit(2);
+  int again = open(by_number(copy(from, f)), O_RDONLY);
+  close(f);
+  return again;
+}
+
+static long map_as_code(const char *path, int first, int later) {
+  int f = open(path, O_RDONLY);
+  if (f == -1) _exit(2);
+  void *m = mmap(NULL, 4096, first, MAP_PRIVATE, f, 0);
+  if (m == MAP_FAILED) return -1;
+  return later ? mprotect(m, 4096, later) : 0;
+}
+
+static long execute_pipe(const char *from) {
+  int ends[2];
+  char block[4096];
+  if (pipe(ends)) _exit(2);
+  int f = open(from, O_RDONLY);
+  if (write(ends[1], block, read(f, block, sizeof block)) <= 0) _exit(2);
+  close(ends[1]);
+  return execute_open(ends[0]);
+}
+
 int main(int argc, char **argv) {
   const char *act = argc > 1 ? argv[1] : "";
   const char *arg = argc > 2 ? argv[2] : "";
@@ -185,6 +255,28 @@ int main(int argc, char **argv) {
   if (IS("sctp")) return done(socket(AF_INET, SOCK_STREAM, 132));
   if (IS("mknod-device")) return done(mknod(arg, S_IFCHR | 0666, 0x103));
   if (IS("mknod-fifo")) return done(mknod(arg, S_IFIFO | 0666, 0));
+  /* code: what is executed has its own exit code and output */
+  if (IS("exec")) return done(execute(arg));
+  if (IS("exec-argv0")) { char *as[] = {argv[3], NULL}; return done(execv(arg, as)); }
+  if (IS("exec-open")) return done(execute_open(open(arg, O_RDONLY | O_CLOEXEC)));
+  if (IS("exec-path-only")) return done(execute_open(open(arg, O_PATH)));
+  if (IS("exec-by-number")) return done(execute(by_number(open(arg, O_RDONLY))));
+  if (IS("exec-at")) { char *as[] = {"x", NULL}; return done(syscall(SYS_execveat, open("/usr", O_PATH), arg, as, environ, 0)); }
+  if (IS("exec-thread")) { if (!vfork()) { execute(arg); _exit(1); } int s; wait(&s); errno = EACCES; return done(s ? -1 : 0); }
+  if (IS("exec-copy")) return done(execute(copy_to(arg, argv[3])));
+  if (IS("exec-hard-link")) { copy_to(arg, argv[3]); unlink(argv[4]); if (link(argv[3], argv[4])) return 2; return done(execute(argv[4])); }
+  if (IS("exec-renamed")) { copy_to(arg, argv[3]); if (rename(argv[3], argv[4])) return 2; return done(execute(argv[4])); }
+  if (IS("exec-deleted")) { int f = open(copy_to(arg, argv[3]), O_RDONLY); unlink(argv[3]); return done(execute_open(f)); }
+  if (IS("exec-memory")) return done(execute_open(memory_copy(arg, argv[3])));
+  if (IS("exec-memory-by-number")) { int f = memory_copy(arg, argv[3]); return done(f == -1 ? -1 : execute(by_number(f))); }
+  if (IS("memory")) return done(memfd_create("x", strtol(arg, NULL, 16)));
+  if (IS("exec-unnamed")) return done(execute_open(unnamed_copy(arg, argv[3])));
+  if (IS("exec-unnamed-by-number")) return done(execute(by_number(unnamed_copy(arg, argv[3]))));
+  if (IS("exec-pipe")) return done(execute_pipe(arg));
+  if (IS("map-as-code")) return done(map_as_code(arg, PROT_READ | PROT_EXEC, 0));
+  if (IS("turn-into-code")) return done(map_as_code(arg, PROT_READ, PROT_READ | PROT_EXEC));
+  if (IS("write-self")) return done(open("/proc/self/mem", O_RDWR));
+  if (IS("ping")) return done(socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP));
   /* files */
   if (IS("truncate")) return done(truncate(arg, 0));
   if (IS("unlink")) return done(unlink(arg));

@@ -99,5 +99,25 @@ off "nonce once" src/auth/signed.rs 's/if created <= window\.floor \|\| window\.
 off "body digest" src/auth/signed.rs 's/if !crypto::same\(\&crypto::sha256\(\&\[body\]\), \&signed\.digest\)/if false/' signed::
 off "pinned certificate" src/client/tls.rs 's/if crypto::same\(\&crypto::sha256\(\&\[end_entity\]\), \&self\.pin\)/if true/' doors::
 
+guard=src/sandbox/native/guard.rs filter=src/sandbox/native/filter.rs
+off "list: no code where commands write" src/sandbox/plan.rs 's/\(Shown::WritableData, Shown::ReadOnlyData\)/(Shown::Writable, Shown::ReadOnly)/' a_library_that_a_command_writes
+off "list: execution of the rest" src/sandbox/native/walls.rs 's/if lists \{ Grant::Read \}/if lists { Grant::ReadExecute }/' a_shell_that_is_listed
+off "list: shim over the loader" $guard 's|^ *mounts::attach\(cover\.as_fd\(\).*||' a_loader_executes_nothing
+off "list: memory that is code" $filter 's/if mode == ExecMode::Allowlist \{/if false \&\& mode == ExecMode::Allowlist {/' a_file_in_memory_is_no_program
+off "list: huge pages" $filter 's/^ *\(vec!\[Argument::Has\(1, MFD_HUGETLB\)\], REFUSE\),//' the_list_takes_no_other_wall
+off "list: links of commands" $guard 's/^ *true if walls\.is_written\(\&place\) => None,//' a_listed_path_that_commands_write
+off "list: inodes of now" src/sandbox/native/launcher.rs 's/\.chain\(walls\.allowed\.iter\(\)\.flatten\(\)\.map\(listed\)\)/.chain(walls.allowed.iter().flatten().map(listed).take(0))/' a_listed_file_that_is_replaced
+
+relay=src/egress/relay.rs desk=src/egress/desk.rs
+off "domains: public addresses" src/egress/addresses.rs 's/^ *is_public\(address\)\?;//' a_listed_name_that_leads_inwards
+off "domains: address at the answer" $desk 's/addresses::sift\(found, \&self\.hosts\(\)\)/addresses::sift(found, \&self.hosts()).or(Ok(found.to_vec()))/' a_listed_name_that_leads_inwards
+off "domains: address at the connection" $desk 's/addresses::judge\(address, \&self\.hosts\(\)\)/addresses::judge(address, \&self.hosts()).or(Ok(()))/' an_address_that_the_host_takes_on
+off "domains: ports" $relay 's/^ *desk\.list\.judge_port.*//' what_is_not_listed_has_no_name
+off "domains: names" src/egress/names.rs 's/if let Err\(why\) = desk\.list\.judge_name\(name\) \{/if let (Err(why), false) = (desk.list.judge_name(name), true) {/' what_is_not_listed_has_no_name
+off "domains: pins" src/egress/pins.rs 's/^const FRESH: .*/const FRESH: Duration = Duration::ZERO;/' a_name_that_is_rebound
+off "domains: own address" src/os/linux/netns.rs 's/for message in \[local_route\(loopback\), own_address\(loopback\)\]/let _ = own_address; for message in [local_route(loopback)]/' a_program_that_knows_of_nothing
+off "domains: record" src/gateway/methods/exec.rs 's/if !connections::record\(\&report\)\.is_none_or\(note\)/if connections::record(\&report).is_some() \&\& false/' a_program_that_knows_of_nothing
+off "domains: whole record" src/journal/record.rs 's/^const MAX_TARGET: .*/const MAX_TARGET: usize = 128;/' the_record_of_a_connection_is_whole
+
 echo "$red passed, $green failed"
 [ "$green" = 0 ]

@@ -130,6 +130,9 @@ const MAX_COMMAND: usize = 8 << 10;
 /// Words of a command that stand in its record.
 const MAX_WORDS: usize = 256;
 
+/// Characters of what an entry is about: the longest domain (253) with its port and address fit.
+const MAX_TARGET: usize = 320;
+
 /// Characters of an error.
 const MAX_ERROR: usize = 1 << 10;
 
@@ -182,7 +185,7 @@ impl Record {
 
     /// With what it is done to, cut to a bounded length.
     pub(crate) fn about(mut self, target: &str) -> Self {
-        self.target = Some(target.chars().take(128).collect());
+        self.target = Some(target.chars().take(MAX_TARGET).collect());
         self
     }
 

@@ -210,7 +210,11 @@ impl RunFault {
             RunFault::NotFound(_) => {
                 "only /usr, /workspace and the profile's own folders are visible inside the walls".into()
             }
-            RunFault::NotExecutable { .. } => "check its mode bits, its interpreter and its architecture".into(),
+            RunFault::NotExecutable { .. } => {
+                "check its mode bits, its interpreter and its architecture, and with a list of executables the list: \
+                 `vambrace sandbox explain` shows it"
+                    .into()
+            }
             RunFault::NeverStarted(_) => "nothing was run; send the command once more if it is still wanted".into(),
             RunFault::RunnerGone => "the runner has been started again; send the command once more".into(),
             RunFault::Busy => "wait for a run to finish, or cancel one".into(),

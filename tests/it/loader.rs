@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 #[cfg(target_arch = "x86_64")]
-const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+pub(crate) const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 #[cfg(target_arch = "aarch64")]
-const LOADER: &str = "/lib/ld-linux-aarch64.so.1";
+pub(crate) const LOADER: &str = "/lib/ld-linux-aarch64.so.1";
 
 /// Lays $1, the shim, over $2, the loader's path, and executes the rest.
 const SETTING: &str = r#"set -e
@@ -25,7 +25,7 @@ mount --bind "$shim" "$path"
 shift 2
 exec "$@""#;
 
-const BY_ITSELF: &str = "vambrace: the loader runs no programs by itself here\n";
+pub(crate) const BY_ITSELF: &str = "vambrace: the loader runs no programs by itself here\n";
 
 struct Stage {
     world: World,

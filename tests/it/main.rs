@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the bans are for the program; tests start whatever they need")]
 
+mod allowed;
 mod bad_input;
 mod cli;
 #[allow(unreachable_pub)]
@@ -15,6 +16,7 @@ mod egress;
 mod exec;
 mod files;
 mod journal;
+mod listed;
 mod loader;
 #[allow(unreachable_pub)]
 mod neighbours;

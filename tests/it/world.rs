@@ -79,6 +79,8 @@ pub struct World {
     port: u16,
     /// The network that the gateway runs in, where it is not the host's.
     network: Option<PathBuf>,
+    /// The file of names that the host's resolver reads there, where it is not the host's.
+    hosts: Option<PathBuf>,
     /// Whether a service manager says where state and sockets are.
     is_service: bool,
     /// What else stands in the environment of `vambrace`.
@@ -117,9 +119,8 @@ impl World {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(user == User::Ordinary || am_root(), "this test needs root: run `make test` as root");
         let dir = base().join(format!("w{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let (config, network) = (String::new(), None);
-        let world =
-            World { dir, user, config, gateway: None, port: 0, network, is_service: false, variables: Vec::new() };
+        let (config, network, hosts, variables) = (String::new(), None, None, Vec::new());
+        let world = World { dir, user, config, gateway: None, port: 0, network, hosts, is_service: false, variables };
         for folder in ["", "home", "run"] {
             world.make_dir(folder);
         }
@@ -140,9 +141,21 @@ impl World {
 
     /// With the gateway in a network of its own, named by its file in /proc.
     pub fn within(mut self, network: &Path) -> Self {
-        assert_eq!(self.user, User::Root, "only root enters another network");
+        assert!(am_root(), "only root enters another network: run `make test` as root");
         self.network = Some(network.to_owned());
         self
+    }
+
+    /// With names that the host's resolver knows there, as lines of hosts(5); `set_hosts` replaces them.
+    pub fn hosts(mut self, lines: &str) -> Self {
+        self.hosts = Some(self.write("hosts", lines.as_bytes()));
+        self
+    }
+
+    /// Has the resolver know other names from now on.
+    pub fn set_hosts(&self, lines: &str) {
+        // The same inode: it is mounted.
+        fs::write(self.dir.join("hosts"), lines).unwrap();
     }
 
     /// With its places named as systemd does for a service: sockets lie beside the state, in `run/vambrace`.
@@ -223,15 +236,20 @@ impl World {
         command
     }
 
-    /// The same command in the gateway's network.
+    /// The same command in the gateway's network and with its names. It keeps its pid.
     pub fn within_network(&self, command: Command) -> Command {
         let Some(network) = &self.network else { return command };
         let mut inside = Command::new("nsenter");
-        inside
-            .arg(format!("--net={}", network.display()))
-            .arg("--")
-            .arg(command.get_program())
-            .args(command.get_args());
+        inside.arg(format!("--net={}", network.display())).arg("--");
+        if let Some(hosts) = &self.hosts {
+            let line = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+            inside.args(["unshare", "--mount", "sh", "-c", line]).arg(hosts);
+        }
+        if self.user == User::Ordinary {
+            let id = ORDINARY_UID;
+            inside.args(["setpriv", &format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups"]);
+        }
+        inside.arg(command.get_program()).args(command.get_args());
         inside.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         inside.current_dir(&self.dir);
         inside

@@ -35,22 +35,27 @@ pub(crate) fn bring_up_loopback() -> io::Result<()> {
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Delivers every address of the range to this namespace itself (ip-route(8): `local 198.18.0.0/15 dev lo`). Needs
-/// CAP_NET_ADMIN here.
+/// Delivers every address of the range to this namespace itself (ip-route(8): `local 198.18.0.0/15 dev lo`), and gives it
+/// the first one for its own. Needs CAP_NET_ADMIN here.
+///
+/// Without an address besides 127.0.0.1 getaddrinfo(3) finds none of a family that is asked for with AI_ADDRCONFIG.
 pub(crate) fn route_locally() -> io::Result<()> {
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     let loopback = nix::net::if_::if_nametoindex("lo")?;
-    send(netlink.as_raw_fd(), &local_route(loopback), MsgFlags::empty())?;
-    let mut answer = [0u8; 1024];
-    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    // nlmsghdr, then nlmsgerr: an error of 0 is the acknowledgement (netlink(7)).
-    let word = |at: usize| answer[..length].get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes);
-    let kind = answer[..length].get(4..6).map(|kind| i32::from(u16::from_ne_bytes([kind[0], kind[1]])));
-    match word(16) {
-        Some(0) if kind == Some(libc::NLMSG_ERROR) => Ok(()),
-        Some(error) if kind == Some(libc::NLMSG_ERROR) => Err(io::Error::from_raw_os_error(-error)),
-        _ => Err(io::Error::other("the kernel did not acknowledge the route")),
+    for message in [local_route(loopback), own_address(loopback)] {
+        send(netlink.as_raw_fd(), &message, MsgFlags::empty())?;
+        let mut answer = [0u8; 1024];
+        let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        // nlmsghdr, then nlmsgerr: an error of 0 is the acknowledgement (netlink(7)).
+        let word = |at: usize| answer[..length].get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes);
+        let kind = answer[..length].get(4..6).map(|kind| i32::from(u16::from_ne_bytes([kind[0], kind[1]])));
+        match word(16) {
+            Some(0) if kind == Some(libc::NLMSG_ERROR) => {}
+            Some(error) if kind == Some(libc::NLMSG_ERROR) => return Err(io::Error::from_raw_os_error(-error)),
+            _ => return Err(io::Error::other("the kernel did not acknowledge a route or address")),
+        }
     }
+    Ok(())
 }
 
 /// RTM_NEWROUTE of the range, as a local one (rtnetlink(7)).
@@ -58,14 +63,28 @@ fn local_route(loopback: u32) -> Vec<u8> {
     let mut body = vec![libc::AF_INET as u8, STAND_INS_PREFIX, 0, 0];
     body.extend([libc::RT_TABLE_LOCAL, libc::RTPROT_BOOT, libc::RT_SCOPE_HOST, libc::RTN_LOCAL]);
     body.extend(0u32.to_ne_bytes());
-    for (kind, value) in [(libc::RTA_DST, STAND_INS.octets()), (libc::RTA_OIF, loopback.to_ne_bytes())] {
+    let values = [(libc::RTA_DST, STAND_INS.octets()), (libc::RTA_OIF, loopback.to_ne_bytes())];
+    request(libc::RTM_NEWROUTE, body, values)
+}
+
+/// RTM_NEWADDR of the first address of the range that no name gets.
+fn own_address(loopback: u32) -> Vec<u8> {
+    let own = Ipv4Addr::from_bits(STAND_INS.to_bits() + 1).octets();
+    let mut body = vec![libc::AF_INET as u8, 32, 0, libc::RT_SCOPE_UNIVERSE];
+    body.extend(loopback.to_ne_bytes());
+    request(libc::RTM_NEWADDR, body, [(libc::IFA_LOCAL, own), (libc::IFA_ADDRESS, own)])
+}
+
+/// A message that makes something and is to be acknowledged.
+fn request(kind: u16, mut body: Vec<u8>, values: [(u16, [u8; 4]); 2]) -> Vec<u8> {
+    for (kind, value) in values {
         body.extend(8u16.to_ne_bytes());
         body.extend(kind.to_ne_bytes());
         body.extend(value);
     }
     let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
     let mut message = (16 + body.len() as u32).to_ne_bytes().to_vec();
-    message.extend(libc::RTM_NEWROUTE.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
     message.extend((flags as u16).to_ne_bytes());
     message.extend([0; 8]); // sequence and port
     message.extend(body);

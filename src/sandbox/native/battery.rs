@@ -10,7 +10,6 @@ use crate::crypto;
 use crate::model::{Network, Tier};
 use crate::os::linux::acts::{self, Answer};
 use crate::os::linux::{capabilities, seccomp};
-use crate::sandbox::plan::Shown;
 use libc::{EACCES, ECONNREFUSED, ENETUNREACH, ENOENT, EPERM, EROFS};
 use std::fs;
 use std::io;
@@ -418,8 +417,7 @@ fn mounts(table: &str, walls: &Walls) -> Result<String, String> {
             writable.iter().filter(|(path, _)| place.starts_with(path)).max_by_key(|(path, _)| path.as_os_str().len());
         let is_device = place.starts_with("/dev") && !place.starts_with("/dev/shm");
         let is_terminals = place == Path::new("/dev/pts");
-        let may_write =
-            holder.is_some_and(|_| !shows_read_only(&place, walls)) || is_device || place == Path::new(PROOF);
+        let may_write = walls.is_written(&place) || is_device || place == Path::new(PROOF);
         let may_execute = holder.is_none_or(|(_, executable)| *executable) && !is_device && place != Path::new(PROOF);
         let wrong = if !has("nosuid") {
             Some("honours set-id bits")
@@ -438,13 +436,6 @@ fn mounts(table: &str, walls: &Walls) -> Result<String, String> {
         digested.push_str(&format!("{point} {flags}\n"));
     }
     Ok(crypto::hex(&crypto::sha256(&[digested.as_bytes()])))
-}
-
-/// Whether the nearest bind that holds this place is read-only.
-fn shows_read_only(place: &Path, walls: &Walls) -> bool {
-    let holding = walls.binds.iter().filter(|bind| place.starts_with(&bind.target));
-    let nearest = holding.max_by_key(|bind| bind.target.as_os_str().len());
-    nearest.is_some_and(|bind| matches!(bind.shown, Shown::ReadOnly | Shown::ReadOnlyData))
 }
 
 /// Octal escapes of the kernel: space, tab, newline, backslash.

@@ -555,10 +555,12 @@ fn rules(kind: Kind) -> BTreeMap<u32, Rule> {
         rules.insert(number as u32, except(vec![vec![Argument::Has(flags_at, huge)]]));
     }
     if kind == Kind::Walled(ExecMode::Allowlist) {
-        // A memfd lies on no mount and in no folder, so neither noexec nor Landlock hold for it. Huge pages are refused
-        // with the rest: they may not be asked for together with this flag's absence.
-        let sealed = vec![Argument::Has(1, MFD_NOEXEC_SEAL)];
-        rules.insert(SYS_memfd_create as u32, only(vec![sealed]));
+        // A memfd lies on no mount and in no folder, so neither noexec nor Landlock hold for it.
+        let rows = vec![
+            (vec![Argument::Has(1, MFD_HUGETLB)], REFUSE),
+            (vec![Argument::Has(1, MFD_NOEXEC_SEAL)], Answer::Allow),
+        ];
+        rules.insert(SYS_memfd_create as u32, Rule { rows, otherwise: REFUSE });
     }
     for (number, condition, mode_at) in SET_ID_MAKERS {
         let row = condition.iter().copied().chain([Argument::Has(*mode_at, S_ISUID | S_ISGID)]).collect();

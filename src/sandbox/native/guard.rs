@@ -5,6 +5,7 @@
 
 use super::loader::{self, FOLDER, SHIM};
 use super::step::{Step, Steps, at, at_path};
+use super::walls::Walls;
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A file that is executable but for the list: the battery tries to execute it.
 pub(super) const UNLISTED: &str = "unlisted";
@@ -34,14 +35,17 @@ const MOST_LISTED: usize = 4096;
 const LOADER_FOLDER: Attributes = Attributes { read_only: false, no_exec: false, no_dev: true };
 const SEALED: Attributes = Attributes { read_only: true, no_exec: false, no_dev: true };
 
+/// Links on one path, as the kernel's MAXSYMLINKS.
+const MOST_LINKS: usize = 40;
+
 /// Lays the shim over every loader and gives what may be executed: the listed files and folders, and the shims.
 ///
 /// Stands in the new root, before privileges are dropped. A listed path that is missing loses its own grant only.
-pub(super) fn raise(listed: &[String]) -> Steps<Vec<PathBuf>> {
+pub(super) fn raise(listed: &[String], walls: &Walls) -> Steps<Vec<PathBuf>> {
     if SHIM.is_empty() {
         at(Step::Guard, Err(io::Error::other("there is no guarded loader for this kind of machine")))?;
     }
-    let mut allowed = at(Step::Guard, matches(listed))?;
+    let mut allowed = at(Step::Guard, matches(listed, walls))?;
     let mut loaders = BTreeMap::new();
     let named = allowed.iter().filter_map(|path| loader::interpreter(File::open(path).ok()?).ok().flatten());
     for path in named.chain(LOADERS.iter().map(PathBuf::from)) {
@@ -60,7 +64,7 @@ pub(super) fn raise(listed: &[String]) -> Steps<Vec<PathBuf>> {
 }
 
 /// The files and folders that the list names, as they really are.
-fn matches(listed: &[String]) -> io::Result<Vec<PathBuf>> {
+fn matches(listed: &[String], walls: &Walls) -> io::Result<Vec<PathBuf>> {
     let options =
         glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
     let mut found = Vec::new();
@@ -68,13 +72,33 @@ fn matches(listed: &[String]) -> io::Result<Vec<PathBuf>> {
         let paths = glob::glob_with(pattern, options)
             .map_err(|e| io::Error::other(format!("{pattern:?} is no pattern: {}", e.msg)))?;
         for path in paths.filter_map(Result::ok) {
-            found.push(os::fs::canonical(&path)?);
+            found.extend(real(&path, walls, MOST_LINKS).filter(|place| !walls.is_written(place)));
             if found.len() > MOST_LISTED {
                 return Err(io::Error::other(format!("the list names more than {MOST_LISTED} files")));
             }
         }
     }
     Ok(found)
+}
+
+/// What a path leads to; `None` where that is missing, or where a link on the way lies in a place that commands write to:
+/// it would have any other file executed in its stead.
+fn real(path: &Path, walls: &Walls, links: usize) -> Option<PathBuf> {
+    let Some(name) = path.components().next_back() else { return None };
+    let folder = match (name, path.parent()) {
+        (Component::RootDir, _) => return Some(path.to_owned()),
+        (_, Some(parent)) => real(parent, walls, links)?,
+        _ => return None,
+    };
+    let place = match name {
+        Component::ParentDir => folder.parent()?.to_owned(),
+        name => folder.join(name),
+    };
+    match fs::symlink_metadata(&place).ok()?.is_symlink() {
+        true if walls.is_written(&place) => None,
+        true => real(&folder.join(fs::read_link(&place).ok()?), walls, links.checked_sub(1)?),
+        false => Some(place),
+    }
 }
 
 /// Shows each loader in a folder of ours and lays the shim over its own place.

@@ -151,7 +151,7 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps<Option<Vec<PathBuf>>> {
     let (mappings, files) = (std::mem::take(&mut kept.mappings), std::mem::take(&mut kept.files));
     tree.complete(&base.owner, base.walls, &mappings, &files)?;
     drop((mappings, files));
-    let executables = base.walls.allowed.as_deref().map(guard::raise).transpose()?;
+    let executables = base.walls.allowed.as_deref().map(|listed| guard::raise(listed, base.walls)).transpose()?;
     let doors = surroundings(base)?;
     at(Step::Cgroup, own_cgroup_namespace(&kept.channel))?;
     at_path(Step::WorkingFolder, Path::new(WORKSPACE), rustix::process::chdir(WORKSPACE).map_err(Into::into))?;

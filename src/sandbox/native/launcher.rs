@@ -599,7 +599,10 @@ fn canary() -> io::Result<(UnixListener, Vec<u8>)> {
 /// What stands at the folders of the profile now; `None` for one that cannot be opened.
 fn shown(walls: &Walls) -> Vec<Option<Identity>> {
     let identity = |bind: &Bind| os::fs::identity(&mounts::open_without_links(&bind.source).ok()?).ok();
-    walls.binds.iter().map(identity).collect()
+    // What may be executed is known by its inode as well, and an upgrade of the host replaces that. Patterns wait for
+    // the spare's end.
+    let listed = |path: &String| os::fs::identity(&mounts::open_path(path.as_ref()).ok()?).ok();
+    walls.binds.iter().map(identity).chain(walls.allowed.iter().flatten().map(listed)).collect()
 }
 
 /// The words of a command as the kernel takes them.

@@ -146,6 +146,14 @@ impl Walls {
         places
     }
 
+    /// Whether commands can write to a place: it lies in such a folder, and nothing nearer shows it read-only.
+    pub(super) fn is_written(&self, place: &Path) -> bool {
+        let holding = self.binds.iter().filter(|bind| place.starts_with(&bind.target));
+        let nearest = holding.max_by_key(|bind| bind.target.as_os_str().len());
+        let is_read_only = nearest.is_some_and(|bind| matches!(bind.shown, Shown::ReadOnly | Shown::ReadOnlyData));
+        !is_read_only && self.writable().iter().any(|(folder, _)| place.starts_with(folder))
+    }
+
     /// What Landlock grants; everything else it refuses. `executables` are those of the list, where there is one.
     pub(super) fn grants(&self, executables: Option<&[PathBuf]>) -> Vec<(PathBuf, Grant)> {
         let lists = self.allowed.is_some();
