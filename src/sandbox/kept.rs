@@ -52,7 +52,9 @@ pub(crate) fn make(kept: &Path, idle: Duration) -> io::Result<()> {
     if let Some(root) = kept.parent() {
         os::fs::private_dir(root)?;
     }
-    for folder in ["", KEPT_HOME, KEPT_TMP, KEPT_WORKSPACE] {
+    // As it is, without a slash at its end, which would follow a link.
+    os::fs::private_dir(kept)?;
+    for folder in [KEPT_HOME, KEPT_TMP, KEPT_WORKSPACE] {
         os::fs::private_dir(&kept.join(folder))?;
     }
     os::fs::write_private(&kept.join(USED), format!("{}\n", idle.as_secs()).as_bytes())
@@ -116,7 +118,9 @@ pub(crate) fn sweep(root: &Path) -> io::Result<()> {
         let path: PathBuf = item?.path();
         let is_going = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(GOING));
         if is_going {
-            result = result.and(os::tree::remove(&path));
+            let is_folder = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
+            let removed = if is_folder { os::tree::remove(&path) } else { fs::remove_file(&path) };
+            result = result.and(removed);
         }
     }
     result

@@ -14,11 +14,13 @@ mod doors;
 mod egress;
 mod exec;
 mod journal;
+mod kept;
 mod loader;
 #[allow(unreachable_pub)]
 mod neighbours;
 mod pairing;
 mod processes;
+mod proof;
 mod secrets;
 mod signed;
 mod store;
