@@ -373,19 +373,19 @@ fn whatever_a_tree_holds_is_removed_and_nothing_outside_is_touched() {
         let world = world(user);
         let outside = world.make_dir("outside");
         let precious = world.write("outside/file", b"precious");
-        world.write("hostile.py", b"");
-        let make = || {
-            let ran =
-                world.run_with_input(&["exec", "--profile", "shared-none", "--", "python3", "-"], HOSTILE.as_bytes());
+        let make = |entries: &str| {
+            let hostile = HOSTILE.replace("100000", entries);
+            let arguments = ["exec", "--profile", "shared-none", "--", "python3", "-"];
+            let ran = world.run_with_input(&arguments, hostile.as_bytes());
             assert_eq!(ran.exits(0), "made\n", "{user:?}");
         };
 
-        make();
+        make(if user == User::Root { "100000" } else { "1000" });
         let home = sandboxes(&world).join("shared/home");
         // What only the host can put there: a second name of a file outside, a link with an absolute path to a folder.
         fs::hard_link(&precious, home.join("hard-outside")).unwrap();
         symlink(&outside, home.join("link-outside")).unwrap();
-        let etc = fs::read_dir("/etc").unwrap().count();
+        let passwd = fs::read("/etc/passwd").unwrap();
 
         assert_eq!(names(&world), ["shared"]);
         world.run(&["sandbox", "list"]).exits(0);
@@ -394,11 +394,11 @@ fn whatever_a_tree_holds_is_removed_and_nothing_outside_is_touched() {
         assert_eq!(fs::read_dir(sandboxes(&world)).unwrap().count(), 0);
         let meta = fs::metadata(&precious).unwrap();
         assert_eq!((fs::read(&precious).unwrap(), meta.nlink()), (b"precious".to_vec(), 1));
-        assert_eq!((fs::read_dir("/etc").unwrap().count(), fs::read_dir(&outside).unwrap().count()), (etc, 1));
+        assert_eq!((fs::read("/etc/passwd").unwrap(), fs::read_dir(&outside).unwrap().count()), (passwd, 1));
         assert_eq!(sh(&world, "shared-none", "main", None, "ls -A ~ /tmp /workspace | wc -l").exits(0), "5\n");
 
         // The same way by time.
-        make();
+        make("1000");
         assert_eq!(world.run(&["sandbox", "prune", "--all"]).exits(0), "removed shared\n");
         assert_eq!(fs::read_dir(sandboxes(&world)).unwrap().count(), 0);
         assert_eq!(world.exec(&["echo", "alive"]).exits(0), "alive\n");
@@ -409,7 +409,9 @@ fn whatever_a_tree_holds_is_removed_and_nothing_outside_is_touched() {
 fn a_command_runs_in_a_hostile_workspace_and_leads_nobody_out() {
     for user in USERS {
         let world = world(user);
-        let ran = world.run_with_input(&["exec", "--", "python3", "-"], HOSTILE.as_bytes());
+        // What is not kept has room for fewer.
+        let hostile = HOSTILE.replace("100000", "1000");
+        let ran = world.run_with_input(&["exec", "--", "python3", "-"], hostile.as_bytes());
         assert_eq!(ran.exits(0), "made\n");
         // The working folder is looked at inside the walls; nothing of it hangs or ends outside.
         for cwd in ["link-0", "link-2", "link-3", "link-7", "loop", "fifo", "socket", "closed", "going-4", "gone"] {
@@ -495,6 +497,10 @@ fn a_folder_of_kept_sandboxes_that_is_a_link_or_foreign_is_refused() {
         let ran = sh(&world, "agent", "main", None, "echo x > ~/stolen");
         assert_eq!(ran.code, 126, "{ran:?}");
         assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
+        for arguments in [&["recreate", "agent.main"][..], &["prune", "--all"], &["list"]] {
+            world.run(&[&["sandbox"], arguments].concat()).fails(1, "cannot be read or removed");
+        }
+        assert_eq!(fs::read(foreign.join("file")).unwrap(), b"theirs");
         // A command that keeps nothing is not concerned.
         world.exec(&["true"]).exits(0);
     }

@@ -16,6 +16,7 @@ mod exec;
 mod journal;
 mod kept;
 mod loader;
+mod lockdown;
 #[allow(unreachable_pub)]
 mod neighbours;
 mod pairing;
