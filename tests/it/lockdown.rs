@@ -200,8 +200,7 @@ fn it_outlives_every_end_of_the_gateway_and_of_the_runner() {
 }
 
 #[test]
-fn a_runner_is_told_before_it_takes_an_order() {
-    // Its own socket: what a gateway orders of a runner that was started after the lockdown is refused there too.
+fn what_was_permitted_a_moment_before_stands_still_or_is_refused() {
     for user in USERS {
         let world = World::running(user);
         let mut clients: Vec<Ws> = (0..4).map(|_| world.connect()).collect();
@@ -269,8 +268,6 @@ fn only_an_admin_ends_it_and_whoever_may_run_may_begin_it() {
         }
         assert_eq!(admin.call("lockdown.off", json!({}))["payload"]["on"], false);
         assert_eq!(reader.event("lockdown.changed"), json!({"on": false}));
-        let refused = world.events("auth.denied").len() + world.events("request.denied").len();
-        let _ = refused;
     }
 }
 
@@ -394,11 +391,11 @@ fn input_and_output_wait_and_are_not_lost() {
 }
 
 #[test]
-fn a_state_that_cannot_be_read_counts_as_on_and_a_gateway_that_stops_ends_what_stands_still() {
+fn a_gateway_that_stops_ends_what_stands_still() {
     for (user, mark) in [(User::Root, mark(86581)), (User::Ordinary, mark(86582))] {
         let mut world = World::running(user);
         let _one = begin(&world, json!({"command": ["sh", "-c", format!("sleep {mark}; sleep {mark}")]}));
-        eventually("it runs", || processes_with(mark).len() >= 3);
+        eventually("it runs", || processes_with(mark).len() >= 2);
         world.run(&["lockdown", "on"]).exits(0);
         eventually("it is stopped", || stand_still(mark));
         let before = std::time::Instant::now();

@@ -25,6 +25,7 @@ mod proof;
 mod secrets;
 mod signed;
 mod store;
+mod terminal;
 mod walls;
 mod wire;
 #[allow(unreachable_pub)]
