@@ -126,6 +126,9 @@ pub(super) struct RunnerArgs {
     /// Never show this path inside a sandbox, nor anything above or below it
     #[arg(long, value_name = "PATH")]
     pub(super) protect: Vec<PathBuf>,
+    /// Where sandboxes keep their trees
+    #[arg(long)]
+    pub(super) kept: Option<PathBuf>,
     /// Home folder that is never shown inside a sandbox
     #[arg(long, value_name = "DIR")]
     pub(super) home: Option<PathBuf>,

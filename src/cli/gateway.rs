@@ -108,7 +108,7 @@ pub(super) fn run(place: &PlaceArgs, args: &GatewayArgs) -> Result<ExitCode, Fau
 
 pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
     daemon::start_log();
-    let protected = Protected { own: args.protect.clone(), home: args.home.clone() };
+    let protected = Protected { own: args.protect.clone(), home: args.home.clone(), kept: args.kept.clone() };
     let served = match &args.socket {
         None => runner::serve_inherited(protected),
         Some(path) => {

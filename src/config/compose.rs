@@ -144,7 +144,8 @@ fn protected(places: &Places, store: &StoreFile) -> Protected {
     let config = if places.config_is_named { places.config.clone() } else { config_dir };
     let keys = [&store.key_file, &store.previous_key_file, &places.credentials].into_iter().flatten();
     let own = [&places.state, &places.runtime, &config].into_iter().chain(keys).map(|p| canonical(p)).collect();
-    Protected { own, home: std::env::var_os("HOME").map(|h| canonical(Path::new(&h))) }
+    let home = std::env::var_os("HOME").map(|h| canonical(Path::new(&h)));
+    Protected { own, home, kept: Some(canonical(&places.sandboxes)) }
 }
 
 fn canonical(path: &Path) -> PathBuf {

@@ -292,6 +292,9 @@ fn supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
     for path in settings.protected.own.iter().chain([&state]) {
         arguments.extend(["--protect".to_owned(), path.display().to_string()]);
     }
+    if let Some(kept) = &settings.protected.kept {
+        arguments.extend(["--kept".to_owned(), kept.display().to_string()]);
+    }
     if let Some(home) = &settings.protected.home {
         arguments.extend(["--home".to_owned(), home.display().to_string()]);
     }

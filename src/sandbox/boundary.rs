@@ -13,10 +13,43 @@ pub(crate) struct Protected {
     pub(crate) own: Vec<PathBuf>,
     /// The home folder of the user we run as.
     pub(crate) home: Option<PathBuf>,
+    /// Where sandboxes keep their trees: only the sandbox itself is shown its own.
+    pub(crate) kept: Option<PathBuf>,
 }
 
 /// Trees of the system: no bind may lie in one or hold one.
-const SYSTEM: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/etc", "/var/lib/docker", "/var/log"];
+const SYSTEM: &[&str] = &[
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/var/run",
+    "/boot",
+    "/etc",
+    // Shown to every sandbox as it is; a writable part of it would be code of the host.
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/var/log",
+    "/var/backups",
+    // Jobs that others run: cron's, at's, mail's.
+    "/var/spool",
+    // Whole file systems and images of containers, and the secrets of their clusters.
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/incus",
+    "/var/lib/kubelet",
+    "/var/lib/libvirt",
+    "/var/lib/lxc",
+    "/var/lib/lxd",
+    "/var/lib/machines",
+    "/var/lib/rancher",
+    "/var/lib/dpkg",
+    "/var/lib/systemd",
+];
 
 /// Folders that hold what belongs to many; they may hold a workspace but not be one.
 const COMMON: &[&str] = &[
@@ -43,17 +76,23 @@ const PERSONAL: &[&str] = &[
     ".mozilla",
 ];
 
+/// Checks a canonical host path that a profile names to be shown inside.
+///
+/// # Errors
+/// Names the rule it breaks and what to choose instead.
+pub(crate) fn check_named(path: &Path, protected: &Protected) -> Result<(), RunFault> {
+    match &protected.kept {
+        Some(kept) if overlaps(path, kept) => refuse(path, "it is, holds or lies in what sandboxes keep"),
+        _ => check(path, protected),
+    }
+}
+
 /// Checks a canonical host path that is to be shown inside.
 ///
 /// # Errors
 /// Names the rule it breaks and what to choose instead.
 pub(crate) fn check(path: &Path, protected: &Protected) -> Result<(), RunFault> {
-    let refuse = |why: String| {
-        Err(RunFault::Refused {
-            what: format!("{} cannot be shown inside the sandbox: {why}", path.display()),
-            hint: "choose a folder of its own for the agent, for example /srv/agents/NAME".into(),
-        })
-    };
+    let refuse = |why: String| refuse(path, &why);
     if !path.is_absolute() {
         return refuse("it is not an absolute path".into());
     }
@@ -78,7 +117,28 @@ pub(crate) fn check(path: &Path, protected: &Protected) -> Result<(), RunFault> 
             return refuse(format!("it is, holds or lies in ~/{part}"));
         }
     }
+    // Other people's: they did not choose this gateway.
+    if let Some(part) = personal_of_anybody(path) {
+        return refuse(format!("it lies in {part} of a home folder"));
+    }
     Ok(())
+}
+
+fn refuse(path: &Path, why: &str) -> Result<(), RunFault> {
+    Err(RunFault::Refused {
+        what: format!("{} cannot be shown inside the sandbox: {why}", path.display()),
+        hint: "choose a folder of its own for the agent, for example /srv/agents/NAME".into(),
+    })
+}
+
+/// The personal part of root's home, or of one below /home, that this path lies in.
+fn personal_of_anybody(path: &Path) -> Option<&'static str> {
+    let in_home = path.strip_prefix("/root").ok().or_else(|| {
+        let mut below = path.strip_prefix("/home").ok()?.components();
+        below.next()?;
+        Some(below.as_path())
+    })?;
+    PERSONAL.iter().copied().find(|part| in_home.starts_with(part))
 }
 
 fn overlaps(a: &Path, b: &Path) -> bool {
@@ -94,6 +154,7 @@ mod tests {
         let protected = Protected {
             own: vec!["/var/lib/vambrace".into(), "/home/ada/.local/state/vambrace".into()],
             home: Some("/home/ada".into()),
+            kept: Some("/var/lib/vambrace-sandboxes".into()),
         };
         let rows: &[(&str, bool)] = &[
             ("/srv/agents/builder", true),
@@ -117,9 +178,19 @@ mod tests {
             ("/tmp", false),
             ("/tmp/x", true),
             ("relative", false),
+            ("/home/bob", true),
+            ("/home/bob/.sshx", true),
+            ("/home/bob/.ssh/id_ed25519", false),
+            ("/root/.aws", false),
+            ("/usr/local/bin", false),
+            ("/var/lib/containerd/x", false),
+            ("/var/lib/dockerx", true),
+            ("/var/spool/cron/crontabs", false),
+            ("/var/lib/vambrace-sandboxes/agent.b/home", false),
         ];
         for (path, allowed) in rows {
-            assert_eq!(check(Path::new(path), &protected).is_ok(), *allowed, "{path}");
+            assert_eq!(check_named(Path::new(path), &protected).is_ok(), *allowed, "{path}");
         }
+        assert!(check(Path::new("/var/lib/vambrace-sandboxes/agent.b/home"), &protected).is_ok());
     }
 }

@@ -52,7 +52,9 @@ pub(crate) fn make(kept: &Path, idle: Duration) -> io::Result<()> {
     if let Some(root) = kept.parent() {
         os::fs::private_dir(root)?;
     }
-    for folder in ["", KEPT_HOME, KEPT_TMP, KEPT_WORKSPACE] {
+    // As it is, without a slash at its end, which would follow a link.
+    os::fs::private_dir(kept)?;
+    for folder in [KEPT_HOME, KEPT_TMP, KEPT_WORKSPACE] {
         os::fs::private_dir(&kept.join(folder))?;
     }
     os::fs::write_private(&kept.join(USED), format!("{}\n", idle.as_secs()).as_bytes())
@@ -63,10 +65,7 @@ pub(crate) fn make(kept: &Path, idle: Duration) -> io::Result<()> {
 /// # Errors
 /// Where the folder cannot be read; one that is missing holds none.
 pub(crate) fn list(root: &Path) -> io::Result<Vec<Kept>> {
-    let items = match fs::read_dir(root) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        items => items?,
-    };
+    let Some(items) = items(root)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for item in items {
         let name = item?.file_name();
@@ -77,6 +76,17 @@ pub(crate) fn list(root: &Path) -> io::Result<Vec<Kept>> {
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+/// What lies in the folder of kept sandboxes; `None` where there is none. A link in its place is not followed: what it
+/// leads to was not kept by us, and must not be removed.
+fn items(root: &Path) -> io::Result<Option<fs::ReadDir>> {
+    match fs::symlink_metadata(root) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+        Ok(meta) if !meta.is_dir() => Err(io::Error::other("it is a link, not a folder")),
+        Ok(_) => fs::read_dir(root).map(Some),
+    }
 }
 
 /// When it was used last and how long it may lie. A note that is missing or damaged makes it old, not eternal.
@@ -98,6 +108,9 @@ pub(crate) fn take_out(root: &Path, name: &str) -> io::Result<()> {
     if Kept::of(name).is_none() {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     }
+    if items(root)?.is_none() {
+        return Err(io::Error::from(io::ErrorKind::NotFound));
+    }
     let aside = format!("{GOING}{}", crate::crypto::hex(&os::host::random::<8>()));
     fs::rename(root.join(name), root.join(aside))
 }
@@ -107,16 +120,15 @@ pub(crate) fn take_out(root: &Path, name: &str) -> io::Result<()> {
 /// # Errors
 /// The first of them that cannot be removed.
 pub(crate) fn sweep(root: &Path) -> io::Result<()> {
-    let items = match fs::read_dir(root) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        items => items?,
-    };
+    let Some(items) = items(root)? else { return Ok(()) };
     let mut result = Ok(());
     for item in items {
         let path: PathBuf = item?.path();
         let is_going = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(GOING));
         if is_going {
-            result = result.and(os::tree::remove(&path));
+            let is_folder = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
+            let removed = if is_folder { os::tree::remove(&path) } else { fs::remove_file(&path) };
+            result = result.and(removed);
         }
     }
     result

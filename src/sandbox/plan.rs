@@ -236,6 +236,7 @@ fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, R
     };
     let extra = profile.read_only.iter().map(|p| (p, Shown::ReadOnly));
     for (path, shown) in extra.chain(profile.read_write.iter().map(|p| (p, writable))) {
+        boundary::check_named(path, protected)?;
         binds.push(bind(path.clone(), inside(path), shown)?);
     }
     let workspace = match profile.workspace_access {
@@ -244,6 +245,7 @@ fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, R
         WorkspaceAccess::ReadWrite => profile.workspace.clone().map(|path| (path, writable)),
     };
     if let Some((path, shown)) = workspace {
+        boundary::check_named(&path, protected)?;
         binds.push(bind(path, WORKSPACE.into(), shown)?);
     } else if let Some(kept) = &profile.kept {
         binds.push(bind(kept.join(KEPT_WORKSPACE), WORKSPACE.into(), writable)?);

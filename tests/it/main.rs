@@ -16,16 +16,20 @@ mod egress;
 mod exec;
 mod files;
 mod journal;
+mod kept;
 mod listed;
 mod loader;
+mod lockdown;
 #[allow(unreachable_pub)]
 mod neighbours;
 mod packaging;
 mod pairing;
 mod processes;
+mod proof;
 mod secrets;
 mod signed;
 mod store;
+mod terminal;
 mod walls;
 mod wire;
 #[allow(unreachable_pub)]
