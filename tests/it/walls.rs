@@ -141,7 +141,7 @@ fn the_network_is_its_own_loopback_and_nothing_else() {
         let world = World::new(user).config("[defaults.sandbox]\nnetwork = \"host\"\n").start();
         assert_eq!(world.attack(&["connect", "127.0.0.1", &port]).code, 0);
         let finished = world.events("exec.finished");
-        assert!(!finished[0]["enforcement"].as_str().unwrap().contains("net"), "{finished:?}");
+        assert!(finished[0]["enforcement"].as_str().unwrap().contains(" net=host "), "{finished:?}");
     }
 }
 
