@@ -116,6 +116,7 @@ off "domains: ports" $relay 's/^ *desk\.list\.judge_port.*//' what_is_not_listed
 off "domains: names" src/egress/names.rs 's/if let Err\(why\) = desk\.list\.judge_name\(name\) \{/if let (Err(why), false) = (desk.list.judge_name(name), true) {/' what_is_not_listed_has_no_name
 off "domains: pins" src/egress/pins.rs 's/^const FRESH: .*/const FRESH: Duration = Duration::ZERO;/' a_name_that_is_rebound
 off "domains: own address" src/os/linux/netns.rs 's/for message in \[local_route\(loopback\), own_address\(loopback\)\]/let _ = own_address; for message in [local_route(loopback)]/' a_program_that_knows_of_nothing
+off "domains: end with the runner" src/egress/serve.rs 's/read = from\.read_u8\(\) => match read/read = async { let _ = from.read_u8().await; std::future::pending::<io::Result<u8>>().await } => match read/' what_carries_connections_ends_when
 off "domains: record" src/gateway/methods/exec.rs 's/if !connections::record\(\&report\)\.is_none_or\(note\)/if connections::record(\&report).is_some() \&\& false/' a_program_that_knows_of_nothing
 off "domains: whole record" src/journal/record.rs 's/^const MAX_TARGET: .*/const MAX_TARGET: usize = 128;/' the_record_of_a_connection_is_whole
 

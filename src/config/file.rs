@@ -212,7 +212,7 @@ pub(crate) struct ExecFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sandbox_mode: Option<SandboxModeFile>,
     /// With `allowlist`: absolute paths inside of executables and folders of such, `*` and `?` allowed. Whatever an
-    /// interpreter on the list is told to do, it does.
+    /// interpreter on the list is told to do, it does. What commands write is never executed, nor what a link there names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) allow: Option<Vec<String>>,
 }

@@ -74,6 +74,7 @@ fn only_without_a_list(lines: &[&str]) {
             assert!(twin.stdout.contains(RAN), "without a list: {line}: {twin:?}");
             let ran = listed.sh(line);
             assert!(!ran.stdout.contains(RAN) && !ran.stderr.contains(RAN), "{line}: {ran:?}");
+            assert_ne!(ran.code, 125, "the shell itself was to run: {line}: {ran:?}");
         }
     }
 }
@@ -485,7 +486,10 @@ fn an_empty_list_lists_nothing_and_a_missing_path_costs_itself_alone() {
         world.exec(&["true"]).exits(0);
         world.exec(&["cat"]).fails(126, "cannot be executed");
         world.exec(&["no-such"]).fails(127, "not found");
-        // A whole folder, with whatever dangles in it.
+        // A whole folder, as itself and as what is in it, with whatever dangles there.
+        let world = with_list(user, r#"["/usr/lib/git-core", "/usr/local/"]"#);
+        assert_eq!(world.exec(&["/usr/lib/git-core/git-remote-http"]).code, 1, "its usage");
+        world.exec(&["true"]).fails(126, "cannot be executed");
         let world = with_list(user, r#"["/usr/bin/*"]"#);
         assert!(world.sh("id; env true && ls / > /dev/null").exits(0).contains(RAN));
         assert_eq!(world.sh("/usr/lib/git-core/git --version; /workspace/id").code, 126);
@@ -562,9 +566,16 @@ fn a_listed_file_that_is_replaced_is_the_new_one_and_not_the_old_one() {
         let world = with_list(user, r#"["@/tools/tool"]"#);
         let (tool, tools) = (world.dir.join("tools/tool"), world.dir.join("tools"));
         let path = tool.to_str().unwrap();
+        let runner = world.runner_pid();
+        let children = || fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
+        // A child that was built around the old file waits for the next command.
+        let waits = || {
+            eventually("a child waits", || world.status()["runs"] == 0 && children().split_whitespace().count() == 1)
+        };
         put(&world, Path::new("/usr/bin/true"), "tools/tool");
         for n in 0..3 {
             world.exec(&[path]).exits(0);
+            waits();
             fs::rename(&tool, tools.join("old")).unwrap();
             put(&world, Path::new("/usr/bin/id"), "tools/new");
             fs::rename(tools.join("new"), &tool).unwrap();
@@ -598,5 +609,29 @@ fn what_interpreters_on_the_list_do_is_theirs_and_is_said() {
         let facts = world.json(&["sandbox", "explain", "--json"]);
         assert_eq!(facts["executables"]["mode"], "allowlist");
         assert_eq!(facts["executables"]["runCodeOfTheirOwn"].as_array().unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn what_a_sandbox_keeps_for_its_next_run_is_no_code_there_either() {
+    for user in USERS {
+        let config = "[defaults.sandbox]\nscope = \"session\"\nworkspace_access = \"none\"\n[defaults.exec]\n\
+                      sandbox_mode = \"allowlist\"\nallow = [\"/bin/sh\", \"/bin/cat\", \"/usr/bin/python3\", \
+                      \"/tmp/tool\", \"/home/agent/tool\", \"/workspace/tool\"]\n";
+        let world = with(user, config);
+        let sh = |line: &str| world.run(&["exec", "--session", "s", "--", "sh", "-c", line]);
+        let folders = ["/tmp", "/home/agent", "/workspace"];
+        let code = "import os, shutil, sys\nfor d in sys.argv[1:]:\n  shutil.copy('/usr/bin/id', d + '/id')\n  \
+                    os.symlink('/usr/bin/id', d + '/tool')";
+        sh(&format!("python3 -c \"{code}\" {}", folders.join(" "))).exits(0);
+        for folder in folders {
+            assert_eq!(sh(&format!("cat {folder}/id | cat > {folder}/again; echo kept")).exits(0), "kept\n");
+            for path in [format!("{folder}/id"), format!("{folder}/tool"), "/usr/bin/id".to_owned()] {
+                let ran = sh(&path);
+                assert_eq!((ran.code, ran.stdout.as_str()), (126, ""), "{path}: {ran:?}");
+                let ran = world.run(&["exec", "--session", "s", "--", &path]);
+                assert_eq!(ran.code, 126, "{path}: {ran:?}");
+            }
+        }
     }
 }
