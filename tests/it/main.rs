@@ -15,6 +15,7 @@ mod egress;
 mod exec;
 mod journal;
 mod kept;
+mod limits;
 mod loader;
 mod lockdown;
 #[allow(unreachable_pub)]
