@@ -144,8 +144,14 @@ fn a_workspace_is_shown_as_asked_and_without_one_a_kept_one_stands_there() {
 fn nothing_in_a_kept_home_or_tmp_can_be_executed() {
     for user in USERS {
         let world = world(user);
-        sh(&world, "agent", "main", None, "cp /usr/bin/env ~/code; cp /usr/bin/env /tmp/code; chmod 755 ~/code /tmp/code")
-            .exits(0);
+        sh(
+            &world,
+            "agent",
+            "main",
+            None,
+            "cp /usr/bin/env ~/code; cp /usr/bin/env /tmp/code; chmod 755 ~/code /tmp/code",
+        )
+        .exits(0);
         for line in ["~/code true", "/tmp/code true", "cp ~/code ~/more && ~/more true"] {
             assert_eq!(sh(&world, "agent", "main", None, line).code, 126, "{user:?} {line}");
         }
@@ -180,7 +186,10 @@ fn what_is_kept_belongs_to_the_gateways_user_alone() {
             assert_ne!(stranger.code, 0);
         }
         // A root launcher gives each command another uid: the next one owns it as well.
-        assert_eq!(sh(&world, "agent", "main", None, "test -O ~/file && echo more >> ~/file && stat -c %u ~/file").code, 0);
+        assert_eq!(
+            sh(&world, "agent", "main", None, "test -O ~/file && echo more >> ~/file && stat -c %u ~/file").code,
+            0
+        );
         let uid = fs::read_to_string(kept.join("tmp/uid")).unwrap().trim().parse::<u32>().unwrap();
         assert_eq!(uid == world.uid(), user == User::Ordinary);
     }
@@ -200,11 +209,17 @@ fn kept_sandboxes_are_listed_and_recreated_by_name() {
             (&all[0]["name"], &all[0]["scope"], &all[0]["agent"], &all[0]["session"], &all[0]["running"]),
             (&json!("session.builder.s-1"), &json!("session"), &json!("builder"), &json!("s-1"), &json!(0))
         );
-        assert_eq!((&all[1]["name"], &all[1]["agent"], &all[1]["session"]), (&json!("shared"), &json!(null), &json!(null)));
+        assert_eq!(
+            (&all[1]["name"], &all[1]["agent"], &all[1]["session"]),
+            (&json!("shared"), &json!(null), &json!(null))
+        );
         assert_eq!(all[1]["prunedAfterMs"], 3_600_000);
         assert!(all.iter().all(|kept| kept["idleMs"].as_u64().unwrap() < 3_600_000), "{all:?}");
         let table = world.run(&["sandbox", "list"]).exits(0);
-        assert!(table.starts_with("SANDBOX") && table.contains("session.builder.s-1") && table.contains("1h"), "{table}");
+        assert!(
+            table.starts_with("SANDBOX") && table.contains("session.builder.s-1") && table.contains("1h"),
+            "{table}"
+        );
 
         assert_eq!(world.run(&["sandbox", "recreate", "shared"]).exits(0), "removed shared\n");
         assert_eq!(sh(&world, "shared", "main", None, "ls -A ~").exits(0), "");
@@ -230,8 +245,26 @@ fn a_name_that_is_no_kept_sandbox_is_refused_with_a_hint_and_touches_nothing() {
         world.make_dir("state-sandboxes/.going");
         let long = format!("agent.{}", "a".repeat(5000));
         for name in [
-            "shared2", "foreign", ".going", "agent.main", "agent.", "agent.a.b", "session.a", "session.a.", "", ".", "..",
-            "../state", "shared/home", "shared/../shared", "/etc", "agent.../x", "agent.A\nb", "SHARED", "*", &long,
+            "shared2",
+            "foreign",
+            ".going",
+            "agent.main",
+            "agent.",
+            "agent.a.b",
+            "session.a",
+            "session.a.",
+            "",
+            ".",
+            "..",
+            "../state",
+            "shared/home",
+            "shared/../shared",
+            "/etc",
+            "agent.../x",
+            "agent.A\nb",
+            "SHARED",
+            "*",
+            &long,
         ] {
             world.run(&["sandbox", "recreate", name]).fails(1, "no sandbox of this name");
         }
@@ -244,7 +277,11 @@ fn a_name_that_is_no_kept_sandbox_is_refused_with_a_hint_and_touches_nothing() {
         for params in [json!({}), json!({"name": 1}), json!({"name": "shared", "force": true}), json!({"idleMs": -1})] {
             for method in ["sandbox.recreate", "sandbox.prune"] {
                 if (method, &params) != ("sandbox.prune", &json!({})) {
-                    assert_eq!(ws.call(method, params.clone())["error"]["code"], "INVALID_REQUEST", "{method} {params}");
+                    assert_eq!(
+                        ws.call(method, params.clone())["error"]["code"],
+                        "INVALID_REQUEST",
+                        "{method} {params}"
+                    );
                 }
             }
         }
@@ -324,7 +361,8 @@ fn a_reader_sees_what_is_kept_and_only_an_admin_removes_it() {
             let hello = ws.hello(&world.token(), json!({"scopes": scopes}));
             assert_eq!(hello["payload"]["auth"]["scopes"], scopes);
             assert_eq!(ws.call("sandbox.list", json!({}))["ok"], may_list, "{scopes}");
-            for (method, params) in [("sandbox.recreate", json!({"name": "shared"})), ("sandbox.prune", json!({"idleMs": 0}))]
+            for (method, params) in
+                [("sandbox.recreate", json!({"name": "shared"})), ("sandbox.prune", json!({"idleMs": 0}))]
             {
                 let refused = ws.call(method, params);
                 assert_eq!(refused["error"]["details"]["code"], "MISSING_SCOPE", "{scopes} {method} {refused}");
@@ -541,17 +579,68 @@ fn places_of_the_system_and_of_others_are_never_shown_whatever_the_profile_says(
         world.make_dir("state-sandboxes/agent.other/home");
         let at = |path: &str| world.dir.join(path).display().to_string();
         let refused = [
-            "/proc", "/proc/1", "/proc/self", "/sys", "/sys/fs/cgroup", "/dev", "/dev/null", "/dev/shm", "/run",
-            "/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/user/0", "/boot", "/etc",
-            "/etc/passwd", "/etc/ssl/private", "/var/log", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers",
-            "/var/lib/kubelet", "/var/lib/lxc", "/var/lib/lxd", "/var/lib/incus", "/var/lib/machines", "/var/lib/systemd",
-            "/var/lib/libvirt", "/var/lib/dpkg", "/var/spool", "/var/spool/cron", "/var/spool/cron/crontabs", "/var/backups",
-            "/", "/usr", "/usr/bin", "/usr/local/bin", "/home", "/root", "/root/.ssh", "/var", "/var/lib", "/opt", "/srv",
-            "/tmp", "/var/tmp", "/home/somebody/.ssh", "/home/somebody/.aws/credentials",
+            "/proc",
+            "/proc/1",
+            "/proc/self",
+            "/sys",
+            "/sys/fs/cgroup",
+            "/dev",
+            "/dev/null",
+            "/dev/shm",
+            "/run",
+            "/run/docker.sock",
+            "/var/run/docker.sock",
+            "/run/containerd/containerd.sock",
+            "/run/user/0",
+            "/boot",
+            "/etc",
+            "/etc/passwd",
+            "/etc/ssl/private",
+            "/var/log",
+            "/var/lib/docker",
+            "/var/lib/containerd",
+            "/var/lib/containers",
+            "/var/lib/kubelet",
+            "/var/lib/lxc",
+            "/var/lib/lxd",
+            "/var/lib/incus",
+            "/var/lib/machines",
+            "/var/lib/systemd",
+            "/var/lib/libvirt",
+            "/var/lib/dpkg",
+            "/var/spool",
+            "/var/spool/cron",
+            "/var/spool/cron/crontabs",
+            "/var/backups",
+            "/",
+            "/usr",
+            "/usr/bin",
+            "/usr/local/bin",
+            "/home",
+            "/root",
+            "/root/.ssh",
+            "/var",
+            "/var/lib",
+            "/opt",
+            "/srv",
+            "/tmp",
+            "/var/tmp",
+            "/home/somebody/.ssh",
+            "/home/somebody/.aws/credentials",
         ]
         .map(str::to_owned);
-        let ours = ["", "state", "state/state.sqlite", "state/run", "vambrace.toml", "home", "home/.ssh", "state-sandboxes",
-            "state-sandboxes/agent.other", "state-sandboxes/agent.other/home"]
+        let ours = [
+            "",
+            "state",
+            "state/state.sqlite",
+            "state/run",
+            "vambrace.toml",
+            "home",
+            "home/.ssh",
+            "state-sandboxes",
+            "state-sandboxes/agent.other",
+            "state-sandboxes/agent.other/home",
+        ]
         .map(at);
         for path in refused.iter().chain(&ours) {
             for option in ["--ro", "--rw"] {
@@ -598,7 +687,8 @@ fn a_folder_that_is_swapped_while_commands_start_leads_nobody_out() {
             }
             let mut ws = world.connect();
             let rw = world.dir.join("bound/in/rw");
-            let line = format!("cat /workspace/file {0}/file; echo x > /workspace/file; echo x > {0}/file", rw.display());
+            let line =
+                format!("cat /workspace/file {0}/file; echo x > /workspace/file; echo x > {0}/file", rw.display());
             let mut ends = (0, 0);
             for _ in 0..200 {
                 let id = ws.ask("exec.run", json!({"command": ["sh", "-c", line]}));
@@ -607,7 +697,11 @@ fn a_folder_that_is_swapped_while_commands_start_leads_nobody_out() {
                     // "precious", in base64.
                     assert!(!frame.to_string().contains("cHJlY2lvdXM"), "{user:?}: {frame}");
                     if frame["type"] == "res" && frame["id"] == id.as_str() {
-                        if frame["ok"] == true { ends.0 += 1 } else { ends.1 += 1 }
+                        if frame["ok"] == true {
+                            ends.0 += 1
+                        } else {
+                            ends.1 += 1
+                        }
                         break;
                     }
                 }
@@ -623,4 +717,3 @@ fn a_folder_that_is_swapped_while_commands_start_leads_nobody_out() {
         assert_eq!(world.exec(&["echo", "alive"]).exits(0), "alive\n");
     }
 }
-

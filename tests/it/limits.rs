@@ -160,7 +160,9 @@ fn a_full_scratch_folder_is_an_error_of_the_write_and_nothing_else() {
         let world = World::new(user).config("[defaults.sandbox.limits]\nscratch = \"8M\"\n").start();
         let neighbour = Neighbour::begin(&world);
         for folder in ["/tmp", "/home/agent", "/dev/shm"] {
-            let line = format!("head -c 20M /dev/zero > {folder}/big; echo code $?; rm {folder}/big; echo x > {folder}/y && echo ok");
+            let line = format!(
+                "head -c 20M /dev/zero > {folder}/big; echo code $?; rm {folder}/big; echo x > {folder}/y && echo ok"
+            );
             let ran = world.sh(&line);
             assert!(ran.stderr.contains("No space left"), "{user:?} {folder}: {ran:?}");
             assert_eq!(ran.exits(0), "code 1\nok\n");
@@ -266,7 +268,11 @@ fn a_flood_on_both_streams_ends_at_the_bound_and_no_byte_is_told_twice() {
         // One that closes its output may work on; one that ignores a closed pipe is ended with the rest.
         world.sh("exec >&- 2>&-; head -c 4M /dev/zero > /tmp/x; exit 4").exits(4);
         let record = world.events("exec.finished");
-        assert_eq!((&record[0]["ending"], &record[0]["output_bytes"]), (&json!("output-limit"), &json!(1 << 20)), "{record:?}");
+        assert_eq!(
+            (&record[0]["ending"], &record[0]["output_bytes"]),
+            (&json!("output-limit"), &json!(1 << 20)),
+            "{record:?}"
+        );
         neighbour.is_well();
     }
 }
@@ -278,7 +284,9 @@ fn a_deadline_reaches_what_stands_still_by_itself_or_has_stopped_its_parent() {
         for line in [
             format!("kill -STOP $$ # {mark}"),
             format!("(sleep {mark} & kill -STOP $PPID); sleep {mark}"),
-            format!("exec >/dev/null 2>&1 </dev/null; setsid sleep {mark} & trap '' TERM HUP; sleep {mark}; sleep {mark}"),
+            format!(
+                "exec >/dev/null 2>&1 </dev/null; setsid sleep {mark} & trap '' TERM HUP; sleep {mark}; sleep {mark}"
+            ),
             format!("while :; do (:) & (:); done # {mark}"),
         ] {
             let ran = world.run(&["exec", "--timeout", "700ms", "--", "sh", "-c", &line]);

@@ -160,7 +160,11 @@ fn no_command_begins_and_the_refusal_is_recorded() {
         ran.fails(126, "lock");
         let mut ws = world.connect();
         let refused = ws.call("exec.run", json!({"command": ["touch", "/workspace/ran"]}));
-        assert_eq!((&refused["ok"], &refused["error"]["details"]["rule"]), (&json!(false), &json!("lockdown")), "{refused}");
+        assert_eq!(
+            (&refused["ok"], &refused["error"]["details"]["rule"]),
+            (&json!(false), &json!("lockdown")),
+            "{refused}"
+        );
         assert!(!world.workspace().join("ran").exists());
         let denied = world.events("exec.denied");
         assert_eq!((denied.len(), &denied[0]["rule"], &denied[0]["verdict"]), (2, &json!("lockdown"), &json!("deny")));
@@ -207,7 +211,9 @@ fn what_was_permitted_a_moment_before_stands_still_or_is_refused() {
         for round in 0..10 {
             let ids: Vec<Vec<String>> = clients
                 .iter_mut()
-                .map(|ws| (0..5).map(|_| ws.ask("exec.run", json!({"command": ["sh", "-c", "echo x >> begun"]}))).collect())
+                .map(|ws| {
+                    (0..5).map(|_| ws.ask("exec.run", json!({"command": ["sh", "-c", "echo x >> begun"]}))).collect()
+                })
                 .collect();
             world.run(&["lockdown", "on"]).exits(0);
             // What was permitted just before stands still or was refused; nothing runs from here on.
@@ -245,7 +251,8 @@ fn only_an_admin_ends_it_and_whoever_may_run_may_begin_it() {
             ws
         };
         let missing = |answer: &Value| answer["error"]["details"]["code"] == "MISSING_SCOPE";
-        let (mut reader, mut writer, mut clerk) = (with("operator.read"), with("operator.write"), with("operator.pairing"));
+        let (mut reader, mut writer, mut clerk) =
+            (with("operator.read"), with("operator.write"), with("operator.pairing"));
         let mut admin = world.connect();
 
         assert!(missing(&reader.call("lockdown.on", json!({}))) && missing(&reader.call("lockdown.off", json!({}))));
@@ -294,8 +301,11 @@ fn kill_ends_what_runs_also_what_stood_still_already() {
     for (user, marks) in [(User::Root, [mark(86541), mark(86542)]), (User::Ordinary, [mark(86543), mark(86544)])] {
         let world = World::running(user);
         for (mark, stopped_before) in marks.into_iter().zip([false, true]) {
-            let (mut ws, id, _) = begin(&world, json!({"command": ["sh", "-c",
-                format!("trap '' TERM INT HUP; setsid sleep {mark} & sleep {mark}; sleep {mark}")]}));
+            let (mut ws, id, _) = begin(
+                &world,
+                json!({"command": ["sh", "-c",
+                format!("trap '' TERM INT HUP; setsid sleep {mark} & sleep {mark}; sleep {mark}")]}),
+            );
             eventually("both run", || processes_with(mark).len() >= 3);
             if stopped_before {
                 world.run(&["lockdown", "on"]).exits(0);
@@ -312,7 +322,8 @@ fn kill_ends_what_runs_also_what_stood_still_already() {
             world.run(&["lockdown", "off"]).exits(0);
         }
         // The command line says why.
-        let child = world.command(&["exec", "--", "sleep", marks[0]]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let child =
+            world.command(&["exec", "--", "sleep", marks[0]]).stderr(std::process::Stdio::piped()).spawn().unwrap();
         eventually("it runs", || processes_with(marks[0]).len() >= 2);
         world.run(&["lockdown", "on", "--kill"]).exits(0);
         let output = child.wait_with_output().unwrap();
@@ -329,7 +340,8 @@ fn kill_ends_what_runs_also_what_stood_still_already() {
 fn the_deadline_stands_still_with_the_command() {
     for (user, mark) in [(User::Root, mark(86551)), (User::Ordinary, mark(86552))] {
         let world = World::running(user);
-        let (mut ws, id, _) = begin(&world, json!({"command": ["sh", "-c", format!("cat; sleep {mark}")], "timeoutMs": 3000}));
+        let (mut ws, id, _) =
+            begin(&world, json!({"command": ["sh", "-c", format!("cat; sleep {mark}")], "timeoutMs": 3000}));
         world.run(&["lockdown", "on"]).exits(0);
         eventually("it is stopped", || stand_still(mark));
         // Another command's whole deadline passes meanwhile, by the runner's own clock: this one stands still beyond it.

@@ -300,7 +300,8 @@ fn a_command_whose_client_is_gone_goes_as_well() {
         let world = World::running(user);
         let mut seat = Seat::sh(&world, &format!("trap '' HUP INT; echo ready; sleep {mark}; sleep {mark}"));
         seat.shows("ready");
-        let clients: Vec<i32> = processes_with("--tty").into_iter().filter(|pid| processes_with(mark).contains(pid)).collect();
+        let clients: Vec<i32> =
+            processes_with("--tty").into_iter().filter(|pid| processes_with(mark).contains(pid)).collect();
         assert!(!clients.is_empty());
         for pid in clients {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -332,7 +333,9 @@ fn secrets_are_covered_in_what_a_terminal_shows() {
             let (code, text) = seat.ends();
             assert!(code == 0 && text.contains("before") && text.contains("after"), "{user:?} {printer}: {text}");
             let shown = text.replace(['\r', '\n'], "");
-            for part in ["canary-of-one", "4711-abcdef", "canary-second", "third-line", "Y2FuYXJ5LW9m", "63616e6172792d6f66"] {
+            for part in
+                ["canary-of-one", "4711-abcdef", "canary-second", "third-line", "Y2FuYXJ5LW9m", "63616e6172792d6f66"]
+            {
                 assert!(!shown.contains(part), "{user:?} {printer} shows {part}: {text:?}");
             }
         }
@@ -360,10 +363,20 @@ fn over_the_wire_a_terminal_has_a_size_that_makes_sense_and_one_owner() {
         let world = World::running(user);
         let (mut one, mut two) = (world.connect(), world.connect());
         let bad = [
-            json!({}), json!({"rows": 24}), json!({"rows": 0, "columns": 80}), json!({"rows": 24, "columns": 0}),
-            json!({"rows": 4097, "columns": 80}), json!({"rows": 24, "columns": 65_535}), json!({"rows": -1, "columns": 80}),
-            json!({"rows": 70_000, "columns": 80}), json!({"rows": "24", "columns": 80}), json!({"rows": 24.5, "columns": 80}),
-            json!({"rows": 24, "columns": 80, "pixels": 1}), json!([24, 80, 1]), json!("24x80"), json!(true),
+            json!({}),
+            json!({"rows": 24}),
+            json!({"rows": 0, "columns": 80}),
+            json!({"rows": 24, "columns": 0}),
+            json!({"rows": 4097, "columns": 80}),
+            json!({"rows": 24, "columns": 65_535}),
+            json!({"rows": -1, "columns": 80}),
+            json!({"rows": 70_000, "columns": 80}),
+            json!({"rows": "24", "columns": 80}),
+            json!({"rows": 24.5, "columns": 80}),
+            json!({"rows": 24, "columns": 80, "pixels": 1}),
+            json!([24, 80, 1]),
+            json!("24x80"),
+            json!(true),
         ];
         for size in &bad {
             let refused = one.call("exec.run", json!({"command": ["true"], "terminal": size}));

@@ -473,8 +473,8 @@ with m.Pool(2) as p: print(p.map(abs, [-1, -2]))' | grep '1, 2'"),
     ("sed", "echo a b > s && sed -i 's/b/c/' s && grep 'a c' s"),
     ("mawk", "echo a b | awk '{print $2}' | grep b"),
     ("findutils", "touch one.q && find . -name '*.q' -newer / -print0 | xargs -0 ls -la | grep one"),
-    ("diffutils", "seq 3 > d1; seq 4 > d2; diff -u d1 d2 > d.patch; test $? = 1"),
-    ("patch", "seq 3 > e1; seq 4 > e2; diff -u e1 e2 > e.patch; patch -s e1 e.patch && cmp e1 e2"),
+    ("diffutils", "seq 3 > d1; seq 4 > d2; diff -u d1 d2 > d.patch || test $? = 1"),
+    ("patch", "seq 3 > e1; seq 4 > e2; diff -u e1 e2 > e.patch || true; patch -s e1 e.patch && cmp e1 e2"),
     ("less", "less -V | head -1 && echo shown | less | grep shown"),
     ("vim-tiny", "echo one > v && vim.tiny -es -c '%s/one/two/' -c wq v; grep two v"),
     ("nano", "nano --version | head -1"),
@@ -493,10 +493,9 @@ with m.Pool(2) as p: print(p.map(abs, [-1, -2]))' | grep '1, 2'"),
 fn the_commonest_tools_work_inside() {
     in_both_tiers(|world| {
         for (package, line) in TOOLS {
-            let known = finish(std::process::Command::new("dpkg").args(["-s", package]));
-            assert!(known.stdout.contains("install ok installed"), "{package} is missing: apt-get install {package}");
             let ran = world.sh(&format!("set -e; {line}"));
-            assert_eq!(ran.code, 0, "{:?} {package}: {line}: {ran:?}", world.user);
+            let missing = if ran.stderr.contains("not found") { "is it missing? apt-get install " } else { "of " };
+            assert_eq!(ran.code, 0, "{:?} {missing}{package}: {line}: {ran:?}", world.user);
         }
     });
 }
