@@ -9,6 +9,10 @@ FUZZ_SECONDS ?= 60
 # A program of its own, built by build.rs: cargo's lints do not see it.
 SHIM := src/sandbox/native/shim/main.rs
 
+# What developers use, tried inside the walls; about 300 MB on disk, most of it cargo, rustc, cmake and nodejs.
+TOOLS_INSIDE := bc cargo cmake dash fd-find file g++ jq less nano nodejs openssh-client patch ripgrep rsync rustc sqlite3 \
+  tmux unzip vim-tiny wget xz-utils zip
+
 .PHONY: run test test-walls-off test-compat lint bench fuzz needs fmt clean
 
 run:
@@ -17,7 +21,7 @@ run:
 
 test:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps systemd \
-	  openssl curl iproute2 nginx-light apparmor busybox-static musl"
+	  openssl curl iproute2 nginx-light apparmor busybox-static musl $(TOOLS_INSIDE) $$(command -v npm >/dev/null || echo npm)"
 	@$(CARGO) test --locked; tested=$$?; rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*; exit $$tested
 
 test-walls-off:

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, openat, renameat
 use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -89,18 +89,27 @@ fn some_folder(folder: &OwnedFd) -> io::Result<Option<CString>> {
 }
 
 /// Bytes on disk of files below these folders that were changed at this moment or later, up to `at_most` of bytes and to
-/// 200 000 entries: beyond either the answer is `at_most`.
+/// 200 000 entries: beyond either the answer is `at_most`. So it is where somebody keeps us from looking, by closing a
+/// folder of our owner's or by a path that is longer than the kernel takes: else that were the place to hide.
 ///
 /// The time is that of the last change of content or attributes (ctime), which nobody can set back.
 pub(crate) fn changed_bytes(folders: &[&Path], since_seconds: i64, at_most: u64) -> io::Result<u64> {
     const MOST_ENTRIES: u64 = 200_000;
     let (mut bytes, mut entries) = (0u64, 0u64);
     for top in folders {
-        let Ok(opened) = openat(rustix::fs::CWD, *top, FOLDER, Mode::empty()) else { continue };
-        // Relative paths of folders still to be read; a path longer than the kernel takes ends that branch.
+        let opened = match to_walk(rustix::fs::CWD, top.as_os_str().as_bytes()) {
+            Walk::Into(opened) => opened,
+            Walk::Past => continue,
+            Walk::Barred => return Ok(at_most),
+        };
+        // Relative paths of folders still to be read.
         let mut waiting: VecDeque<OsString> = VecDeque::from([OsString::from(".")]);
         while let Some(relative) = waiting.pop_front() {
-            let Ok(folder) = openat(&opened, relative.as_bytes(), FOLDER, Mode::empty()) else { continue };
+            let folder = match to_walk(opened.as_fd(), relative.as_bytes()) {
+                Walk::Into(folder) => folder,
+                Walk::Past => continue,
+                Walk::Barred => return Ok(at_most),
+            };
             for item in Dir::read_from(&folder)? {
                 let Ok(item) = item else { break };
                 if matches!(item.file_name().to_bytes(), b"." | b"..") {
@@ -124,6 +133,28 @@ pub(crate) fn changed_bytes(folders: &[&Path], since_seconds: i64, at_most: u64)
         }
     }
     Ok(bytes)
+}
+
+/// How a walk goes on at a folder.
+enum Walk {
+    Into(OwnedFd),
+    /// It went meanwhile, or it is somebody else's, who lets neither us nor a command of ours in.
+    Past,
+    /// It is our owner's, and cannot be read.
+    Barred,
+}
+
+fn to_walk(at: BorrowedFd<'_>, path: &[u8]) -> Walk {
+    use rustix::io::Errno;
+    match openat(at, path, FOLDER, Mode::empty()) {
+        Ok(folder) => Walk::Into(folder),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Walk::Past,
+        Err(Errno::ACCESS) => match statat(at, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if stat.st_uid != super::process::uid() => Walk::Past,
+            _ => Walk::Barred,
+        },
+        Err(_) => Walk::Barred,
+    }
 }
 
 /// Now, as the time of a file would say it.

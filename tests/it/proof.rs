@@ -39,6 +39,8 @@ ro = [\"@/shown\"]
 workspace_access = \"none\"
 [profiles.kept]
 scope = \"shared\"
+[profiles.state]
+ro = [\"@/state\"]
 ";
     let world = World::new(user).config(config);
     world.make_dir("shown");
@@ -73,6 +75,7 @@ fn the_probe_holds() {
         for profile in ["bound", "blind", "kept"] {
             assert_eq!(proofs(&world, &["--profile", profile]), expected(), "{user:?} {profile}");
         }
+        world.run(&["sandbox", "probe", "--profile", "state"]).fails(126, "place of the gateway");
         let text = world.run(&["sandbox", "probe"]).exits(0);
         for (act, answer) in expected() {
             let words = |line: &str| line.split_whitespace().take(2).eq([&*act, &*answer]);

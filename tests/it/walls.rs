@@ -432,24 +432,70 @@ fn output_is_bounded_and_its_end_is_told() {
     assert_eq!(world.events("exec.finished")[1]["ending"], "output-limit");
 }
 
+/// The tools that developers and agents use most, each with the Debian package it is in and a tiny use that is real.
+const TOOLS: &[(&str, &str)] = &[
+    ("dash", "dash -c 'echo $((6*7))' | grep -x 42"),
+    ("bash", "bash -c 'a=(x y z); echo ${a[-1]} ${BASH_VERSION%%.*}' | grep '^z '"),
+    ("coreutils", "date && nproc && df . && du -s . && seq 3 | tac | sort -n | uniq | wc -l | grep 3 && sha256sum /usr/bin/env"),
+    ("util-linux", "script -qc 'echo in a terminal' /dev/null && flock lock true && getopt a: -a x"),
+    ("procps", "ps aux | grep -q ps && pgrep -x sh && free && uptime"),
+    ("git", "git init -q r && cd r && git config user.name a && git config user.email b && echo x > f && git add f && \
+      git commit -qm one && cd .. && git clone -q r c && git -C c log --oneline | grep one && git -C c status --short"),
+    ("python3", "python3 -c 'import ssl, json, subprocess, sqlite3, multiprocessing.pool, tempfile, hashlib, ctypes
+print(json.dumps(subprocess.check_output([\"true\"]).decode()), multiprocessing.pool.ThreadPool(2).map(abs, [-1]))
+with tempfile.TemporaryDirectory() as d: print(d)'"),
+    ("python3", "python3 -c 'import multiprocessing as m
+with m.Pool(2) as p: print(p.map(abs, [-1, -2]))' | grep '1, 2'"),
+    ("nodejs", "node -e 'console.log(require(\"child_process\").execSync(\"echo \" + [1,2].map(x => x * 2)).toString())' | grep 2,4"),
+    ("nodejs", "node -e 'const h = require(\"http\"); const s = h.createServer((q, r) => r.end(\"served\")).listen(0, () =>
+      h.get({port: s.address().port}, r => r.on(\"data\", d => { console.log(String(d)); s.close(); process.exit() })))' | grep served"),
+    ("npm", "npm --version && cd $(mktemp -d -p .) && npm init -y > /dev/null && grep -q version package.json"),
+    ("perl", "perl -MList::Util=sum -e 'print sum(1..4), qx(echo ok)' | grep 10ok"),
+    ("gcc", "printf '#include <stdio.h>\\nint main(){puts(\"ok\");}' > c.c && gcc -O2 -g c.c -o c.out && ./c.out | grep ok"),
+    ("g++", "printf '#include <iostream>\\n#include <thread>\\nint main(){std::thread t([]{std::cout << \"ok\\\\n\";});t.join();}' \
+      > x.cc && g++ -pthread x.cc -o x && ./x | grep ok"),
+    ("make", "printf 'all: b\\n\\techo made\\nb:\\n\\ttouch b\\n' > Makefile && make -j2 | grep made"),
+    ("cmake", "mkdir cm && cd cm && printf 'cmake_minimum_required(VERSION 3.13)\\nproject(p C)\\nadd_executable(p p.c)\\n' \
+      > CMakeLists.txt && echo 'int main(){return 0;}' > p.c && cmake -S . -B b > log && cmake --build b > log && b/p"),
+    ("rustc", "echo 'fn main(){println!(\"ok\")}' > r.rs && /usr/bin/rustc r.rs -o rr && ./rr | grep ok"),
+    ("cargo", "/usr/bin/cargo --offline init -q --vcs none --name hello hello && cd hello && /usr/bin/cargo --offline run -q | grep Hello"),
+    ("ripgrep", "echo needle > hay && rg -n needle . | grep hay"),
+    ("fd-find", "touch findme && fdfind findme | grep findme"),
+    ("curl", "echo content > page && curl -sS file:///workspace/page | grep content && (python3 -m http.server 8000 2>/dev/null & \
+      curl -sS --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:8000/page | grep content; kill $!)"),
+    ("wget", "echo content > page && (python3 -m http.server 8001 2>/dev/null & \
+      wget -q --tries=20 --retry-connrefused --waitretry=1 -O got http://localhost:8001/page; kill $!; grep content got)"),
+    ("jq", "echo '{\"a\": [1, 2]}' | jq '.a | add' | grep 3"),
+    ("tar", "tar -czf t.tgz /etc/os-release 2>/dev/null && tar -xf t.tgz && grep -q . etc/os-release"),
+    ("gzip", "seq 100 > n && gzip -k n && zcat n.gz | cmp - n"),
+    ("xz-utils", "seq 100 > m && xz -k m && xzcat m.xz | cmp - m"),
+    ("unzip", "echo x > z && zip -q z.zip z && rm z && unzip -q z.zip && grep x z"),
+    ("sed", "echo a b > s && sed -i 's/b/c/' s && grep 'a c' s"),
+    ("mawk", "echo a b | awk '{print $2}' | grep b"),
+    ("findutils", "touch one.q && find . -name '*.q' -newer / -print0 | xargs -0 ls -la | grep one"),
+    ("diffutils", "seq 3 > d1; seq 4 > d2; diff -u d1 d2 > d.patch || test $? = 1"),
+    ("patch", "seq 3 > e1; seq 4 > e2; diff -u e1 e2 > e.patch || true; patch -s e1 e.patch && cmp e1 e2"),
+    ("less", "less -V | head -1 && echo shown | less | grep shown"),
+    ("vim-tiny", "echo one > v && vim.tiny -es -c '%s/one/two/' -c wq v; grep two v"),
+    ("nano", "nano --version | head -1"),
+    ("openssh-client", "ssh -V && ssh-keygen -q -t ed25519 -N '' -f key && ssh-keygen -lf key.pub"),
+    ("rsync", "mkdir -p from && echo x > from/f && rsync -a from/ to/ && grep x to/f"),
+    ("sqlite3", "sqlite3 db 'create table t(a); insert into t values (1),(2); select sum(a) from t' | grep 3"),
+    ("openssl", "openssl rand -hex 8 && openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -subj /CN=x -days 1"),
+    ("tmux", "tmux -S /tmp/s new -d 'echo in-tmux > /workspace/mux' && for n in $(seq 100); do test -s mux && break; sleep 0.1; done; \
+      grep in-tmux mux"),
+    ("file", "file /usr/bin/env | grep ELF"),
+    ("bc", "echo '2^10' | bc | grep 1024"),
+    ("coreutils", "mkfifo f.fifo && (echo x > f.fifo &) && cat f.fifo && stat -c %U . | grep agent && whoami | grep agent"),
+];
+
 #[test]
 fn the_commonest_tools_work_inside() {
     in_both_tiers(|world| {
-        for line in [
-            "bash -c 'echo ${BASH_VERSION%%.*}'",
-            "python3 -c 'import ssl, json, subprocess; print(subprocess.check_output([\"true\"]))'",
-            "perl -e 'print qx(echo ok)'",
-            "tar -cf t.tar /etc/os-release 2>/dev/null && tar -xf t.tar && cat etc/os-release",
-            "printf '#include <stdio.h>\\nint main(){puts(\"ok\");}' > c.c && gcc c.c -o c && ./c",
-            "printf 'all:\\n\\techo made\\n' > Makefile && make",
-            "git init -q r && cd r && git -c user.name=a -c user.email=b commit -q --allow-empty -m x && git log --oneline",
-            "echo a b | awk '{print $2}' | sed s/b/c/ | sort | uniq -c",
-            "find . -name '*.c' | xargs ls -la && ps aux && df . && du -s . && date && nproc && hostname",
-            "mkfifo f && (echo x > f &) && cat f",
-            "script -qc 'echo in a terminal' /dev/null",
-        ] {
-            let ran = world.sh(line);
-            assert_eq!(ran.code, 0, "{line}: {ran:?}");
+        for (package, line) in TOOLS {
+            let ran = world.sh(&format!("set -e; {line}"));
+            let missing = if ran.stderr.contains("not found") { "is it missing? apt-get install " } else { "of " };
+            assert_eq!(ran.code, 0, "{:?} {missing}{package}: {line}: {ran:?}", world.user);
         }
     });
 }

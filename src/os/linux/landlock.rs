@@ -86,7 +86,8 @@ pub(crate) fn restrict_with(
         let access = if is_folder { rights(*grant, abi) } else { rights(*grant, abi) & AccessFs::from_file(abi) };
         created = created.add_rule(PathBeneath::new(handle, access)).map_err(fault)?;
     }
-    let status = created.restrict_self().map_err(fault)?;
+    // The caller's own step, which would otherwise be done here once more.
+    let status = created.no_new_privs(false).restrict_self().map_err(fault)?;
     if status.ruleset != landlock::RulesetStatus::FullyEnforced {
         return Err(io::Error::other(format!("the kernel enforces the ruleset only in part: {:?}", status.ruleset)));
     }

@@ -1,0 +1,331 @@
+//! Bounds on one run: each is reached, named, and nobody else's.
+
+use crate::world::*;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+
+/// A command of somebody else's, which must not notice anything.
+struct Neighbour {
+    ws: Ws,
+    id: String,
+    run: Value,
+}
+
+impl Neighbour {
+    fn begin(world: &World) -> Self {
+        let mut ws = world.connect();
+        let id = ws.ask("exec.run", json!({"command": ["cat"], "agent": "neighbour", "stdin": true}));
+        let run = ws.event("exec.started")["runId"].clone();
+        Neighbour { ws, id, run }
+    }
+
+    /// It still echoes, and ends when it is told to.
+    fn is_well(mut self) {
+        self.ws.ask("exec.input", json!({"runId": self.run, "data": "aGk=", "eof": true}));
+        assert_eq!(self.ws.event("exec.output")["data"], "aGk=");
+        assert_eq!(self.ws.response(&self.id)["payload"]["ending"], "exited");
+    }
+}
+
+/// A small disk of its own in the place of a world's folder: what others write or free elsewhere is no matter here.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn below(world: &World) -> Self {
+        assert!(am_root(), "this test mounts a small disk: run `make test` as root");
+        let mount = ["-t", "tmpfs", "-o", "size=512m,mode=755", "none"];
+        let mounted = finish(std::process::Command::new("mount").args(mount).arg(&world.dir));
+        assert_eq!(mounted.code, 0, "{mounted:?}");
+        for folder in ["", "home", "run"] {
+            world.make_dir(folder);
+        }
+        Disk(world.dir.clone())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        finish(std::process::Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+const DISK: &str = "
+[defaults.sandbox.limits]
+disk = \"16M\"
+scratch = \"64M\"
+timeout = \"120s\"
+[profiles.kept]
+scope = \"shared\"
+workspace_access = \"none\"
+[profiles.more]
+rw = [\"@/more\"]
+";
+
+/// A command line under a profile, or the defaults.
+fn under<'a>(profile: &'a str, command: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["exec"];
+    if !profile.is_empty() {
+        arguments.extend(["--profile", profile]);
+    }
+    arguments.push("--");
+    arguments.extend(command);
+    arguments
+}
+
+#[test]
+fn what_one_run_adds_to_the_disk_is_bounded_wherever_it_writes() {
+    for user in USERS {
+        let world = World::new(user);
+        let _disk = Disk::below(&world);
+        let world = world.config(DISK);
+        let more = world.make_dir("more").display().to_string();
+        let world = world.start();
+        let neighbour = Neighbour::begin(&world);
+        for (profile, folder) in [
+            ("", "/workspace"),
+            ("kept", "/home/agent"),
+            ("kept", "/tmp"),
+            ("kept", "/workspace"),
+            ("more", more.as_str()),
+        ] {
+            // Less than the bound is nobody's affair.
+            let line = format!("head -c 8M /dev/zero > {folder}/some && rm {folder}/some");
+            world.run(&under(profile, &["sh", "-c", &line])).exits(0);
+            let small = "n=0; while :; do n=$((n+1)); echo x > $0/f$n; done";
+            let big = "for n in 1 2 3; do head -c 12M /dev/zero > $0/big$n; done; exec sleep 1000";
+            for line in [big, small] {
+                let ran = world.run(&under(profile, &["sh", "-c", line, folder]));
+                ran.fails(137, "added more to the disk");
+                let clean = format!("rm -rf {folder}/big* {folder}/f*");
+                world.run(&under(profile, &["sh", "-c", &clean])).exits(0);
+            }
+        }
+        let ended: Vec<Value> =
+            world.events("exec.finished").into_iter().filter(|e| e["ending"] == "disk-limit").collect();
+        assert_eq!(ended.len(), 10, "{user:?}");
+        neighbour.is_well();
+        world.exec(&["true"]).exits(0);
+    }
+}
+
+#[test]
+fn what_is_hidden_from_a_walk_counts_as_well() {
+    for user in USERS {
+        let world = World::new(user);
+        let _disk = Disk::below(&world);
+        let world = world.config(DISK).start();
+        let ways = [
+            // Its folder cannot be read by its owner.
+            "os.mkdir('closed'); os.chdir('closed'); os.chmod('.', 0o300); fill()",
+            // Nor entered: everything was open before.
+            "os.mkdir('shut'); fs = [open('shut/%d' % n, 'wb') for n in range(4)]; os.chmod('shut', 0); fill(fs)",
+            // Its path is longer than the kernel takes.
+            "[(os.mkdir('d' * 200), os.chdir('d' * 200)) for n in range(40)]; fill()",
+            // It claims to be old.
+            "fill(touch=lambda name: os.utime(name, (0, 0)))",
+            // Its names are none that a person would give.
+            "os.mkdir(b'\\xff\\n'); os.chdir(b'\\xff\\n'); fill()",
+            // It is taken by other calls than write(2).
+            "f = open('taken', 'wb'); [os.posix_fallocate(f.fileno(), n << 20, 1 << 20) for n in range(24)]; wait()",
+            "f = open('mapped', 'w+b'); f.truncate(24 << 20); m = mmap.mmap(f.fileno(), 24 << 20)\n\
+             for n in range(0, 24 << 20, 4096): m[n] = 1\nm.flush(); wait()",
+        ];
+        let program = "
+import mmap, os, time
+def wait():
+    while True: time.sleep(1000)
+def fill(files=None, touch=None):
+    files = files or [open('f%d' % n, 'wb') for n in range(4)]
+    for f in files:
+        f.write(bytes(10 << 20)); f.flush()
+        if touch: touch(f.name)
+    wait()
+";
+        for (number, way) in ways.into_iter().enumerate() {
+            let neighbour = Neighbour::begin(&world);
+            let own = format!("os.mkdir('w{number}'); os.chdir('w{number}')\n");
+            let ran = world.run(&["exec", "--", "python3", "-c", &format!("{program}{own}{way}")]);
+            assert!(ran.code == 137 && ran.stderr.contains("added more to the disk"), "{user:?} {way}: {ran:?}");
+            neighbour.is_well();
+        }
+        // A file of holes takes nothing.
+        world.exec(&["truncate", "-s", "60M", "/workspace/holes"]).exits(0);
+    }
+}
+
+#[test]
+fn a_full_scratch_folder_is_an_error_of_the_write_and_nothing_else() {
+    for user in USERS {
+        let world = World::new(user).config("[defaults.sandbox.limits]\nscratch = \"8M\"\n").start();
+        let neighbour = Neighbour::begin(&world);
+        for folder in ["/tmp", "/home/agent", "/dev/shm"] {
+            let line = format!(
+                "head -c 20M /dev/zero > {folder}/big; echo code $?; rm {folder}/big; echo x > {folder}/y && echo ok"
+            );
+            let ran = world.sh(&line);
+            assert!(ran.stderr.contains("No space left"), "{user:?} {folder}: {ran:?}");
+            assert_eq!(ran.exits(0), "code 1\nok\n");
+        }
+        // The three share the bound, and so do their numbers of files.
+        let line = "head -c 6M /dev/zero > /tmp/a && head -c 6M /dev/zero > /dev/shm/b; echo code $?";
+        assert_eq!(world.sh(line).exits(0), "code 1\n");
+        let line = "import os
+n = 0
+try:
+    while True: os.close(os.open('/tmp/%d' % n, os.O_CREAT)); n += 1
+except OSError as e: print(e.strerror, n < 70000)";
+        assert_eq!(world.exec(&["python3", "-c", line]).exits(0), "No space left on device True\n");
+        // Nor does the root of the sandbox fill: nothing there can be written to.
+        assert_ne!(world.sh("echo x > /var/x || echo x > /run/x || echo x > /x").code, 0);
+        neighbour.is_well();
+        assert_eq!(world.sh("ls -A /tmp /dev/shm | grep -c -e a -e b -e 1; true").exits(0), "0\n");
+    }
+}
+
+#[test]
+fn memory_is_bounded_for_all_processes_of_a_run_together_where_the_tier_says_so() {
+    for user in USERS {
+        let world = World::new(user)
+            .config("[defaults.sandbox.limits]\nmemory = \"96M\"\nscratch = \"512M\"\ntimeout = \"60s\"\n")
+            .start();
+        let by = world.json(&["exec", "--json", "--", "true"])["enforcement"]["limits"]["memory"].clone();
+        let neighbour = Neighbour::begin(&world);
+        // One process too large, without a shell in between.
+        let one = world.run(&["exec", "--", "python3", "-c", "x = bytearray(300 << 20); print(len(x))"]);
+        assert_ne!(one.code, 0, "{one:?}");
+        let many = "import os, time
+for n in range(8):
+    if os.fork() == 0:
+        x = bytearray(40 << 20); time.sleep(1000)
+try:
+    print(os.wait())
+except ChildProcessError: pass";
+        match by.as_str().unwrap() {
+            "cgroup" => {
+                assert!(one.stderr.contains("more memory than it may have"), "{one:?}");
+                let ran = world.run(&["exec", "--", "python3", "-c", many]);
+                assert!(ran.code == 137 || ran.stdout.contains(", 9)"), "{user:?}: {ran:?}");
+                // What lies in /tmp lies in memory, and is of the run as well.
+                let ran = world.exec(&["dd", "if=/dev/zero", "of=/tmp/big", "bs=1M", "count=400"]);
+                assert_eq!(ran.code, 137, "{user:?}: {ran:?}");
+                let ended = world.events("exec.finished");
+                assert!(ended.iter().filter(|e| e["ending"] == "out-of-memory").count() >= 2, "{ended:?}");
+            }
+            "rlimit" => assert!(one.stderr.contains("MemoryError"), "{user:?}: {one:?}"),
+            other => panic!("{user:?}: memory is bounded by {other}"),
+        }
+        neighbour.is_well();
+        world.exec(&["true"]).exits(0);
+    }
+}
+
+#[test]
+fn threads_count_as_processes_do() {
+    for user in USERS {
+        let world = World::new(user).config("[defaults.sandbox.limits]\npids = 20\n").start();
+        let neighbour = Neighbour::begin(&world);
+        let program = "import threading
+n, stop = 0, threading.Event()
+try:
+    while n < 1000: threading.Thread(target=stop.wait).start(); n += 1
+except RuntimeError: pass
+print(n); stop.set()";
+        let threads = world.exec(&["python3", "-c", program]).exits(0).trim().parse::<u32>().unwrap();
+        assert!((10..=20).contains(&threads), "{user:?}: {threads}");
+        neighbour.is_well();
+    }
+}
+
+#[test]
+fn the_processor_is_shared_out_where_the_tier_says_so() {
+    for user in USERS {
+        let world = World::new(user).config("[defaults.sandbox.limits]\ncpus = 0.2\n").start();
+        let program = "import os, time
+start = time.monotonic()
+while time.monotonic() - start < 1.5: pass
+print(int(1000 * sum(os.times()[:2])))";
+        let ran = world.json(&["exec", "--json", "--", "python3", "-c", program]);
+        let used = ran["stdout"].as_str().unwrap().trim().parse::<u32>().unwrap();
+        match ran["enforcement"]["limits"]["cpu"].as_str().unwrap() {
+            // A fifth of a second and a half, and what was left over from the period before.
+            "cgroup" => assert!(used < 600, "{user:?}: {used} ms"),
+            "none" | "unbounded" => assert_eq!(user, User::Ordinary),
+            other => panic!("{user:?}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_flood_on_both_streams_ends_at_the_bound_and_no_byte_is_told_twice() {
+    for user in USERS {
+        let world = World::new(user).config("[defaults.sandbox.limits]\noutput = \"1M\"\n").start();
+        let neighbour = Neighbour::begin(&world);
+        let ran = world.sh("yes out & yes err >&2 & wait");
+        let errors = ran.stderr.find("error: ").unwrap();
+        assert_eq!(ran.stdout.len() + errors, 1 << 20, "{user:?}");
+        ran.fails(137, "wrote more than it may");
+        // One that closes its output may work on; one that ignores a closed pipe is ended with the rest.
+        world.sh("exec >&- 2>&-; head -c 4M /dev/zero > /tmp/x; exit 4").exits(4);
+        let record = world.events("exec.finished");
+        assert_eq!(
+            (&record[0]["ending"], &record[0]["output_bytes"]),
+            (&json!("output-limit"), &json!(1 << 20)),
+            "{record:?}"
+        );
+        neighbour.is_well();
+    }
+}
+
+#[test]
+fn a_deadline_reaches_what_stands_still_by_itself_or_has_stopped_its_parent() {
+    for (user, mark) in [(User::Root, mark(86701)), (User::Ordinary, mark(86702))] {
+        let world = World::running(user);
+        for line in [
+            format!("kill -STOP $$ # {mark}"),
+            format!("(sleep {mark} & kill -STOP $PPID); sleep {mark}"),
+            format!(
+                "exec >/dev/null 2>&1 </dev/null; setsid sleep {mark} & trap '' TERM HUP; sleep {mark}; sleep {mark}"
+            ),
+            format!("while :; do (:) & (:); done # {mark}"),
+        ] {
+            let ran = world.run(&["exec", "--timeout", "700ms", "--", "sh", "-c", &line]);
+            assert_eq!(ran.code, 124, "{user:?} {line}: {ran:?}");
+            assert_eq!(processes_with(mark), Vec::<i32>::new());
+        }
+        // A request shortens its time and never lengthens it.
+        let short = World::new(user).config("[defaults.sandbox.limits]\ntimeout = \"500ms\"\n").start();
+        short.run(&["exec", "--timeout", "1h", "--", "sleep", "1000"]).fails(124, "ran out of time");
+    }
+}
+
+#[test]
+fn a_bound_that_makes_no_sense_is_no_configuration() {
+    let world = World::new(User::Ordinary);
+    for (key, value) in [
+        ("disk", "\"0\""),
+        ("disk", "\"-1\""),
+        ("disk", "\"lots\""),
+        ("scratch", "\"0M\""),
+        ("memory", "\"1X\""),
+        ("pids", "0"),
+        ("cpus", "0"),
+        ("cpus", "-1"),
+        ("timeout", "\"0s\""),
+        ("output", "\"99999999999T\""),
+    ] {
+        let path = world.write("bad.toml", format!("[defaults.sandbox.limits]\n{key} = {value}\n").as_bytes());
+        let ran = finish(world.bare_command(program().to_str().unwrap()).args([
+            "--state-dir",
+            world.state().to_str().unwrap(),
+            "--config",
+            path.to_str().unwrap(),
+            "sandbox",
+            "run",
+            "--",
+            "true",
+        ]));
+        assert!(ran.code != 0 && ran.stderr.contains(key), "{key} = {value}: {ran:?}");
+    }
+    assert!(fs::metadata(world.state()).is_err());
+}
