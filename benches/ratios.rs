@@ -305,7 +305,7 @@ fn exec(gateway: &Gateway) {
 fn at_once(gateway: &Gateway) {
     const CLIENTS: usize = 16;
     const EACH: usize = 50;
-    let plain = || drop(Command::new("/bin/true").stdin(Stdio::null()).status().unwrap());
+    let plain = || assert!(Command::new("/bin/true").stdin(Stdio::null()).status().unwrap().success());
     let client = || {
         let mut ws = upgrade(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), gateway.port);
         hello(&mut ws, &gateway.token);
@@ -330,7 +330,7 @@ fn at_once(gateway: &Gateway) {
         };
         our_rate += rate(&|| {
             let mut ws = client();
-            (0..EACH).for_each(|_| drop(run_true(&mut ws)));
+            (0..EACH).for_each(|_| _ = run_true(&mut ws));
         }) / 3.0;
         bare_rate += rate(&|| (0..EACH).for_each(|_| plain())) / 3.0;
     }
@@ -368,7 +368,7 @@ fn a_thousand(gateway: &Gateway) {
     };
     run_true(&mut ws);
     let before = count();
-    (0..1000).for_each(|_| drop(run_true(&mut ws)));
+    (0..1000).for_each(|_| _ = run_true(&mut ws));
     let left: Vec<i64> = count().iter().zip(before).map(|(now, then)| *now as i64 - then as i64).collect();
     row(
         "1000 runs leave: descriptors, mounts, control groups, namespaces",

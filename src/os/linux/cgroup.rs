@@ -132,6 +132,21 @@ impl Group {
         Ok(())
     }
 
+    /// Stops everything here or lets it go on, where the kernel can (v2, kernel 5.2); says whether it can.
+    pub(crate) fn freeze(&self, frozen: bool) -> bool {
+        let word = if frozen { "1" } else { "0" };
+        self.unified().any(|folder| fs::write(folder.join("cgroup.freeze"), word).is_ok())
+    }
+
+    /// Kills everything here at once, where the kernel can (v2, kernel 5.14); says whether it can.
+    pub(crate) fn kill(&self) -> bool {
+        self.unified().any(|folder| fs::write(folder.join("cgroup.kill"), "1").is_ok())
+    }
+
+    fn unified(&self) -> impl Iterator<Item = &PathBuf> {
+        self.folders.iter().filter(|(version, _)| *version == Version::V2).map(|(_, folder)| folder)
+    }
+
     /// Whether the kernel killed something here for want of memory.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         self.folders.iter().any(|(version, folder)| {
@@ -248,6 +263,34 @@ mod tests {
 31 24 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
 32 24 0:28 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw
 33 24 0:29 /inner /sys/fs/cgroup/pids rw,relatime shared:9 - cgroup cgroup rw,pids";
+
+    /// A real group of the unified hierarchy, which every systemd of today mounts; root only.
+    #[test]
+    fn a_group_of_the_unified_hierarchy_is_frozen_and_killed_at_once() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = mount_point(Version::V2, "", &mounts).expect("mount the unified hierarchy (cgroup2) for this test");
+        let folder = root.join(format!("vambrace-test-{}", std::process::id()));
+        fs::create_dir(&folder).expect("run this test as root");
+        let group = Group { folders: vec![(Version::V2, folder.clone())] };
+        let (reading, writing) = std::io::pipe().unwrap();
+        #[allow(clippy::disallowed_methods, reason = "something to freeze")]
+        let mut child =
+            std::process::Command::new("cat").stdin(reading).stdout(std::process::Stdio::null()).spawn().unwrap();
+        group.admit(child.id() as i32).unwrap();
+
+        assert!(group.freeze(true));
+        let says = |word: &str| fs::read_to_string(folder.join("cgroup.events")).unwrap().contains(word);
+        while !says("frozen 1") {
+            std::thread::yield_now();
+        }
+        // A frozen group is killed all the same.
+        assert!(group.kill());
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        drop(writing);
+        drop(group);
+        assert!(!folder.exists());
+    }
 
     #[test]
     fn a_hierarchy_is_found_by_its_controllers_and_only_from_its_root() {

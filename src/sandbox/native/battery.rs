@@ -425,7 +425,7 @@ fn mounts(table: &str, walls: &Walls) -> Result<String, String> {
             Some("is writable")
         } else if has("rw") && !may_execute && !has("noexec") {
             Some("is writable and executable")
-        } else if !has("nodev") && !(is_device || is_terminals) {
+        } else if !(has("nodev") || is_device || is_terminals) {
             Some("honours device nodes")
         } else {
             None

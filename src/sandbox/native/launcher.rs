@@ -658,6 +658,10 @@ impl Inmate {
 impl Inmate {
     /// Ends the init without waiting.
     fn kill(&self) {
+        // With its group everything goes at once, whoever the init is and wherever it stands.
+        if self.group.as_ref().is_some_and(Group::kill) {
+            return;
+        }
         match self.private {
             None => os::process::kill_pidfd(&self.pidfd),
             Some(_) => os::process::terminate_pidfd(&self.pidfd),
@@ -681,6 +685,10 @@ impl Launched {
     /// Stops every process of the command, or lets them go on.
     pub(crate) fn hold(&self, held: bool) {
         let word = if held { inside::FREEZE } else { inside::THAW };
+        // First of both where it is thawed, so that the init hears the word.
+        if let Some(group) = &self.inmate.group {
+            group.freeze(held);
+        }
         // An init that is gone has nothing left to stop.
         let _ = rustix::io::write(&self.channel, &[word]);
     }
