@@ -84,7 +84,7 @@ fn matches(listed: &[String], walls: &Walls) -> io::Result<Vec<PathBuf>> {
 /// What a path leads to; `None` where that is missing, or where a link on the way lies in a place that commands write to:
 /// it would have any other file executed in its stead.
 fn real(path: &Path, walls: &Walls, links: usize) -> Option<PathBuf> {
-    let Some(name) = path.components().next_back() else { return None };
+    let name = path.components().next_back()?;
     let folder = match (name, path.parent()) {
         (Component::RootDir, _) => return Some(path.to_owned()),
         (_, Some(parent)) => real(parent, walls, links)?,
