@@ -37,7 +37,7 @@ pub(crate) fn remove(folder: &Path) -> io::Result<()> {
         unlinkat(&opened, &name, AtFlags::REMOVEDIR)?;
     }
     drop(opened);
-    Ok(std::fs::remove_dir(folder)?)
+    std::fs::remove_dir(folder)
 }
 
 /// Removes every file of a folder, and moves every folder in it to `top`, under a name of ours.
@@ -195,7 +195,7 @@ mod tests {
         fs::create_dir_all(tree.join("going-2/inner")).unwrap();
         fs::create_dir(tree.join("closed")).unwrap();
         fs::write(tree.join("closed/file"), "").unwrap();
-        fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         let mut folder = openat(rustix::fs::CWD, &tree, FOLDER, Mode::empty()).unwrap();
         for _ in 0..5000 {
             rustix::fs::mkdirat(&folder, "d", Mode::RWXU).unwrap();
