@@ -21,7 +21,7 @@ impl Neighbour {
     }
 
     /// It still echoes, and ends when it is told to.
-    fn is_well(mut self) {
+    fn ends_well(mut self) {
         self.ws.ask("exec.input", json!({"runId": self.run, "data": "aGk=", "eof": true}));
         assert_eq!(self.ws.event("exec.output")["data"], "aGk=");
         assert_eq!(self.ws.response(&self.id)["payload"]["ending"], "exited");
@@ -104,7 +104,7 @@ fn what_one_run_adds_to_the_disk_is_bounded_wherever_it_writes() {
         let ended: Vec<Value> =
             world.events("exec.finished").into_iter().filter(|e| e["ending"] == "disk-limit").collect();
         assert_eq!(ended.len(), 10, "{user:?}");
-        neighbour.is_well();
+        neighbour.ends_well();
         world.exec(&["true"]).exits(0);
     }
 }
@@ -147,7 +147,7 @@ def fill(files=None, touch=None):
             let own = format!("os.mkdir('w{number}'); os.chdir('w{number}')\n");
             let ran = world.run(&["exec", "--", "python3", "-c", &format!("{program}{own}{way}")]);
             assert!(ran.code == 137 && ran.stderr.contains("added more to the disk"), "{user:?} {way}: {ran:?}");
-            neighbour.is_well();
+            neighbour.ends_well();
         }
         // A file of holes takes nothing.
         world.exec(&["truncate", "-s", "60M", "/workspace/holes"]).exits(0);
@@ -178,7 +178,7 @@ except OSError as e: print(e.strerror, n < 70000)";
         assert_eq!(world.exec(&["python3", "-c", line]).exits(0), "No space left on device True\n");
         // Nor does the root of the sandbox fill: nothing there can be written to.
         assert_ne!(world.sh("echo x > /var/x || echo x > /run/x || echo x > /x").code, 0);
-        neighbour.is_well();
+        neighbour.ends_well();
         assert_eq!(world.sh("ls -A /tmp /dev/shm | grep -c -e a -e b -e 1; true").exits(0), "0\n");
     }
 }
@@ -215,7 +215,7 @@ except ChildProcessError: pass";
             "rlimit" => assert!(one.stderr.contains("MemoryError"), "{user:?}: {one:?}"),
             other => panic!("{user:?}: memory is bounded by {other}"),
         }
-        neighbour.is_well();
+        neighbour.ends_well();
         world.exec(&["true"]).exits(0);
     }
 }
@@ -233,7 +233,7 @@ except RuntimeError: pass
 print(n); stop.set()";
         let threads = world.exec(&["python3", "-c", program]).exits(0).trim().parse::<u32>().unwrap();
         assert!((10..=20).contains(&threads), "{user:?}: {threads}");
-        neighbour.is_well();
+        neighbour.ends_well();
     }
 }
 
@@ -273,7 +273,7 @@ fn a_flood_on_both_streams_ends_at_the_bound_and_no_byte_is_told_twice() {
             (&json!("output-limit"), &json!(1 << 20)),
             "{record:?}"
         );
-        neighbour.is_well();
+        neighbour.ends_well();
     }
 }
 
