@@ -48,10 +48,10 @@ off "masks of proc" $tree 's|^ *mask\(root\)\?;||' devices_are_six
 off "overlapping folders" src/sandbox/plan.rs 's|^ *check_overlap\(\&binds\)\?;||' folders_that_lie_in_each_other
 off "links refused" src/os/linux/mounts.rs 's/ResolveFlags::NO_SYMLINKS \| ResolveFlags::NO_MAGICLINKS/ResolveFlags::empty()/' a_workspace_that_is_a_link
 off "boundary" src/sandbox/plan.rs 's|^ *boundary::check\(.*||' a_workspace_that_is_a_link
-off "working folder beneath" src/os/fs.rs 's/ResolveFlags::BENEATH \| ResolveFlags::NO_MAGICLINKS/ResolveFlags::empty()/' the_working_folder_is_inside
+off "working folder beneath" $inside 's/current_dir\(\)\?\.starts_with\(workspace\)/current_dir()?.starts_with("\/")/' the_working_folder_is_inside
 off "set-id by O_TMPFILE" src/sandbox/native/filter.rs 's/^const CREATES: .*/const CREATES: u32 = O_CREAT as u32;/' no_file_with_a_set_id_bit
 off "x32 guard" src/os/linux/seccomp.rs 's/^const X32_BIT: u32 = .*/const X32_BIT: u32 = 0xffff_ffff;/' the_kernels_further_doors
-off "id map" src/sandbox/native/launcher.rs 's/\(bind, self.mapping_of\(bind, uid\)\)/(bind, None)/' what_a_command_writes_belongs
+off "id map" src/sandbox/native/launcher.rs 's/self\.mapping_of\(\*folder, owner\.uid\)/None/' what_a_command_writes_belongs
 off "output bound" src/runner/pump.rs 's|^ *self.kill\(Ending::OutputLimit\);||' output_is_bounded
 off "deadline" src/runner/pump.rs 's/self.kill\(Ending::TimedOut\)/{}/' every_way_to_end
 off "refused environment" src/policy/judge.rs 's/if let Some\(why\) = \(policy.refused_env\)/if let (Some(why), false) = ((policy.refused_env)/; s/\(name, \&profile.env_allow\) \{/(name, \&profile.env_allow), true) {/' a_variable_that_changes
@@ -110,7 +110,7 @@ off "old salt removed" src/store/unlocked.rs 's/private::wipe\(\&salt\)\?;/std::
 off "covered output" src/gateway/methods/exec.rs 's/outputs\[usize::from\(stream == Stream::Stderr\)\]\.1\.push\(\&bytes, \&mut covered\);/covered.extend_from_slice(\&bytes);/' a_secret_is_covered_in_output
 off "checked tables" src/store/unlocked.rs 's/^ *tables\.check\(\)\.map_err.*//' rows_that_were_swapped --lib
 off "rotation of what was read" src/store/unlocked.rs 's/^ *let rows = verify\(\&self\.seal, \&ledger, \&rows\)\?;/let open = |row: \&table::Row| Ok(PlainRow { value: open_row(\&self.seal, \&row.kind, \&row.key, \&row.value)?, kind: row.kind.clone(), key: row.key.clone() }); let rows = rows.iter().map(open).collect::<Result<Vec<_>, StoreFault>>()?;/' a_rotation_does_not_seal --lib
-off "agent of a scope" src/policy/scope.rs 's/ \&\& principal\.agent\.is_some\(\)//' an_agent_runs_for_itself --lib
+off "agent of a scope" src/policy/scope.rs 's/principal\.agent\.is_some\(\) \&\& principal/principal/' an_agent_runs_for_itself --lib
 off "salt of a commit that failed" src/store/unlocked.rs 's/let _ = self\.tidy\(folder\);/let _ = private::wipe(\&next);/' a_disk_that_does_not
 off "covered journal" src/journal/mod.rs 's/^ *let record = record\.covered.*//' a_secret_is_covered_in_output
 off "undumpable gateway" src/daemon/mod.rs 's/^ *os::process::make_undumpable.*//' a_gateway_that_crashes
@@ -138,7 +138,7 @@ guard=src/sandbox/native/guard.rs filter=src/sandbox/native/filter.rs
 off "list: no code where commands write" src/sandbox/plan.rs 's/\(Shown::WritableData, Shown::ReadOnlyData\)/(Shown::Writable, Shown::ReadOnly)/' a_library_that_a_command_writes
 off "list: execution of the rest" src/sandbox/native/walls.rs 's/if lists \{ Grant::Read \}/if lists { Grant::ReadExecute }/' a_shell_that_is_listed
 off "list: shim over the loader" $guard 's|^ *mounts::attach\(cover\.as_fd\(\).*||' a_loader_executes_nothing
-off "list: memory that is code" $filter 's/if mode == ExecMode::Allowlist \{/if false \&\& mode == ExecMode::Allowlist {/' a_file_in_memory_is_no_program
+off "list: memory that is code" $filter 's/if kind == Kind::Walled\(ExecMode::Allowlist\) \{/if false \&\& kind == Kind::Walled(ExecMode::Allowlist) {/' a_file_in_memory_is_no_program
 off "list: huge pages" $filter 's/^ *\(vec!\[Argument::Has\(1, MFD_HUGETLB\)\], REFUSE\),//' the_list_takes_no_other_wall
 off "list: links of commands" $guard 's/^ *true if walls\.is_written\(\&place\) => None,//' a_listed_path_that_commands_write
 off "list: inodes of now" src/sandbox/native/launcher.rs 's/\.chain\(walls\.allowed\.iter\(\)\.flatten\(\)\.map\(listed\)\)/.chain(walls.allowed.iter().flatten().map(listed).take(0))/' a_listed_file_that_is_replaced
