@@ -81,9 +81,10 @@ const PERSONAL: &[&str] = &[
 /// # Errors
 /// Names the rule it breaks and what to choose instead.
 pub(crate) fn check_named(path: &Path, protected: &Protected) -> Result<(), RunFault> {
+    check(path, protected)?;
     match &protected.kept {
         Some(kept) if overlaps(path, kept) => refuse(path, "it is, holds or lies in what sandboxes keep"),
-        _ => check(path, protected),
+        _ => Ok(()),
     }
 }
 

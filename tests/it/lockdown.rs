@@ -341,12 +341,12 @@ fn the_deadline_stands_still_with_the_command() {
     for (user, mark) in [(User::Root, mark(86551)), (User::Ordinary, mark(86552))] {
         let world = World::running(user);
         let (mut ws, id, _) =
-            begin(&world, json!({"command": ["sh", "-c", format!("cat; sleep {mark}")], "timeoutMs": 3000}));
+            begin(&world, json!({"command": ["sh", "-c", format!("cat; sleep {mark}")], "timeoutMs": 8000}));
         world.run(&["lockdown", "on"]).exits(0);
         eventually("it is stopped", || stand_still(mark));
         // Another command's whole deadline passes meanwhile, by the runner's own clock: this one stands still beyond it.
         let elsewhere = World::running(User::Ordinary);
-        elsewhere.run(&["exec", "--timeout", "4s", "--", "sleep", "100"]).fails(124, "ran out of time");
+        elsewhere.run(&["exec", "--timeout", "9s", "--", "sleep", "100"]).fails(124, "ran out of time");
         assert!(stand_still(mark), "{user:?}: it ended while it stood still");
         assert_eq!(world.status()["runs"], 1);
 
