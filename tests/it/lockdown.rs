@@ -17,11 +17,11 @@ fn states(word: &str) -> Vec<char> {
     processes_with(word).into_iter().filter_map(state).collect()
 }
 
-/// Whether each of them stands still: stopped, or dead and not reaped. One that waits for a child it has vforked is
-/// stopped as soon as it could go on.
+/// Whether each of them stands still: stopped, dead and not reaped, or in a vfork(2) whose child is stopped, where the
+/// kernel lets its parent do nothing, not even stop.
 fn stand_still(word: &str) -> bool {
     let states = states(word);
-    !states.is_empty() && states.iter().all(|state| matches!(state, 'T' | 'Z' | 'X'))
+    states.contains(&'T') && states.iter().all(|state| matches!(state, 'T' | 'Z' | 'X' | 'D'))
 }
 
 /// Starts a command on a connection of its own and waits until it runs.
@@ -341,12 +341,13 @@ fn the_deadline_stands_still_with_the_command() {
     for (user, mark) in [(User::Root, mark(86551)), (User::Ordinary, mark(86552))] {
         let world = World::running(user);
         let (mut ws, id, _) =
-            begin(&world, json!({"command": ["sh", "-c", format!("cat; sleep {mark}")], "timeoutMs": 3000}));
+            begin(&world, json!({"command": ["sh", "-c", format!("cat; sleep {mark}")], "timeoutMs": 8000}));
+        eventually("it runs", || !processes_with(mark).is_empty());
         world.run(&["lockdown", "on"]).exits(0);
         eventually("it is stopped", || stand_still(mark));
         // Another command's whole deadline passes meanwhile, by the runner's own clock: this one stands still beyond it.
         let elsewhere = World::running(User::Ordinary);
-        elsewhere.run(&["exec", "--timeout", "4s", "--", "sleep", "100"]).fails(124, "ran out of time");
+        elsewhere.run(&["exec", "--timeout", "9s", "--", "sleep", "100"]).fails(124, "ran out of time");
         assert!(stand_still(mark), "{user:?}: it ended while it stood still");
         assert_eq!(world.status()["runs"], 1);
 
@@ -416,5 +417,35 @@ fn a_gateway_that_stops_ends_what_stands_still() {
         assert!(processes_with(mark).is_empty());
         world.start_again();
         assert_eq!(world.json(&["lockdown", "status", "--json"]), json!({"on": true, "runs": 0}));
+    }
+}
+
+#[test]
+fn a_lockdown_that_meets_a_command_at_its_start_stops_it_or_refuses_it() {
+    for (user, mark) in [(User::Root, mark(86591)), (User::Ordinary, mark(86592))] {
+        let world = World::running(user);
+        let (mut switch, mut ws) = (world.connect(), world.connect());
+        for round in 0..60 {
+            // Sooner and later in the life of the command.
+            let ask = json!({"command": ["sh", "-c", format!("sleep {mark}; sleep {mark}")]});
+            let id = ws.ask("exec.run", ask);
+            let run = ws.event("exec.started")["runId"].clone();
+            for _ in 0..round % 20 {
+                ws.call("health", json!({}));
+            }
+            assert_eq!(switch.call("lockdown.on", json!({}))["ok"], true);
+            let mut refused = false;
+            eventually("it stands still or was refused", || {
+                refused = switch.call("lockdown.status", json!({}))["payload"]["runs"] == 0;
+                refused || stand_still(mark)
+            });
+            assert_eq!(switch.call("lockdown.off", json!({}))["ok"], true);
+            if !refused {
+                assert_eq!(ws.call("exec.cancel", json!({"runId": run}))["ok"], true, "{user:?} {round}");
+            }
+            let answer = ws.response(&id);
+            assert_eq!(answer["ok"] == true, !refused, "{user:?} {round}: {answer}");
+            eventually("nothing of it is left", || processes_with(mark).is_empty());
+        }
     }
 }
