@@ -206,18 +206,42 @@ fn proc(root: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 fn mask(root: BorrowedFd<'_>) -> Steps {
+    let (mut folder, mut file) = (Cover::of("mnt"), Cover::of("dev/null"));
     for name in MASKED_PROC {
         let target = Path::new("proc").join(name);
-        let Ok(kind) = fs::symlink_metadata(&target) else { continue };
-        let cover = if kind.is_dir() { "mnt" } else { "dev/null" };
-        let attach = || {
-            let cover = mounts::clone_tree(mounts::open_path(Path::new(cover))?.as_fd(), Reach::ThisMount)?;
-            mounts::set_attributes(cover.as_fd(), SEALED, Reach::ThisMount)?;
-            mounts::attach(cover.as_fd(), root, &target)
+        let cover = match fs::symlink_metadata(&target) {
+            Ok(kind) if kind.is_dir() => &mut folder,
+            Ok(_) => &mut file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return at_path(Step::Mask, &target, Err(e)),
         };
-        at_path(Step::Mask, &target, attach())?;
+        at_path(Step::Mask, &target, cover.lay(root, &target))?;
     }
     Ok(())
+}
+
+/// What lies over a part of /proc.
+struct Cover {
+    source: &'static str,
+    /// The first of its mounts: the others are copies of it, flags and all.
+    first: Option<OwnedFd>,
+}
+
+impl Cover {
+    fn of(source: &'static str) -> Self {
+        Cover { source, first: None }
+    }
+
+    fn lay(&mut self, root: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+        if let Some(first) = &self.first {
+            return mounts::attach(mounts::clone_tree(first.as_fd(), Reach::ThisMount)?.as_fd(), root, target);
+        }
+        let cover = mounts::clone_tree(mounts::open_path(Path::new(self.source))?.as_fd(), Reach::ThisMount)?;
+        mounts::set_attributes(cover.as_fd(), SEALED, Reach::ThisMount)?;
+        mounts::attach(cover.as_fd(), root, target)?;
+        self.first = Some(cover);
+        Ok(())
+    }
 }
 
 /// Makes it the command's; in a user namespace it is already.
