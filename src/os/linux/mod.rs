@@ -9,6 +9,7 @@ pub(crate) mod landlock;
 pub(crate) mod memfd;
 pub(crate) mod mounts;
 pub(crate) mod netns;
+pub(crate) mod notify;
 pub(crate) mod pty;
 pub(crate) mod rlimits;
 pub(crate) mod seccomp;

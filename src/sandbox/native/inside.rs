@@ -8,6 +8,7 @@
 
 use super::battery::{self, Facts};
 use super::brief::Brief;
+use super::deputy::Deputy;
 use super::guard;
 use super::monitor::{Evidence, Report};
 use super::secrets::{self, Held};
@@ -317,7 +318,7 @@ fn start(mut brief: Brief, kept: &Kept) -> Result<Infallible, Failure> {
     for number in 0..3 {
         drop(clone::adopt_fd(number));
     }
-    let report = ends.of(command, &kept.channel, signal_all);
+    let report = ends.of(command, &kept.channel, None);
     let _ = { status }.write_all(&report.encode());
     // With its init, the kernel kills everything left in the pid namespace (pid_namespaces(7)).
     clone::exit_now(0)
@@ -357,27 +358,34 @@ impl Ends {
     /// Reaps orphans as init must, until the command itself ends. Meanwhile the launcher may have everything stopped.
     ///
     /// It says so over its channel, not by a signal: the command could send those as well.
-    pub(super) fn of(self, command: i32, channel: &File, stop: fn(nix::sys::signal::Signal)) -> Report {
+    /// A deputy serves in between.
+    pub(super) fn of(self, command: i32, channel: &File, deputy: Option<&Deputy>) -> Report {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut is_open = true;
+        let mut deputy = deputy;
         loop {
             if let Some(report) = reap(command) {
                 return report;
             }
             let mut fds = vec![PollFd::new(&self.0, PollFlags::IN)];
-            if is_open {
-                fds.push(PollFd::new(channel, PollFlags::IN));
-            }
+            let (orders, calls) = (is_open.then_some(channel.as_fd()), deputy.map(|deputy| deputy.listener().as_fd()));
+            fds.extend(orders.iter().chain(&calls).map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
             if poll(&mut fds, None).is_err() {
                 continue;
             }
+            let mut ready = fds[1..].iter().map(|fd| !fd.revents().is_empty());
+            let is_ordered = orders.is_some() && ready.next() == Some(true);
+            let is_asked = calls.is_some() && ready.next() == Some(true);
             while let Ok(Some(signal)) = self.0.read_signal() {
                 if signal.ssi_signo == libc::SIGTERM as u32 && std::process::id() != 1 {
                     return Report::Signaled(libc::SIGKILL as u8);
                 }
             }
-            if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
-                is_open = obey(channel, stop);
+            if is_ordered {
+                is_open = obey(channel);
+            }
+            if is_asked {
+                deputy = deputy.filter(|deputy| deputy.serve());
             }
         }
     }
@@ -402,7 +410,7 @@ fn reap(command: i32) -> Option<Report> {
 /// Stops or continues every process of the sandbox but this one; false when the launcher has let go.
 ///
 /// One call reaches all of them: the kernel walks its list under a lock that a fork needs too (kill(2), pid -1).
-fn obey(mut channel: &File, stop: fn(nix::sys::signal::Signal)) -> bool {
+fn obey(mut channel: &File) -> bool {
     let mut word = [0];
     match channel.read(&mut word) {
         Ok(1) => {}
@@ -414,12 +422,12 @@ fn obey(mut channel: &File, stop: fn(nix::sys::signal::Signal)) -> bool {
         THAW => nix::sys::signal::Signal::SIGCONT,
         _ => return true,
     };
-    stop(signal);
+    signal_all(signal);
     true
 }
 
-/// Sends a signal to everything in this pid namespace but its init.
-fn signal_all(signal: nix::sys::signal::Signal) {
+/// Sends a signal to everything in this pid namespace but its init, or in this keeper's Landlock domain but the keeper.
+pub(super) fn signal_all(signal: nix::sys::signal::Signal) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
 }
 
