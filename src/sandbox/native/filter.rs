@@ -452,19 +452,7 @@ pub(super) enum Kind {
 /// What namespaces and read-only mounts keep apart elsewhere, and Landlock does not look at: calls that are refused
 /// whatever the arguments.
 const REFUSED_WITHOUT_NAMESPACES: &[Row] = &[
-    (
-        "owners and attributes, which Landlock leaves to the owner, even of what is open for reading alone",
-        &[
-            SYS_fchown,
-            SYS_fchownat,
-            SYS_setxattr,
-            SYS_lsetxattr,
-            SYS_fsetxattr,
-            SYS_removexattr,
-            SYS_lremovexattr,
-            SYS_fremovexattr,
-        ],
-    ),
+    ("owners, which Landlock leaves to the owner, even of what is open for reading alone", &[SYS_fchown, SYS_fchownat]),
     (
         "System V IPC, which belongs to all of a user's processes",
         &[
@@ -496,8 +484,20 @@ const REFUSED_WITHOUT_NAMESPACES_HERE: &[Row] = &[(
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_WITHOUT_NAMESPACES_HERE: &[Row] = &[];
 
-/// Attributes by path may be of files that cannot be opened. Answered as by a file system without them, as tools expect.
-const WITHOUT_ATTRIBUTES: &[c_long] = &[SYS_getxattr, SYS_lgetxattr, SYS_listxattr, SYS_llistxattr];
+/// Attributes: Landlock leaves them to the owner, even of what is open for reading alone, and does not look at reading them
+/// by path. Answered as by a file system that has none: tools that would copy an ACL set the mode instead.
+const WITHOUT_ATTRIBUTES: &[c_long] = &[
+    SYS_getxattr,
+    SYS_lgetxattr,
+    SYS_listxattr,
+    SYS_llistxattr,
+    SYS_setxattr,
+    SYS_lsetxattr,
+    SYS_fsetxattr,
+    SYS_removexattr,
+    SYS_lremovexattr,
+    SYS_fremovexattr,
+];
 
 /// Modes and times, which Landlock leaves to the owner: the keeper sets them, of what the command may write to.
 const ASKED: &[c_long] = &[
