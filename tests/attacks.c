@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/fs.h>
 #include <linux/netlink.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,12 +17,14 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static int done(long r) {
@@ -72,6 +75,65 @@ static long own_loopback(void) {
   if (bind(l, (struct sockaddr *)&a, sizeof a) || listen(l, 1) || getsockname(l, (struct sockaddr *)&a, &n)) return -1;
   int c = socket(AF_INET, SOCK_STREAM, 0);
   return connect(c, (struct sockaddr *)&a, sizeof a);
+}
+
+/* A datagram to a path over a socket that was made as one of a pair. */
+static long send_to_path(const char *path) {
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  strncpy(a.sun_path, path, sizeof a.sun_path - 1);
+  int s[2];
+  if (socketpair(AF_UNIX, SOCK_DGRAM, 0, s)) return -1;
+  return sendto(s[0], "x", 1, 0, (struct sockaddr *)&a, sizeof a);
+}
+
+/* The same by a change of where a connected pair leads. */
+static long connect_pair(int type, const char *path) {
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  strncpy(a.sun_path, path, sizeof a.sun_path - 1);
+  int s[2];
+  if (socketpair(AF_UNIX, type, 0, s)) return -1;
+  return connect(s[0], (struct sockaddr *)&a, sizeof a);
+}
+
+static long bind_pair(const char *name) {
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  strncpy(a.sun_path + 1, name, sizeof a.sun_path - 2);
+  int s[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, s)) return -1;
+  return bind(s[0], (struct sockaddr *)&a, sizeof(sa_family_t) + 1 + strlen(name));
+}
+
+/* Has the kernel send a signal when something can be read. */
+static long signal_by_pipe(int pid) {
+  int p[2];
+  if (pipe(p) || fcntl(p[0], F_SETOWN, pid) || fcntl(p[0], F_SETSIG, SIGKILL)) return -1;
+  if (fcntl(p[0], F_SETFL, O_ASYNC | O_NONBLOCK)) return -1;
+  return write(p[1], "x", 1) == 1 ? 0 : -1;
+}
+
+static long pidfd_signal(int pid) {
+  int f = syscall(SYS_pidfd_open, pid, 0);
+  return f == -1 ? -1 : syscall(SYS_pidfd_send_signal, f, 0, NULL, 0);
+}
+
+static long set_flags(const char *path) {
+  int f = open(path, O_RDONLY | O_NONBLOCK), flags = 0;
+  if (f == -1 || ioctl(f, FS_IOC_GETFLAGS, &flags)) return -1;
+  flags ^= FS_NODUMP_FL;
+  return ioctl(f, FS_IOC_SETFLAGS, &flags);
+}
+
+/* Generations, each of which has gone before anybody can have seen it: in sessions of their own, for a minute. */
+static long flee(const char *mark) {
+  if (fork()) return 0;
+  for (long i = 0; i < 1000000; i++) {
+    setsid();
+    int pid = fork();
+    if (pid > 0) _exit(0);
+    if (pid == -1) usleep(100);
+  }
+  execlp("sleep", "sleep", mark, NULL);
+  _exit(1);
 }
 
 static long x32_getpid(void) {
@@ -205,6 +267,21 @@ int main(int argc, char **argv) {
   if (IS("open-init-memory")) return done(open("/proc/1/mem", O_RDWR));
   if (IS("kill")) return done(kill(atoi(arg), 0));
   if (IS("kill-self")) return done(kill(getpid(), 0));
+  if (IS("kill-with")) return done(kill(atoi(arg), atoi(argv[3])));
+  if (IS("tgkill")) return done(syscall(SYS_tgkill, atoi(arg), atoi(arg), 0));
+  if (IS("sigqueue")) { siginfo_t i = {.si_code = SI_QUEUE}; return done(syscall(SYS_rt_sigqueueinfo, atoi(arg), 0, &i)); }
+  if (IS("pidfd-signal")) return done(pidfd_signal(atoi(arg)));
+  if (IS("signal-by-pipe")) return done(signal_by_pipe(atoi(arg)));
+  if (IS("join-group")) return done(setpgid(0, atoi(arg)));
+  if (IS("limits-of")) { struct rlimit l; return done(prlimit(atoi(arg), RLIMIT_NOFILE, NULL, &l)); }
+  if (IS("affinity-of")) { cpu_set_t c; CPU_ZERO(&c); CPU_SET(0, &c); return done(sched_setaffinity(atoi(arg), sizeof c, &c)); }
+  if (IS("idle")) { struct sched_param p = {0}; return done(sched_setscheduler(atoi(arg), SCHED_IDLE, &p)); }
+  if (IS("nice")) return done(setpriority(PRIO_PROCESS, atoi(arg), 10));
+  if (IS("nice-user")) return done(setpriority(PRIO_USER, atoi(arg), 10));
+  if (IS("nice-group")) return done(setpriority(PRIO_PGRP, atoi(arg), 10));
+  if (IS("ionice")) return done(syscall(SYS_ioprio_set, 1, atoi(arg), 2 << 13 | 7));
+  if (IS("ionice-user")) return done(syscall(SYS_ioprio_set, 3, atoi(arg), 2 << 13 | 7));
+  if (IS("flee")) return done(flee(arg));
   /* kernel surface */
   if (IS("io_uring")) { char p[120] = {0}; return done(syscall(SYS_io_uring_setup, 4, p)); }
   if (IS("bpf")) { char a[128] = {0}; return done(syscall(SYS_bpf, 0, a, sizeof a)); }
@@ -230,6 +307,14 @@ int main(int argc, char **argv) {
   if (IS("socket-alg")) return done(socket(AF_ALG, SOCK_SEQPACKET, 0));
   if (IS("socket-vsock")) return done(socket(AF_VSOCK, SOCK_STREAM, 0));
   if (IS("socket-raw")) return done(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+  if (IS("send-to-path")) return done(send_to_path(arg));
+  if (IS("connect-pair")) return done(connect_pair(SOCK_STREAM, arg));
+  if (IS("connect-packets")) return done(connect_pair(SOCK_SEQPACKET, arg));
+  if (IS("connect-datagrams")) return done(connect_pair(SOCK_DGRAM, arg));
+  if (IS("bind-pair")) return done(bind_pair(arg));
+  if (IS("socketpair")) { int s[2]; return done(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s)); }
+  if (IS("shared-memory")) return done(syscall(SYS_shmget, 0, 4096, 0600));
+  if (IS("message-queue")) return done(syscall(SYS_mq_open, "x", O_RDONLY, 0, NULL));
   if (IS("connect")) return done(connect_to(arg, argc > 3 ? atoi(argv[3]) : 80));
   if (IS("udp")) return done(send_udp(arg, 53));
   if (IS("abstract")) return done(abstract(arg));
@@ -285,6 +370,26 @@ int main(int argc, char **argv) {
   if (IS("link")) return done(link(arg, argv[3]));
   if (IS("write")) return done(open(arg, O_CREAT | O_WRONLY, 0644));
   if (IS("read")) return done(open(arg, O_RDONLY));
+  if (IS("list")) return done(open(arg, O_RDONLY | O_DIRECTORY));
+  if (IS("write-handle")) { char p[64]; int f = open(arg, O_PATH); sprintf(p, "/proc/self/fd/%d", f); return done(f == -1 ? -1 : open(p, O_WRONLY)); }
+  if (IS("exchange")) return done(syscall(SYS_renameat2, AT_FDCWD, arg, AT_FDCWD, argv[3], RENAME_EXCHANGE));
+  if (IS("link-handle")) { char p[64]; int f = open(arg, O_PATH); sprintf(p, "/proc/self/fd/%d", f); return done(f == -1 ? -1 : linkat(AT_FDCWD, p, AT_FDCWD, argv[3], AT_SYMLINK_FOLLOW)); }
+  /* what is open for reading alone */
+  if (IS("chmod-open")) { int f = open(arg, O_RDONLY); return done(f == -1 ? -1 : fchmod(f, 0700)); }
+  if (IS("chmod-handle")) { int f = open(arg, O_PATH); return done(f == -1 ? -1 : fchmod(f, 0700)); }
+  if (IS("chmod-empty")) { int f = open(arg, O_PATH); return done(f == -1 ? -1 : syscall(452, f, "", 0700, AT_EMPTY_PATH)); }
+  if (IS("chmod-by-proc")) { char p[64]; int f = open(arg, O_PATH); sprintf(p, "/proc/self/fd/%d", f); return done(f == -1 ? -1 : chmod(p, 0700)); }
+  if (IS("chown")) return done(chown(arg, -1, getgid()));
+  if (IS("chown-open")) { int f = open(arg, O_RDONLY); return done(f == -1 ? -1 : fchown(f, -1, getgid())); }
+  if (IS("touch")) return done(utimensat(AT_FDCWD, arg, NULL, 0));
+  if (IS("touch-open")) { int f = open(arg, O_RDONLY); return done(f == -1 ? -1 : futimens(f, NULL)); }
+  if (IS("utime")) return done(syscall(SYS_utimensat, AT_FDCWD, arg, (struct timespec[]){{1, 2}, {3, 4}}, 0));
+  if (IS("set-attribute")) return done(setxattr(arg, "user.x", "y", 1, 0));
+  if (IS("set-attribute-open")) { int f = open(arg, O_RDONLY); return done(f == -1 ? -1 : fsetxattr(f, "user.x", "y", 1, 0)); }
+  if (IS("read-attribute")) { char b[64]; return done(getxattr(arg, argv[3], b, sizeof b) == -1 ? -1 : 0); }
+  if (IS("set-flags")) return done(set_flags(arg));
+  if (IS("lease")) { int f = open(arg, O_RDONLY); return done(f == -1 ? -1 : fcntl(f, F_SETLEASE, F_RDLCK)); }
+  if (IS("watch")) { int i = syscall(SYS_inotify_init1, 0); return done(i == -1 ? -1 : syscall(SYS_inotify_add_watch, i, arg, 2)); }
   if (IS("map-exec-tmp")) {
     int f = open("/tmp/code", O_CREAT | O_RDWR, 0755);
     if (f == -1 || ftruncate(f, 4096)) return 2;

@@ -51,15 +51,17 @@ pub(crate) fn ended_well(pidfd: &OwnedFd) -> io::Result<bool> {
     Ok(status.is_some_and(|status| status.exit_status() == Some(0)))
 }
 
-/// Processes of a user on this host; they all count towards its RLIMIT_NPROC.
-pub(crate) fn count_of(uid: u32) -> u32 {
-    use std::os::unix::fs::MetadataExt;
-    let processes = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|item| item.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())));
-    processes.filter(|item| item.metadata().is_ok_and(|meta| meta.uid() == uid)).count() as u32
+/// Threads of a user's processes on this host; they all count towards its RLIMIT_NPROC.
+///
+/// Not by the owner of a folder in /proc, which is root where a process is undumpable, as ours are.
+pub(crate) fn threads_of(uid: u32) -> u32 {
+    let of_status = |text: String| {
+        let field = |name| text.lines().find_map(|line: &str| line.strip_prefix(name)?.split_whitespace().next());
+        let is_theirs = field("Uid:")?.parse() == Ok(uid);
+        field("Threads:")?.parse::<u32>().ok().filter(|_| is_theirs)
+    };
+    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    folders.filter_map(|item| of_status(std::fs::read_to_string(item.path().join("status")).ok()?)).sum()
 }
 
 /// Kills a child, whatever it is doing. A child that has ended already is left alone.

@@ -75,10 +75,39 @@ pub(crate) fn limits_of(pid: i32) -> Answer {
     answer(unsafe { libc::prlimit(pid, libc::RLIMIT_CPU, ptr::null(), ptr::null_mut()) }.into())
 }
 
-/// Changes the mode of a path that is nowhere: EFAULT where it is open.
-pub(crate) fn change_mode() -> Answer {
-    // SAFETY: the kernel copies the path from user memory and answers EFAULT for null.
-    answer(unsafe { libc::syscall(libc::SYS_fchmodat, libc::AT_FDCWD, ptr::null::<u8>(), 0) })
+/// Gives a folder of ours the mode that it has.
+pub(crate) fn change_mode(path: &Path) -> Answer {
+    errno(rustix::fs::chmodat(CWD, path, Mode::RWXU, rustix::fs::AtFlags::empty()))
+}
+
+/// Sets no owner, which changes nothing but the time of the change.
+pub(crate) fn change_owner(path: &Path) -> Answer {
+    errno(rustix::fs::chownat(CWD, path, None, None, rustix::fs::AtFlags::empty()))
+}
+
+/// Sets the flags of what is no file: ENOTTY or EFAULT where it is open.
+pub(crate) fn change_flags() -> Answer {
+    const FS_IOC_SETFLAGS: libc::Ioctl = 0x4008_6602;
+    // SAFETY: the kernel copies from user memory and answers EFAULT for null.
+    answer(unsafe { libc::ioctl(0, FS_IOC_SETFLAGS, ptr::null::<u8>()) }.into())
+}
+
+/// Makes every process of this user nicer to those of a user that has none: ESRCH where it is open.
+pub(crate) fn renice_user() -> Answer {
+    // SAFETY: three numbers.
+    answer(unsafe { libc::setpriority(libc::PRIO_USER, libc::id_t::MAX - 1, 0) }.into())
+}
+
+/// Takes a lease on standard input, or gives back the one that is not there: EAGAIN or EACCES where it is open.
+pub(crate) fn lease() -> Answer {
+    // SAFETY: numbers.
+    answer(unsafe { libc::fcntl(0, libc::F_SETLEASE, libc::F_UNLCK) }.into())
+}
+
+/// Makes a pair of sockets that could send to any path.
+pub(crate) fn datagram_pair() -> Answer {
+    let pair = nix::sys::socket::socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC);
+    pair.map_or_else(|e| e as i32, |_| 0)
 }
 
 /// Opens a unix socket.

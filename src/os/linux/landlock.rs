@@ -94,6 +94,18 @@ pub(crate) fn restrict_with(
     Ok(())
 }
 
+/// From here on this process and what descends from it can signal nobody else (ABI 6). Needs no_new_privs.
+pub(crate) fn keep_signals() -> io::Result<()> {
+    let fault = |e: landlock::RulesetError| io::Error::other(e.to_string());
+    let ruleset =
+        Ruleset::default().set_compatibility(CompatLevel::HardRequirement).scope(Scope::Signal).map_err(fault)?;
+    let status = ruleset.create().and_then(|created| created.restrict_self()).map_err(fault)?;
+    match status.ruleset {
+        landlock::RulesetStatus::FullyEnforced => Ok(()),
+        other => Err(io::Error::other(format!("the kernel keeps signals only in part: {other:?}"))),
+    }
+}
+
 fn rights(grant: Grant, abi: ABI) -> BitFlags<AccessFs> {
     let read = AccessFs::from_read(abi);
     match grant {

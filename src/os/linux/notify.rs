@@ -1,80 +1,78 @@
-//! seccomp user notification (seccomp_unotify(2), kernel 5.5): a system call waits until somebody has looked at it.
+//! System calls that a filter puts to another process before the kernel (seccomp_unotify(2), kernel 5.5).
 //!
-//! Here it is always let go on: what its arguments point to can change after they were looked at, so nothing is decided by
-//! them, only told.
+//! Whoever would decide must do the act itself and answer: what a pointer shows can change after it was looked at, so to let
+//! the caller go on decides nothing, and is for those who only look.
 
-use rustix::io::Errno;
+use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
-use super::seccomp::Filter;
-
-/// One call that waits.
+/// A system call that waits for its answer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Waiting {
+pub(crate) struct Call {
     id: u64,
-    /// The caller, as this pid namespace knows it.
-    pub(crate) pid: u32,
-    pub(crate) number: libc::c_long,
+    /// The thread that waits.
+    pub(crate) thread: u32,
+    pub(crate) number: i64,
     pub(crate) arguments: [u64; 6],
 }
 
-/// Where calls that a filter answers with `Answer::Notify` wait.
-#[derive(Debug)]
-pub(crate) struct Listener(OwnedFd);
+const RECEIVE: libc::c_ulong = 0xc050_2100; // SECCOMP_IOCTL_NOTIF_RECV
+const SEND: libc::c_ulong = 0xc018_2101; // SECCOMP_IOCTL_NOTIF_SEND
+const ID_VALID: libc::c_ulong = 0x4008_2102; // SECCOMP_IOCTL_NOTIF_ID_VALID
 
-impl Listener {
-    /// Installs a filter on this process for good and listens to it. Needs no_new_privs.
-    pub(crate) fn install(filter: &Filter) -> io::Result<Self> {
-        let program = filter.program();
-        let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
-        // SAFETY: the kernel reads the instructions, which are alive for the call, and returns a new descriptor.
-        let fd = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
-        if fd == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a descriptor that the kernel has just made for us, close-on-exec.
-        Ok(Listener(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+/// The next call; `None` where the caller is gone meanwhile. Does not wait when the descriptor is readable.
+pub(crate) fn receive(listener: &OwnedFd) -> io::Result<Option<Call>> {
+    // SAFETY: plain numbers, of which all zero is a value; the kernel demands it.
+    let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one such structure, which outlives the call.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut asked) } == -1 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ENOENT) { Ok(None) } else { Err(error) };
     }
-
-    /// The next call that waits; `None` where it has gone meanwhile.
-    pub(crate) fn next(&self) -> io::Result<Option<Waiting>> {
-        // The kernel demands zeroes.
-        let mut told = MaybeUninit::<libc::seccomp_notif>::zeroed();
-        // SAFETY: the kernel writes a seccomp_notif, for which there is room.
-        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), RECEIVE, told.as_mut_ptr()) };
-        if done == -1 {
-            return match Errno::from_io_error(&io::Error::last_os_error()) {
-                Some(Errno::NOENT | Errno::INTR | Errno::AGAIN) => Ok(None),
-                _ => Err(io::Error::last_os_error()),
-            };
-        }
-        // SAFETY: written by the kernel, and any bytes are one.
-        let told = unsafe { told.assume_init() };
-        Ok(Some(Waiting { id: told.id, pid: told.pid, number: told.data.nr.into(), arguments: told.data.args }))
-    }
-
-    /// Lets a call go on as if nobody had looked. One that has gone is left alone.
-    pub(crate) fn let_go(&self, call: Waiting) {
-        const CONTINUE: u32 = 1; // SECCOMP_USER_NOTIF_FLAG_CONTINUE
-        let mut answer = libc::seccomp_notif_resp { id: call.id, val: 0, error: 0, flags: CONTINUE };
-        // SAFETY: the kernel reads a seccomp_notif_resp, which outlives the call.
-        unsafe { libc::ioctl(self.0.as_raw_fd(), SEND, &raw mut answer) };
-    }
+    Ok(Some(Call { id: asked.id, thread: asked.pid, number: asked.data.nr.into(), arguments: asked.data.args }))
 }
 
-impl AsFd for Listener {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+/// Answers a call: 0, or an errno.
+pub(crate) fn answer(listener: &OwnedFd, call: &Call, errno: i32) {
+    send(listener, libc::seccomp_notif_resp { id: call.id, val: 0, error: -errno, flags: 0 });
 }
 
-/// _IOWR('!', 0, struct seccomp_notif) and _IOWR('!', 1, struct seccomp_notif_resp) of linux/seccomp.h.
-const RECEIVE: libc::Ioctl = request(0, size_of::<libc::seccomp_notif>());
-const SEND: libc::Ioctl = request(1, size_of::<libc::seccomp_notif_resp>());
+/// Lets a call go on to the kernel as if nobody had looked.
+pub(crate) fn let_go(listener: &OwnedFd, call: &Call) {
+    const CONTINUE: u32 = 1; // SECCOMP_USER_NOTIF_FLAG_CONTINUE
+    send(listener, libc::seccomp_notif_resp { id: call.id, val: 0, error: 0, flags: CONTINUE });
+}
 
-const fn request(number: u64, size: usize) -> libc::Ioctl {
-    const READ_WRITE: u64 = 3 << 30;
-    (READ_WRITE | (size as u64) << 16 | (b'!' as u64) << 8 | number) as libc::Ioctl
+fn send(listener: &OwnedFd, said: libc::seccomp_notif_resp) {
+    // SAFETY: the kernel reads one such structure, which outlives the call. A caller that is gone needs no answer.
+    unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw const said) };
+}
+
+/// Whether the caller still waits: what was opened of its thread before is its own, not that of another of this number.
+pub(crate) fn still_waits(listener: &OwnedFd, call: &Call) -> bool {
+    // SAFETY: the kernel reads a number, which outlives the call.
+    unsafe { libc::ioctl(listener.as_raw_fd(), ID_VALID, &raw const call.id) == 0 }
+}
+
+/// A NUL-terminated text in this memory; at most PATH_MAX with its end.
+pub(crate) fn text(memory: &File, address: u64) -> io::Result<Vec<u8>> {
+    const PAGE: u64 = 4096;
+    let mut found = Vec::new();
+    while found.len() < libc::PATH_MAX as usize {
+        let at = address.checked_add(found.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        // To the end of the page: the next one may not be there.
+        let mut piece = vec![0; (PAGE - at % PAGE) as usize];
+        let read = memory.read_at(&mut piece, at).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+        match piece[..read].iter().position(|byte| *byte == 0) {
+            Some(end) => {
+                found.extend(&piece[..end]);
+                return Ok(found);
+            }
+            None if read == 0 => return Err(io::Error::from_raw_os_error(libc::EFAULT)),
+            None => found.extend(&piece[..read]),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG))
 }

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// A condition on one argument, compared in its lower 32 bits as the kernel reads an `int`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +17,8 @@ pub(crate) enum Argument {
     Is(u8, u32),
     /// Argument `index` has a bit of this mask.
     Has(u8, u32),
-    /// The upper 32 bits of argument `index` equal this value: with `Is`, all of a pointer is compared.
-    High(u8, u32),
+    /// Argument `index`, but for its lowest eight bits, equals this value: a family of ioctls.
+    Family(u8, u32),
 }
 
 /// What a system call is answered.
@@ -25,8 +26,8 @@ pub(crate) enum Argument {
 pub(crate) enum Answer {
     Allow,
     Errno(u16),
-    /// Somebody looks at it first (`notify.rs`).
-    Notify,
+    /// A process that listens (`notify`) is asked first; ENOSYS where none does.
+    Ask,
 }
 
 impl Answer {
@@ -34,7 +35,7 @@ impl Answer {
         match self {
             Answer::Allow => libc::SECCOMP_RET_ALLOW,
             Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
-            Answer::Notify => libc::SECCOMP_RET_USER_NOTIF,
+            Answer::Ask => libc::SECCOMP_RET_USER_NOTIF,
         }
     }
 }
@@ -69,6 +70,7 @@ const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const BITS: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const GO: u16 = 0x05; // BPF_JMP | BPF_JA
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const NUMBER_AT: u32 = 0; // offsets in struct seccomp_data
@@ -132,15 +134,19 @@ fn search(line: &[(u32, Rule)], program: &mut Vec<libc::sock_filter>) {
 
 fn leaf(rule: &Rule, program: &mut Vec<libc::sock_filter>) {
     for (conditions, answer) in &rule.rows {
-        // Each condition is two instructions; one that fails jumps behind the row's return.
+        // One that fails jumps behind the row's return.
+        let length = |condition: &Argument| if matches!(condition, Argument::Family(..)) { 3 } else { 2 };
         for (index, condition) in conditions.iter().enumerate() {
-            let behind = (2 * (conditions.len() - index) - 1) as u8;
+            let behind = (conditions[index + 1..].iter().map(length).sum::<usize>() + 1) as u8;
             let (half, jump, value) = match *condition {
                 Argument::Is(argument, value) => (lower_half(argument), EQUAL, value),
                 Argument::Has(argument, mask) => (lower_half(argument), BITS, mask),
-                Argument::High(argument, value) => (lower_half(argument) ^ 4, EQUAL, value),
+                Argument::Family(argument, value) => (lower_half(argument), EQUAL, value),
             };
             program.push(op(LOAD, 0, 0, half));
+            if matches!(condition, Argument::Family(..)) {
+                program.push(op(AND, 0, 0, !0xff));
+            }
             program.push(op(jump, 0, behind, value));
         }
         program.push(op(RETURN, 0, 0, answer.code()));
@@ -160,7 +166,7 @@ fn op(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 
 impl Filter {
     /// As the kernel takes it; it reads the instructions and writes nothing.
-    pub(super) fn program(&self) -> libc::sock_fprog {
+    fn program(&self) -> libc::sock_fprog {
         libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() }
     }
 }
@@ -172,6 +178,35 @@ pub(crate) fn install(filter: &Filter) -> io::Result<()> {
     let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0) };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// The same, with a descriptor over which what is answered with `Ask` is asked; none where another filter of this process
+/// has one already, of which there can be one.
+pub(crate) fn install_with_listener(filter: &Filter) -> io::Result<Option<OwnedFd>> {
+    // Whoever has asked can be killed meanwhile, but is not interrupted by other signals (kernel 5.19).
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV;
+    let made = match install_listening(filter, flags) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            install_listening(filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        }
+        made => made,
+    };
+    match made {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => install(filter).map(|()| None),
+        made => made.map(Some),
+    }
+}
+
+fn install_listening(filter: &Filter, flags: libc::c_ulong) -> io::Result<OwnedFd> {
+    let program = filter.program();
+    // SAFETY: the kernel reads `len` instructions from `filter`, both alive for the call, and writes nothing.
+    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
+        made => Ok(unsafe { OwnedFd::from_raw_fd(made as i32) }),
+    }
+}
+
+const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 
 /// Whether a filter is installed on this process, by the kernel's word (prctl(2), PR_GET_SECCOMP).
 pub(crate) fn is_filtered() -> io::Result<bool> {
@@ -202,6 +237,7 @@ mod tests {
                 AT_LEAST => at += jump(accumulator >= op.k),
                 EQUAL => at += jump(accumulator == op.k),
                 BITS => at += jump(accumulator & op.k != 0),
+                AND => accumulator &= op.k,
                 GO => at += op.k as usize,
                 RETURN => return op.k,
                 other => panic!("instruction {other:#x}"),
@@ -247,5 +283,21 @@ mod tests {
         assert_eq!(answer([15, 0x40, 0, 0, 0, 0]), Answer::Errno(1).code());
         assert_eq!(answer([15, 0x20, 0, 0, 0, 0]), Answer::Errno(1).code());
         assert_eq!(answer([15, 0x80, 0, 0, 0, 0]), Answer::Errno(2).code());
+    }
+
+    #[test]
+    fn a_family_is_all_numbers_but_for_the_lowest_eight_bits() {
+        let row = |conditions| (conditions, Answer::Allow);
+        let rows = vec![row(vec![Argument::Family(1, 0x5400), Argument::Is(2, 7)]), row(vec![Argument::Is(1, 9)])];
+        let rule = Rule { rows, otherwise: Answer::Ask };
+        let filter = compile(&BTreeMap::from([(16, rule)]), Answer::Errno(38));
+        let answer = |command, argument| run(&filter, ARCH, 16, [0, command, argument, 0, 0, 0]);
+        for command in [0x5400, 0x5401, 0x54ff] {
+            assert_eq!(answer(command, 7), Answer::Allow.code());
+            assert_eq!(answer(command, 8), Answer::Ask.code());
+        }
+        assert_eq!(answer(9, 0), Answer::Allow.code());
+        assert_eq!(answer(0x5500, 7), libc::SECCOMP_RET_USER_NOTIF);
+        assert_eq!(answer(0x4000_5401, 7), libc::SECCOMP_RET_USER_NOTIF);
     }
 }

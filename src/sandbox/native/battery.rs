@@ -10,7 +10,7 @@ use crate::crypto;
 use crate::model::{Network, Tier};
 use crate::os::linux::acts::{self, Answer};
 use crate::os::linux::{capabilities, seccomp};
-use libc::{EACCES, ECONNREFUSED, ENETUNREACH, ENOENT, EPERM, EROFS};
+use libc::{EACCES, ECONNREFUSED, ENETUNREACH, ENOENT, ENOSYS, EPERM, EROFS};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -175,10 +175,28 @@ const LANDLOCKED: &[Act] = &[
         attempt: |_| acts::read(Path::new("/proc")),
     },
     Act {
+        name: "see-connections",
+        forbidden: "read the host's connections",
+        expected: |_, _| &[EACCES],
+        attempt: |_| acts::read(Path::new("/proc/self/net/tcp")),
+    },
+    Act {
         name: "signal",
         forbidden: "signal the launcher",
         expected: |_, _| &[EPERM],
         attempt: |facts| acts::signal(facts.launcher),
+    },
+    Act {
+        name: "signal-keeper",
+        forbidden: "signal the keeper",
+        expected: |_, _| &[EPERM],
+        attempt: |_| acts::signal(acts::parent()),
+    },
+    Act {
+        name: "priority",
+        forbidden: "change the priority of all processes of a user",
+        expected: |_, _| &[EPERM],
+        attempt: |_| acts::renice_user(),
     },
     Act {
         name: "limits",
@@ -198,7 +216,32 @@ const LANDLOCKED: &[Act] = &[
         expected: ALWAYS_EPERM,
         attempt: |_| acts::unix_socket(),
     },
-    Act { name: "mode", forbidden: "change modes by path", expected: ALWAYS_EPERM, attempt: |_| acts::change_mode() },
+    Act {
+        name: "datagrams",
+        forbidden: "open sockets that send to any path",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::datagram_pair(),
+    },
+    Act {
+        name: "mode",
+        forbidden: "change the mode of a file it may not write to",
+        // ENOSYS where the keeper cannot be asked, because something outside of us listens to this process already.
+        expected: |_, _| &[EPERM, ENOSYS],
+        attempt: |facts| acts::change_mode(&facts.proof),
+    },
+    Act {
+        name: "owner",
+        forbidden: "change owners",
+        expected: ALWAYS_EPERM,
+        attempt: |facts| acts::change_owner(&facts.proof),
+    },
+    Act {
+        name: "file-flags",
+        forbidden: "change flags of files",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::change_flags(),
+    },
+    Act { name: "lease", forbidden: "hold up writers by a lease", expected: ALWAYS_EPERM, attempt: |_| acts::lease() },
     Act { name: "ptrace", forbidden: "trace a process", expected: ALWAYS_EPERM, attempt: |_| acts::trace() },
     Act { name: "mount", forbidden: "mount", expected: ALWAYS_EPERM, attempt: |_| acts::mount() },
     Act {

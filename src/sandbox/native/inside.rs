@@ -318,15 +318,15 @@ fn start(mut brief: Brief, kept: &Kept, executables: Option<&[PathBuf]>) -> Resu
     drop(secrets);
     let status = &kept.status;
     let ends = at(Step::Start, Ends::watch())?;
-    let witness = executables.map(Witness::begin).transpose();
-    let witness = at(Step::Guard, witness)?;
+    let witness = executables.map(|listed| Witness::begin(listed, status)).transpose();
+    let mut witness = at(Step::Guard, witness)?;
     let command = spawn(&brief, has_terminal, entries, status, witness.is_some())?;
     drop(brief);
     // The command alone holds its output now: when it and its children let go, the reader sees the end.
     for number in 0..3 {
         drop(clone::adopt_fd(number));
     }
-    let report = ends.of(command, kept, signal_all, witness);
+    let report = ends.of(command, &kept.channel, witness.as_mut().map(|witness| witness as &mut dyn Overseer));
     let _ = { status }.write_all(&report.encode());
     // With its init, the kernel kills everything left in the pid namespace (pid_namespaces(7)).
     clone::exit_now(0)
@@ -357,6 +357,15 @@ fn spawn(
     at(Step::Start, command)
 }
 
+/// Whoever is asked by what the command's filter answers with `Answer::Ask`.
+pub(super) trait Overseer {
+    /// Readable when a call waits.
+    fn listener(&self) -> &OwnedFd;
+
+    /// Takes one call and answers it; false when nobody is left who could make one.
+    fn serve(&mut self) -> bool;
+}
+
 /// The ends of our children, as a descriptor (signalfd(2)).
 pub(super) struct Ends(nix::sys::signalfd::SignalFd);
 
@@ -374,40 +383,34 @@ impl Ends {
     /// Reaps orphans as init must, until the command itself ends. Meanwhile the launcher may have everything stopped.
     ///
     /// It says so over its channel, not by a signal: the command could send those as well.
-    pub(super) fn of(
-        self,
-        command: i32,
-        kept: &Kept,
-        stop: fn(nix::sys::signal::Signal),
-        mut witness: Option<Witness>,
-    ) -> Report {
+    pub(super) fn of(self, command: i32, channel: &File, overseer: Option<&mut dyn Overseer>) -> Report {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut is_open = true;
+        let mut overseer = overseer;
         loop {
             if let Some(report) = reap(command) {
                 return report;
             }
             let mut fds = vec![PollFd::new(&self.0, PollFlags::IN)];
-            fds.push(PollFd::new(&kept.channel, if is_open { PollFlags::IN } else { PollFlags::empty() }));
-            if let Some(witness) = &witness {
-                fds.push(PollFd::new(witness, PollFlags::IN));
-            }
+            let orders = is_open.then_some(channel.as_fd());
+            let calls = overseer.as_ref().map(|overseer| overseer.listener().as_fd());
+            fds.extend(orders.iter().chain(&calls).map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
             if poll(&mut fds, None).is_err() {
                 continue;
             }
+            let mut ready = fds[1..].iter().map(|fd| !fd.revents().is_empty());
+            let is_ordered = orders.is_some() && ready.next() == Some(true);
+            let is_asked = calls.is_some() && ready.next() == Some(true);
             while let Ok(Some(signal)) = self.0.read_signal() {
                 if signal.ssi_signo == libc::SIGTERM as u32 && std::process::id() != 1 {
                     return Report::Signaled(libc::SIGKILL as u8);
                 }
             }
-            let is_ready = |at: usize| fds.get(at).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
-            let (says, execs) = (is_open && is_ready(1), is_ready(2));
-            drop(fds);
-            if says {
-                is_open = obey(&kept.channel, stop);
+            if is_ordered {
+                is_open = obey(channel);
             }
-            if let Some(witness) = witness.as_mut().filter(|_| execs) {
-                witness.look(&kept.status);
+            if is_asked {
+                overseer = overseer.take().and_then(|overseer| overseer.serve().then_some(overseer));
             }
         }
     }
@@ -432,7 +435,7 @@ fn reap(command: i32) -> Option<Report> {
 /// Stops or continues every process of the sandbox but this one; false when the launcher has let go.
 ///
 /// One call reaches all of them: the kernel walks its list under a lock that a fork needs too (kill(2), pid -1).
-fn obey(mut channel: &File, stop: fn(nix::sys::signal::Signal)) -> bool {
+fn obey(mut channel: &File) -> bool {
     let mut word = [0];
     match channel.read(&mut word) {
         Ok(1) => {}
@@ -444,12 +447,12 @@ fn obey(mut channel: &File, stop: fn(nix::sys::signal::Signal)) -> bool {
         THAW => nix::sys::signal::Signal::SIGCONT,
         _ => return true,
     };
-    stop(signal);
+    signal_all(signal);
     true
 }
 
-/// Sends a signal to everything in this pid namespace but its init.
-fn signal_all(signal: nix::sys::signal::Signal) {
+/// Sends a signal to everything in this pid namespace but its init, or in this keeper's Landlock domain but the keeper.
+pub(super) fn signal_all(signal: nix::sys::signal::Signal) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
 }
 

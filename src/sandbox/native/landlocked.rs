@@ -8,23 +8,26 @@
 
 use super::battery::{self, Facts};
 use super::brief::Brief;
+use super::deputy::Deputy;
 use super::files;
-use super::inside::{Ends, FIRST_KEPT, Kept, die_with_launcher, enter_folder, hand_over, take_stdio};
+use super::inside::{
+    Ends, FIRST_KEPT, Kept, Overseer, die_with_launcher, enter_folder, hand_over, signal_all, take_stdio,
+};
 use super::monitor::{Evidence, Report};
 use super::secrets;
-use super::step::{Failure, Step, at, at_path};
+use super::step::{Failure, Step, Steps, at, at_path};
 use super::walls::Walls;
 use crate::os;
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::landlock::{self, Net};
 use crate::os::linux::seccomp::{self, Filter};
-use crate::os::linux::{capabilities, mounts, pty, rlimits};
+use crate::os::linux::{acts, capabilities, handover, mounts, pty, rlimits};
 use crate::os::process::Signal;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fs;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// The private folders of one run, on the host's disk; gone when dropped.
@@ -69,69 +72,119 @@ pub(super) struct Base<'a> {
     pub(super) filter: &'a Filter,
     pub(super) facts: &'a Facts,
     pub(super) launcher: &'a OwnedFd,
+    pub(super) private: &'a Private,
 }
 
 /// The keeper's whole life.
 pub(super) fn live(base: &Base<'_>, channel: OwnedFd, status: OwnedFd) -> ! {
     let life = std::panic::AssertUnwindSafe(|| {
-        let mut kept = match Kept::bare(base.launcher, channel, status) {
+        let kept = match Kept::bare(base.launcher, channel, status) {
             Ok(kept) => kept,
             Err(_) => clone::exit_now(1),
         };
-        let Err(Failure { step, errno, text }) = keep(base, &kept);
-        let _ = kept.status.write_all(&Report::Failed { step, errno, text }.encode());
+        let report =
+            keep(base, &kept).unwrap_or_else(|Failure { step, errno, text }| Report::Failed { step, errno, text });
+        // The launcher does so as well, where it still can.
+        let _ = os::tree::remove(&base.private.0);
+        let _ = { &kept.status }.write_all(&report.encode());
+        clone::exit_now(0)
     });
     let _ = std::panic::catch_unwind(life);
     clone::exit_now(1)
 }
 
-fn keep(base: &Base<'_>, kept: &Kept) -> Result<Infallible, Failure> {
+fn keep(base: &Base<'_>, kept: &Kept) -> Steps<Report> {
     clone::reset_signals();
-    at(Step::Limits, fs::write("/proc/self/oom_score_adj", "900"))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     at(Step::Keeper, os::process::adopt_orphans())?;
+    // When the host runs short, the command goes, not its keeper. An undumpable process cannot open this file.
+    let own_score = at(Step::Limits, Score::raise())?;
     // Asked to end, not killed: whoever ends it must first end what it keeps.
     at(Step::DieWithRunner, die_with_launcher(&kept.launcher, Signal::TERM))?;
     at(Step::Undumpable, os::process::make_undumpable())?;
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
+    at(Step::Keeper, keep_to_what_is_kept(base.facts.launcher))?;
     hand_over(&kept.channel, None, Vec::new())?;
     at(Step::Cgroup, super::inside::wait_for_admission(&kept.channel))?;
     let brief = match at(Step::Brief, Brief::receive(&kept.channel))? {
         Some(brief) => brief,
-        None => clone::exit_now(0),
+        // The launcher is gone, or has changed its mind.
+        None => return Ok(Report::Signaled(libc::SIGKILL as u8)),
     };
     at(Step::Descriptors, take_stdio(&brief, &kept.channel))?;
     let ends = at(Step::Start, Ends::watch())?;
+    let (ours, theirs) = at(Step::Start, UnixStream::pair())?;
     let command = match at(Step::Start, clone::fork(nix::sched::CloneFlags::empty()))? {
         Fork::Child => {
-            let Err(Failure { step, errno, text }) = become_command(base, kept, brief);
+            let Err(Failure { step, errno, text }) = become_command(base, kept, brief, theirs);
             let _ = { &kept.status }.write_all(&Report::Failed { step, errno, text }.encode());
             clone::exit_now(127)
         }
         Fork::Parent { pid, .. } => pid,
     };
-    drop(brief);
+    drop((brief, theirs));
+    at(Step::Limits, own_score.restore())?;
     for number in 0..3 {
         drop(clone::adopt_fd(number));
     }
-    let report = ends.of(command, kept, stop_all, None);
-    kill_all();
-    let _ = { &kept.status }.write_all(&report.encode());
-    clone::exit_now(0)
+    // Silence where the walls could not be built, which is told over the status pipe.
+    let listener = handover::receive(&ours, &mut [0]).ok().flatten().and_then(|mut sent| sent.pop());
+    let mut deputy = listener.and_then(|listener| Deputy::new(listener, &base.walls.binds).ok());
+    let report = ends.of(command, &kept.channel, deputy.as_mut().map(|deputy| deputy as &mut dyn Overseer));
+    // With it nobody answers any more: what is asked from here on is refused.
+    drop(deputy);
+    end_all();
+    Ok(report)
+}
+
+/// What the kernel goes by when it must kill something (proc_pid_oom_score_adj(5)): children inherit it. Raising it needs no
+/// right, nor does going back.
+struct Score(File, String);
+
+impl Score {
+    fn raise() -> io::Result<Self> {
+        let mut file = File::options().read(true).write(true).open("/proc/self/oom_score_adj")?;
+        let mut before = String::new();
+        file.read_to_string(&mut before)?;
+        file.write_all(b"900")?;
+        Ok(Score(file, before))
+    }
+
+    fn restore(mut self) -> io::Result<()> {
+        self.0.write_all(self.1.trim().as_bytes())
+    }
+}
+
+/// Puts the keeper into a Landlock domain of its own. The command's lies inside of it, so one signal to everybody reaches
+/// all that descends from the command, and nobody else; the command's own domain keeps it from signalling the keeper.
+///
+/// To walk /proc instead loses against processes that fork and end faster than it is read.
+fn keep_to_what_is_kept(launcher: i32) -> io::Result<()> {
+    landlock::keep_signals()?;
+    // Without this wall the end of a run would be the end of everything that this user runs.
+    match acts::signal(launcher) {
+        libc::EPERM => Ok(()),
+        answer => Err(io::Error::other(format!("the launcher could be signalled ({answer})"))),
+    }
 }
 
 /// The command's own process, from the fork to its exec: every wall, the proof, the exec.
-fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief) -> Result<Infallible, Failure> {
+fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief, keeper: UnixStream) -> Result<Infallible, Failure> {
     clone::unblock_signals();
+    // A keeper that is killed ends nothing any more; this ends the command at least, though not what it has started.
+    at(Step::DieWithRunner, rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into))?;
     let _ = rustix::process::setsid();
     if brief.terminal.is_some() {
         at(Step::Start, pty::control_standard_input())?;
     }
     let held = std::mem::take(&mut brief.secrets);
     let entries = at(Step::SecretVariables, secrets::entries(&held))?;
-    // The keeper's descriptors are not for the command. What still names one here is never dropped: this process execs.
-    at(Step::Close, clone::close_from(FIRST_KEPT + 3))?;
-    std::mem::forget((held, std::mem::take(&mut brief.stdio)));
+    // The keeper's descriptors are not for the command, but for one to it. What still names one here is never dropped:
+    // this process execs.
+    at(Step::Close, clone::place_fd(keeper.as_raw_fd(), TO_KEEPER))?;
+    at(Step::Close, clone::close_from(TO_KEEPER + 1))?;
+    std::mem::forget((held, std::mem::take(&mut brief.stdio), keeper));
+    let keeper = clone::adopt_fd(TO_KEEPER);
     let workspace = base.walls.workspace();
     let folder = at_path(Step::OpenNamed, workspace, mounts::open_without_links(workspace))?;
     at_path(Step::WorkingFolder, workspace, rustix::process::fchdir(folder).map_err(Into::into))?;
@@ -142,7 +195,10 @@ fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief) -> Result<Infa
     let (system, named) = (base.walls.host_grants(), base.walls.named_grants());
     let net = if base.walls.has_own_network() { Net::Refused } else { Net::LeftAlone };
     at(Step::Landlock, landlock::restrict_with(base.facts.landlock_abi, &system, &named, net))?;
-    at(Step::Seccomp, seccomp::install(base.filter))?;
+    let listener = at(Step::Seccomp, seccomp::install_with_listener(base.filter))?;
+    let asked: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
+    at(Step::Seccomp, handover::send(&keeper, &[0], &asked))?;
+    drop((keeper, listener));
     let proved = battery::prove_landlocked(base.walls, base.facts, FIRST_KEPT as usize + 3)?;
     let evidence = Evidence { seccomp_filters: 1, no_new_privs: true, no_capabilities: true, proved };
     let _ = { &kept.status }.write_all(&Report::Walled(evidence).encode());
@@ -156,67 +212,15 @@ fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief) -> Result<Infa
     clone::exit_now(127)
 }
 
-/// Every process that descends from this one, by /proc (proc_pid_stat(5)).
-fn descendants() -> Vec<i32> {
-    let mut parents = BTreeMap::new();
-    for item in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = item.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        // The name in brackets may hold anything; state and parent follow the last bracket.
-        let mut fields = text.rsplit(") ").next().unwrap_or("").split(' ');
-        if let (Some(state), Some(parent)) = (fields.next(), fields.next().and_then(|p| p.parse::<i32>().ok()))
-            && state != "Z"
-        {
-            parents.insert(pid, parent);
-        }
-    }
-    let own = std::process::id() as i32;
-    let is_ours = |mut pid: i32| {
-        // As deep as there are processes.
-        for _ in 0..parents.len() {
-            match parents.get(&pid) {
-                Some(parent) if *parent == own => return true,
-                Some(parent) => pid = *parent,
-                None => return false,
-            }
-        }
-        false
-    };
-    parents.keys().copied().filter(|pid| is_ours(*pid)).collect()
-}
+/// Where the command's process has its descriptor to the keeper, behind those of every child.
+const TO_KEEPER: i32 = FIRST_KEPT + 3;
 
-/// Stops or continues all of them. Stopping goes on until no new one appears: what is stopped forks no more.
-fn stop_all(signal: nix::sys::signal::Signal) {
-    let mut known = Vec::new();
-    loop {
-        let now = descendants();
-        for pid in &now {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), signal);
-        }
-        if signal != nix::sys::signal::Signal::SIGSTOP || now.iter().all(|pid| known.contains(pid)) {
-            return;
-        }
-        known = now;
-    }
-}
-
-/// Ends all of them, those that appear meanwhile too, and reaps them.
-fn kill_all() {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-    stop_all(nix::sys::signal::Signal::SIGSTOP);
-    loop {
-        for pid in descendants() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
-        // Orphans are ours: the end is when there is no child left.
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => {
-                let _ = waitpid(None, None);
-            }
-            Err(nix::errno::Errno::ECHILD) => return,
-            _ => {}
-        }
-    }
+/// Ends everything that descends from the command, and reaps it.
+fn end_all() {
+    use nix::sys::wait::waitpid;
+    signal_all(nix::sys::signal::Signal::SIGKILL);
+    // Orphans are ours: the end is when there is no child left.
+    while !matches!(waitpid(None, None), Err(nix::errno::Errno::ECHILD)) {}
 }
 
 /// What the system shows in this tier: the same as elsewhere, as far as it is there.
@@ -237,7 +241,27 @@ pub(super) const PROC: &[&str] = &[
     "/proc/sys/vm/overcommit_memory",
 ];
 
-/// The command's own folder in /proc, looked up by the process that becomes it.
-pub(super) fn own_proc() -> Option<PathBuf> {
-    fs::read_link("/proc/self").ok().map(|own| Path::new("/proc").join(own))
+/// Of the command's own folder in /proc. The rest of it tells of the host: its connections (`net`), which are behind
+/// `task` as well.
+const OWN_PROC: &[&str] = &[
+    "auxv",
+    "cgroup",
+    "cmdline",
+    "comm",
+    "environ",
+    "fd",
+    "limits",
+    "maps",
+    "mountinfo",
+    "mounts",
+    "oom_score_adj",
+    "stat",
+    "statm",
+    "status",
+];
+
+/// Those, looked up by the process that becomes the command.
+pub(super) fn own_proc() -> Vec<PathBuf> {
+    let folder = Path::new("/proc").join(std::process::id().to_string());
+    OWN_PROC.iter().map(|file| folder.join(file)).collect()
 }

@@ -251,7 +251,7 @@ impl Launcher {
             plan.env.insert(variable.into(), path.display().to_string());
         }
         // This limit counts every process of the user on the host.
-        walls.rlimits.pids = walls.rlimits.pids.saturating_add(os::process::count_of(os::process::uid()));
+        walls.rlimits.pids = walls.rlimits.pids.saturating_add(os::process::threads_of(os::process::uid()));
         let words = Words::of(&plan)?;
         let slot = self.take_slot()?;
         let bounds = bounds(&plan.limits);
@@ -271,7 +271,8 @@ impl Launcher {
         let filter = &self.landlocked[usize::from(walls.network == Network::Host)];
         match clone::fork(nix::sched::CloneFlags::empty()).map_err(wall("fork"))? {
             Fork::Child => {
-                let base = landlocked::Base { walls: &walls, filter, facts: &facts, launcher: &self.own };
+                let base =
+                    landlocked::Base { walls: &walls, filter, facts: &facts, launcher: &self.own, private: &private };
                 landlocked::live(&base, theirs.into(), status_out.into())
             }
             Fork::Parent { pid, pidfd } => {

@@ -3,11 +3,13 @@
 //! `walls` is what is to be built, `launcher` forks children and keeps some in reserve, `inside` is the recipe a child
 //! follows, with its `step`s by name, its `tree` and its `secrets`; `battery` proves the walls, `brief` is what the
 //! child is told, `monitor` reads what it reports.
+//! `landlocked` is the recipe of the tier without namespaces, `deputy` does for its command what a filter cannot judge.
 //! `guard` lets only listed executables be executed, `loader` keeps the ELF loader from running what is not listed, by a `shim` that is a program of its own.
 //! `filter` holds the system-call table, `probe` asks the kernel what it can do.
 
 mod battery;
 mod brief;
+mod deputy;
 mod files;
 mod filter;
 mod guard;

@@ -71,7 +71,7 @@ impl Walls {
         let plain = |paths: &[&str], grant| paths.iter().map(|p| (PathBuf::from(p), grant)).collect::<Vec<_>>();
         let mut rules = plain(landlocked::SYSTEM, Grant::ReadExecute);
         rules.extend(plain(landlocked::PROC, Grant::Read));
-        rules.extend(landlocked::own_proc().map(|own| (own, Grant::Read)));
+        rules.extend(landlocked::own_proc().into_iter().map(|own| (own, Grant::Read)));
         for bind in plan::system().into_iter().filter(|bind| bind.target != Path::new("/usr")) {
             rules.push((bind.source, if bind.shown == Shown::Device { Grant::Device } else { Grant::Read }));
         }
