@@ -3,22 +3,22 @@
 //! Holds what is made once and serves many runs: the compiled filter, the control groups' place, the
 //! numbers of free uids. Must be used by a single-threaded process.
 
-use super::battery::{Facts, NAMESPACES, Proof};
+use super::battery::{Facts, Proof};
 use super::brief::Outgoing;
 use super::filter::{Kind, compile_filter};
 use super::inside::{self, Base};
 use super::landlocked::{self, Private};
+use super::launched::{Finished, Inmate, Launched};
 use super::monitor::{Monitor, Verdict};
 use super::probe;
 use super::tree::Owner;
 use super::walls::Walls;
 use crate::model::{
-    Enforcement, ExecMode, LaunchFault, LimitKind, Limits, Means, Network, RunFault, SandboxProfile, SecretUse, Tier,
+    ExecMode, LaunchFault, LimitKind, Limits, Means, Network, RunFault, SandboxProfile, SecretUse, Tier,
 };
 use crate::os;
 use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
-use crate::os::linux::handover;
 use crate::os::linux::memfd::Sealed;
 use crate::os::linux::mounts::{self, Watch};
 use crate::os::linux::seccomp::Filter;
@@ -96,15 +96,6 @@ pub(crate) struct Launcher {
     mappings: HashMap<(u32, u32, u32), OwnedFd>,
 }
 
-/// A child of the launcher: the init of a sandbox. Dropping it kills and reaps it.
-struct Inmate {
-    pidfd: OwnedFd,
-    group: Option<Group>,
-    slot: u32,
-    /// In the tier without namespaces the init is a keeper, which has to end what it keeps; with it go these folders.
-    private: Option<Private>,
-}
-
 /// An init inside finished walls that waits for its brief. It serves one command, or none.
 struct Spare {
     inmate: Inmate,
@@ -124,33 +115,8 @@ pub(crate) struct Lent {
     pub(crate) uid: u32,
 }
 
-/// What an init hands over.
-#[derive(Debug)]
-pub(crate) enum Handed {
-    /// Name server and listeners of a network that is an allowlist; none otherwise.
-    Doors(Vec<OwnedFd>),
-    /// The master of the command's terminal.
-    Terminal(OwnedFd),
-}
-
 /// What a folder is, whatever its name: device, inode, owner, group.
 type Identity = (u64, u64, u32, u32);
-
-/// A sandbox that has been started. Dropping it kills and reaps it.
-pub(crate) struct Launched {
-    /// The reading end of the status pipe; feed it to `monitor`.
-    pub(crate) status: OwnedFd,
-    pub(crate) monitor: Monitor,
-    pub(crate) started: Instant,
-    inmate: Inmate,
-    channel: OwnedFd,
-    /// Kept so that its mounts are taken down after us, not while somebody waits.
-    mounts: Option<OwnedFd>,
-    walls: Walls,
-    host_uid: u32,
-    landlock_abi: u8,
-    limits: [(LimitKind, Means); 3],
-}
 
 impl Launcher {
     /// Looks at the host once and compiles the filters.
@@ -635,116 +601,6 @@ fn bounds(limits: &Limits) -> Bounds {
 
 fn wall(step: &'static str) -> impl Fn(io::Error) -> RunFault {
     move |e| RunFault::WallMissing(LaunchFault { step: step.into(), cause: e.to_string() })
-}
-
-/// What is left of a sandbox after `finish`.
-pub(crate) struct Finished {
-    /// The kernel killed something in it at the memory bound.
-    pub(crate) out_of_memory: bool,
-    /// `None` where the walls were never complete.
-    pub(crate) enforcement: Option<Enforcement>,
-    pub(crate) elapsed: Duration,
-    /// Mounts and control groups; whoever waits for the outcome need not wait until they are taken down.
-    _remains: Launched,
-}
-
-impl Inmate {
-    /// Ends the init, and with it everything in its pid namespace, and reaps it.
-    fn end(&self) {
-        self.kill();
-        let _ = os::process::wait_pidfd(&self.pidfd);
-    }
-}
-
-impl Inmate {
-    /// Ends the init without waiting.
-    fn kill(&self) {
-        // With its group everything goes at once, whoever the init is and wherever it stands.
-        if self.group.as_ref().is_some_and(Group::kill) {
-            return;
-        }
-        match self.private {
-            None => os::process::kill_pidfd(&self.pidfd),
-            Some(_) => os::process::terminate_pidfd(&self.pidfd),
-        }
-    }
-}
-
-impl Drop for Inmate {
-    fn drop(&mut self) {
-        // A launch that failed half-way, too: no child is left to itself, and its group can go only after it.
-        self.end();
-    }
-}
-
-impl Launched {
-    /// Ends the command and its whole tree at once.
-    pub(crate) fn kill(&self) {
-        self.inmate.kill();
-    }
-
-    /// Stops every process of the command, or lets them go on.
-    pub(crate) fn hold(&self, held: bool) {
-        let word = if held { inside::FREEZE } else { inside::THAW };
-        // First of both where it is thawed, so that the init hears the word.
-        if let Some(group) = &self.inmate.group {
-            group.freeze(held);
-        }
-        // An init that is gone has nothing left to stop.
-        let _ = rustix::io::write(&self.channel, &[word]);
-    }
-
-    /// Where the init hands things over: `receive` does not wait when this is readable.
-    pub(crate) fn channel(&self) -> &OwnedFd {
-        &self.channel
-    }
-
-    /// The next thing that the init hands over.
-    ///
-    /// # Errors
-    /// Where the init is gone.
-    pub(crate) fn receive(&mut self) -> io::Result<Handed> {
-        let mut word = [0];
-        let fds = handover::receive(&self.channel, &mut word)?;
-        let mut fds = fds.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?.into_iter();
-        if word[0] == inside::TERMINAL {
-            let master = fds.next().ok_or_else(|| io::Error::other("the terminal did not arrive"))?;
-            return Ok(Handed::Terminal(master));
-        }
-        self.mounts = fds.next();
-        Ok(Handed::Doors(fds.collect()))
-    }
-
-    /// Becomes readable when the init has ended.
-    pub(crate) fn pidfd(&self) -> &OwnedFd {
-        &self.inmate.pidfd
-    }
-
-    /// What the child read back from the kernel, with what the launcher chose; `None` before the walls stand.
-    fn enforcement(&self) -> Option<Enforcement> {
-        let evidence = self.monitor.evidence()?;
-        let walls = &self.walls;
-        let own = |name: &&&str| match **name {
-            "net" => walls.has_own_network(),
-            "user" => walls.tier == Tier::UserNamespace,
-            _ => true,
-        };
-        let namespaces = if walls.tier == Tier::Landlock { &[] } else { NAMESPACES };
-        Some(Enforcement {
-            tier: walls.tier,
-            namespaces: namespaces.iter().filter(own).map(|name| (*name).to_owned()).collect(),
-            host_uid: self.host_uid,
-            landlock_abi: self.landlock_abi,
-            seccomp_filters: evidence.seccomp_filters,
-            no_new_privs: evidence.no_new_privs,
-            no_capabilities: evidence.no_capabilities,
-            network: walls.network,
-            exec_mode: walls.exec_mode(),
-            proofs: evidence.proved.rows(walls.tier).len() as u8,
-            proof: evidence.proved.digest(walls.tier),
-            limits: self.limits,
-        })
-    }
 }
 
 /// Where to look for a command, as execvp(3) does with our own PATH.

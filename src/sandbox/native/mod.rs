@@ -15,6 +15,7 @@ mod filter;
 mod guard;
 mod inside;
 mod landlocked;
+mod launched;
 mod launcher;
 mod loader;
 mod monitor;
@@ -26,6 +27,7 @@ mod walls;
 mod witness;
 
 pub(crate) use filter::allowed_system_calls;
-pub(crate) use launcher::{Descriptors, Finished, Handed, Launched, Launcher, Lent};
+pub(crate) use launched::{Finished, Handed, Launched};
+pub(crate) use launcher::{Descriptors, Launcher, Lent};
 pub(crate) use monitor::Verdict;
 pub(crate) use probe::probe_host;
