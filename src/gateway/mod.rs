@@ -98,7 +98,7 @@ pub(crate) struct Gateway {
     in_progress: AtomicUsize,
     closing: AtomicBool,
     lockdown: Lockdown,
-    in_use: methods::InUse,
+    in_use: Arc<methods::InUse>,
     strangers: Mutex<Strangers>,
     denials: Mutex<Denials>,
 }
@@ -148,7 +148,7 @@ impl Gateway {
             in_progress: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             lockdown,
-            in_use: methods::InUse::default(),
+            in_use: Arc::default(),
             strangers: Mutex::default(),
             denials: Mutex::default(),
             parts,

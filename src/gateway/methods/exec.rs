@@ -72,12 +72,12 @@ pub(super) async fn run(
 }
 
 /// Hands the command and the values of its secrets to the runner; spends the receipt.
-async fn order<'a>(
-    gateway: &'a Gateway,
+async fn order(
+    gateway: &Gateway,
     request: &ExecRequest,
     profile: &SandboxProfile,
     _receipt: Receipt,
-) -> Result<(RunHandle, Redactor, Option<Use<'a>>), RunFault> {
+) -> Result<(RunHandle, Redactor, Option<Use>), RunFault> {
     let command = Command::of(request)?;
     // An agent without a workspace of its own gets one the first time it needs it.
     if let Some(workspace) =
@@ -85,9 +85,14 @@ async fn order<'a>(
     {
         os::fs::private_dir(workspace).map_err(unmade("workspace", workspace))?;
     }
-    let kept = profile.kept.as_deref();
-    let kept =
-        kept.map(|kept| gateway.in_use.begin(kept, profile.idle).map_err(unmade("sandbox", kept))).transpose()?;
+    let kept = match profile.kept.clone() {
+        None => None,
+        Some(path) => {
+            let (in_use, folder, idle) = (Arc::clone(&gateway.in_use), path.clone(), profile.idle);
+            let begun = tokio::task::spawn_blocking(move || in_use.begin(&folder, idle)).await;
+            Some(begun.map_err(std::io::Error::other).flatten().map_err(unmade("sandbox", &path))?)
+        }
+    };
     let (secrets, cover) = open_secrets(&gateway.parts.secrets, &request.agent, &request.secrets).await?;
     let handle = gateway.parts.runner.start(&command, request.stdin, profile, secrets)?;
     Ok((handle, cover, kept))

@@ -17,33 +17,39 @@ use std::time::Duration;
 
 /// Kept sandboxes in which a command runs, by name: these stay.
 #[derive(Debug, Default)]
-pub(in crate::gateway) struct InUse(Mutex<HashMap<String, usize>>);
+pub(in crate::gateway) struct InUse {
+    counts: Mutex<HashMap<String, usize>>,
+    /// Taken while one is made; notes of one sandbox are not written twice at a time.
+    making: Mutex<()>,
+}
 
 /// One command's use of a kept sandbox.
-pub(super) struct Use<'a> {
-    held: &'a InUse,
+pub(super) struct Use {
+    held: Arc<InUse>,
     name: String,
 }
 
 impl InUse {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a kept sandbox ready for a command and holds it while the command runs.
-    pub(super) fn begin(&self, path: &Path, idle: Duration) -> io::Result<Use<'_>> {
+    /// Makes a kept sandbox ready for a command and holds it while the command runs. Waits for the disk.
+    pub(super) fn begin(self: Arc<Self>, path: &Path, idle: Duration) -> io::Result<Use> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-        // Under the lock: nobody takes it out between its making and its use.
-        let mut held = self.lock();
+        *self.counts().entry(name.clone()).or_default() += 1;
+        // From here on nobody takes it out.
+        let held = Use { held: self, name };
+        let making = held.held.making.lock();
         kept::make(path, idle)?;
-        *held.entry(name.clone()).or_default() += 1;
-        Ok(Use { held: self, name })
+        drop(making);
+        Ok(held)
     }
 }
 
-impl Drop for Use<'_> {
+impl Drop for Use {
     fn drop(&mut self) {
-        let mut held = self.held.lock();
+        let mut held = self.held.counts();
         if let Some(count) = held.get_mut(&self.name) {
             *count -= 1;
             if *count == 0 {
@@ -75,8 +81,8 @@ pub(in crate::gateway) fn target(action: &SandboxAction) -> String {
 pub(super) async fn list(gateway: &Gateway) -> Answer {
     let root = gateway.parts.policy.sandboxes.clone();
     let found = tokio::task::spawn_blocking(move || kept::list(&root)).await;
-    let found = found.map_err(io::Error::other).flatten().map_err(|e| fault(&e))?;
-    let (held, now) = (gateway.in_use.lock(), gateway.parts.clock.now());
+    let found = found.map_err(io::Error::other).flatten().map_err(|e| fault(&e, &[]))?;
+    let (held, now) = (gateway.in_use.counts(), gateway.parts.clock.now());
     let entry = |kept: &Kept| {
         json!({
             "name": kept.name, "scope": kept.scope.as_str(), "agent": kept.agent.as_deref(),
@@ -98,20 +104,31 @@ pub(super) async fn change(
     let at = Arc::clone(gateway);
     let what = target(&action);
     let done = tokio::task::spawn_blocking(move || match action {
-        SandboxAction::Recreate { name } => at.recreate(&name).map(|()| vec![name]),
+        SandboxAction::Recreate { name } => at.recreate(name),
         SandboxAction::Prune { idle } => at.prune(idle),
-        SandboxAction::List => Ok(Vec::new()),
+        SandboxAction::List => Removed::default(),
     });
-    match done.await.map_err(io::Error::other).flatten() {
-        Ok(removed) => Ok(json!({"removed": removed})).into(),
-        Err(error) => {
-            let record = Record::new(Event::ChangeRefused).by(&session.principal, &session.peer.label());
-            Done { answer: Err(fault(&error)), record: Some(record.about(&what).error(&error.to_string())) }
-        }
+    let Removed { names, fault: error } = done.await.unwrap_or_else(|gone| Removed::failed(io::Error::other(gone)));
+    let Some(error) = error else { return Ok(json!({"removed": names})).into() };
+    let record = Record::new(Event::ChangeRefused).by(&session.principal, &session.peer.label());
+    let what = if names.is_empty() { what } else { format!("{what}, after {}", names.join(", ")) };
+    Done { answer: Err(fault(&error, &names)), record: Some(record.about(&what).error(&error.to_string())) }
+}
+
+/// What was removed until something could not be.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    names: Vec<String>,
+    fault: Option<io::Error>,
+}
+
+impl Removed {
+    fn failed(fault: io::Error) -> Self {
+        Removed { names: Vec::new(), fault: Some(fault) }
     }
 }
 
-fn fault(error: &io::Error) -> ErrorShape {
+fn fault(error: &io::Error, removed: &[String]) -> ErrorShape {
     let (code, hint) = match error.kind() {
         io::ErrorKind::NotFound => ("UNKNOWN_SANDBOX", "`vambrace sandbox list` shows those that keep something"),
         io::ErrorKind::ResourceBusy => ("SANDBOX_IN_USE", "wait for its commands to end, or cancel them"),
@@ -126,7 +143,7 @@ fn fault(error: &io::Error) -> ErrorShape {
             "what sandboxes keep cannot be read or removed".to_owned()
         }
     };
-    ErrorShape::new(kind, message).details(json!({"code": code, "hint": hint}))
+    ErrorShape::new(kind, message).details(json!({"code": code, "hint": hint, "removed": removed}))
 }
 
 impl Gateway {
@@ -135,45 +152,58 @@ impl Gateway {
     }
 
     /// Takes a kept sandbox out of its place unless a command runs in it, then removes it. Waits for the disk.
-    fn recreate(&self, name: &str) -> io::Result<()> {
+    fn recreate(&self, name: String) -> Removed {
         let root = self.sandboxes();
-        let held = self.in_use.lock();
+        match self.take_out(&root, &name) {
+            Ok(()) => Removed { names: vec![name], fault: kept::sweep(&root).err() },
+            Err(error) => Removed::failed(error),
+        }
+    }
+
+    fn take_out(&self, root: &Path, name: &str) -> io::Result<()> {
+        // Held until it is out: no command begins in it meanwhile.
+        let held = self.in_use.counts();
         if held.contains_key(name) {
             return Err(io::Error::from(io::ErrorKind::ResourceBusy));
         }
-        kept::take_out(&root, name)?;
-        drop(held);
-        kept::sweep(&root)
+        kept::take_out(root, name)
     }
 
     /// Removes every kept sandbox that has lain unused for long enough. Waits for the disk.
-    pub(crate) fn prune(&self, idle: Option<Duration>) -> io::Result<Vec<String>> {
+    fn prune(&self, idle: Option<Duration>) -> Removed {
         let (root, now) = (self.sandboxes(), self.parts.clock.now());
-        let mut removed = Vec::new();
-        for kept in kept::list(&root)? {
+        let mut removed = Removed::default();
+        let found = match kept::list(&root) {
+            Ok(found) => found,
+            Err(error) => return Removed::failed(error),
+        };
+        for kept in found {
             let unused = Duration::from_millis(now.saturating_sub(kept.used));
-            let held = self.in_use.lock();
-            if unused >= idle.unwrap_or(kept.idle) && !held.contains_key(&kept.name) {
-                kept::take_out(&root, &kept.name)?;
-                removed.push(kept.name);
+            if unused < idle.unwrap_or(kept.idle) {
+                continue;
+            }
+            match self.take_out(&root, &kept.name) {
+                Ok(()) => removed.names.push(kept.name),
+                // In use, or removed by somebody else meanwhile.
+                Err(e) if matches!(e.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound) => {}
+                Err(error) => removed.fault = removed.fault.or(Some(error)),
             }
         }
-        kept::sweep(&root)?;
-        Ok(removed)
+        removed.fault = removed.fault.or(kept::sweep(&root).err());
+        removed
     }
 
     /// Prunes by the profiles' own times and records what went; what fails is logged and tried again later.
     pub(crate) fn prune_idle(&self) {
-        match self.prune(None) {
-            Ok(removed) => {
-                for name in removed {
-                    let record = Record::new(Event::SandboxRemoved).about(&name);
-                    if let Err(error) = self.parts.journal.append(record) {
-                        tracing::error!(%error, "cannot record that an idle sandbox was removed");
-                    }
-                }
+        let Removed { names, fault } = self.prune(None);
+        for name in names {
+            let record = Record::new(Event::SandboxRemoved).about(&name);
+            if let Err(error) = self.parts.journal.append(record) {
+                tracing::error!(%error, "cannot record that an idle sandbox was removed");
             }
-            Err(error) => tracing::error!(%error, "idle sandboxes were not removed"),
+        }
+        if let Some(error) = fault {
+            tracing::error!(%error, "idle sandboxes were not all removed");
         }
     }
 }
