@@ -14,6 +14,7 @@ mod doors;
 mod egress;
 mod exec;
 mod journal;
+mod landlocked;
 mod loader;
 #[allow(unreachable_pub)]
 mod neighbours;

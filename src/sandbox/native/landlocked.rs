@@ -49,6 +49,10 @@ impl Private {
         self.0.join(part)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Where the battery tries to write.
     pub(super) fn proof(&self) -> PathBuf {
         self.0.join(PROOF)
@@ -82,7 +86,7 @@ pub(super) fn live(base: &Base<'_>, channel: OwnedFd, status: OwnedFd) -> ! {
         let report =
             keep(base, &kept).unwrap_or_else(|Failure { step, errno, text }| Report::Failed { step, errno, text });
         // The launcher does so as well, where it still can.
-        let _ = os::tree::remove(&base.private.0);
+        let _ = os::tree::remove(base.private.path());
         let _ = { &kept.status }.write_all(&report.encode());
         clone::exit_now(0)
     });

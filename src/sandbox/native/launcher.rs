@@ -33,7 +33,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The uids that a root launcher gives to its sandboxes begin here: far above people, services and
@@ -700,6 +700,11 @@ impl Launched {
         }
         self.mounts = fds.next();
         Ok(Handed::Doors(fds.collect()))
+    }
+
+    /// Where on the host's disk a run without namespaces has its scratch folders.
+    pub(crate) fn private_folder(&self) -> Option<&Path> {
+        self.inmate.private.as_ref().map(Private::path)
     }
 
     /// Becomes readable when the init has ended.
