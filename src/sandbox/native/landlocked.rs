@@ -98,7 +98,8 @@ fn keep(base: &Base<'_>, kept: &Kept) -> Steps<Report> {
     clone::reset_signals();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     at(Step::Keeper, os::process::adopt_orphans())?;
-    // When the host runs short, the command goes, not its keeper. An undumpable process cannot open this file.
+    // When the host runs short, the command goes, not its keeper. An undumpable process, as the runner is, cannot open this.
+    at(Step::Undumpable, os::process::make_dumpable())?;
     let own_score = at(Step::Limits, Score::raise())?;
     // Asked to end, not killed: whoever ends it must first end what it keeps.
     at(Step::DieWithRunner, die_with_launcher(&kept.launcher, Signal::TERM))?;
