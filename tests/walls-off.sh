@@ -90,6 +90,32 @@ off "stop of what runs" src/runner/pump.rs 's|^ *self\.launched\.hold\(held\);||
 off "stop of all at once" $inside 's/Pid::from_raw\(-1\), signal/Pid::from_raw(2), signal/' what_forks_all_the_time
 off "lockdown on the disk" src/gateway/lockdown.rs 's/return store\.save\(Name::Lockdown, ON\);/let _ = ON; return Ok(());/' it_outlives_every_end
 off "terminals of its own" $tree 's/mounts::new_filesystem\(c"devpts", .*;/mounts::clone_tree(mounts::open_path(Path::new("\/tmp"))?.as_fd(), Reach::WholeTree)?;/' a_command_has_a_terminal
+land=src/sandbox/native/landlocked.rs filter=src/sandbox/native/filter.rs deputy=src/sandbox/native/deputy.rs
+off "landlocked: landlock" $land 's|^ *at\(Step::Landlock, .*||' landlocked::nothing_of_the_host
+off "landlocked: own scopes" src/os/linux/landlock.rs 's|if abi >= ABI::V6 \{|if false {|' landlocked::no_process_outside
+off "landlocked: own files of proc" $land 's|^    "auxv",|    "auxv", "net",|' landlocked::nothing_of_the_host
+off "landlocked: no links" src/os/linux/landlock.rs 's|mounts::open_without_links\(path\)|std::fs::File::open(path).map(std::os::fd::OwnedFd::from)|' landlocked::the_tier_and_what
+off "landlocked: seccomp" $land 's|seccomp::install_with_listener\(base\.filter\)|Ok(None::<OwnedFd>)|' landlocked::the_kernels_further_doors
+off "landlocked: keeper ends all" $land 's|^    end_all\(\);||' landlocked::nothing_survives
+off "landlocked: domain of the keeper" $land 's|^ *landlock::keep_signals\(\)\?;||' landlocked::processes_that_fork
+off "landlocked: death with the launcher" $land 's|^ *at\(Step::DieWithRunner, die_with_launcher.*||' landlocked::the_end_of_runner
+off "landlocked: death with the keeper" $land 's|rustix::process::set_parent_process_death_signal\(Some\(Signal::KILL\)\)\.map_err\(Into::into\)|Ok(())|' landlocked::the_end_of_runner
+off "landlocked: scratch removed by the keeper" $land 's|^ *let _ = os::tree::remove\(base.*||' landlocked::the_end_of_runner
+off "landlocked: writable places alone" $deputy 's/\.any\(lies_below\) \{/.any(lies_below) || true {/' landlocked::nothing_outside
+off "landlocked: no links of proc" $deputy 's/ResolveFlags::NO_MAGICLINKS/ResolveFlags::empty()/' landlocked::nothing_outside
+off "landlocked: attributes" $filter 's/^ *rules\.extend\(WITHOUT_ATTRIBUTES.*/let _ = (WITHOUT_ATTRIBUTES, unsupported);/' landlocked::nothing_outside
+off "landlocked: owners" $filter 's/\&\[SYS_fchown, SYS_fchownat\]/\&[]/' landlocked::nothing_outside
+off "landlocked: ioctls" $filter 's/^ *ioctl\.otherwise = REFUSE;//' landlocked::nothing_outside
+off "landlocked: leases" $filter 's/F_SETLEASE as u32/u32::MAX/' landlocked::nothing_outside
+off "landlocked: priorities of a user" $filter 's/\(SYS_setpriority, \&\[Argument::Is\(0, PRIO_PROCESS\), /(SYS_setpriority, \&[/' landlocked::no_process_outside
+off "landlocked: other processes" $filter 's/^ *for \(number, arguments\) in ON_ONESELF \{/for (number, arguments) in \&ON_ONESELF[..0] {/' landlocked::no_process_outside
+off "landlocked: datagram pairs" $filter 's/^ *pair\.rows\.insert\(0, .*/let _ = pair;/' landlocked::no_socket
+off "landlocked: unix sockets" $filter 's/^ *socket\.rows\.retain.*/let _ = socket;/' landlocked::no_socket
+off "landlocked: any socket" $filter 's/in \[SYS_socket, SYS_bind, SYS_listen, SYS_connect\]/in [SYS_uselib]/' landlocked::no_socket
+off "landlocked: a tier that is named" src/sandbox/native/walls.rs 's/if tier < plan\.least_tier/if false/' landlocked::a_host_without
+off "landlocked: never as root" src/sandbox/native/probe.rs 's/^    if uid == 0 \{/    if false {/' landlocked::root_runs_nothing
+off "landlocked: what it cannot give" src/sandbox/native/walls.rs 's/let missing = if self\.network == Network::Allowlist/if true { return Ok(()); }\n let missing = if self.network == Network::Allowlist/' landlocked::what_this_tier_cannot
+off "landlocked: scratch counts" src/runner/pump.rs 's/^ *disk\.watch_also\(folder\);/let _ = (folder, \&mut disk);/' landlocked::processes_memory
 
 secrets=src/sandbox/native/secrets.rs
 off "read-only secrets" $secrets 's|^ *mounts::set_attributes\(mount\.as_fd.*||' nothing_of_run_secrets

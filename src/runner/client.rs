@@ -351,6 +351,8 @@ fn connect(supply: &Supply) -> io::Result<(UnixStream, Option<process::Child>)> 
     let child = process::Command::new(program)
         .args(arguments)
         .env_clear()
+        // Where runs without namespaces have their scratch folders.
+        .envs(std::env::var_os("TMPDIR").map(|folder| ("TMPDIR", folder)))
         .stdin(OwnedFd::from(theirs))
         .stdout(process::Stdio::null())
         .spawn()?;

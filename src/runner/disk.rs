@@ -7,7 +7,7 @@
 
 use crate::model::{SandboxProfile, WorkspaceAccess};
 use crate::os;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often it is looked at.
@@ -27,6 +27,13 @@ struct Folder {
 }
 
 impl Disk {
+    /// Looks at a folder more.
+    pub(super) fn watch_also(&mut self, path: &Path) {
+        if let Ok(taken) = os::tree::taken_bytes(path) {
+            self.folders.push(Folder { path: path.to_owned(), suspicious: taken.saturating_add(self.at_most) });
+        }
+    }
+
     /// Looks at the folders that a command of this profile can write to. To be called before it starts.
     pub(super) fn watch(profile: &SandboxProfile) -> Self {
         let at_most = profile.limits.disk_bytes;

@@ -98,8 +98,11 @@ fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start, beside: Vec<OwnedFd>) -
     let size = command.terminal;
     let pipes = Pipes::new(if size.is_some() { Stdin::Closed } else { stdin })
         .map_err(|e| wall("make the command's pipes", &e))?;
-    let disk = Disk::watch(&profile);
+    let mut disk = Disk::watch(&profile);
     let launched = launch(launcher, &profile, command, &pipes, &secrets)?;
+    if let Some(folder) = launched.private_folder() {
+        disk.watch_also(folder);
+    }
     // The init has them; here nothing is left of them.
     drop(secrets);
     match Pump::of(&launched, pipes, size.is_some() || profile.network == Network::Allowlist) {

@@ -17,6 +17,7 @@ mod exec;
 mod files;
 mod journal;
 mod kept;
+mod landlocked;
 mod limits;
 mod listed;
 mod loader;

@@ -50,16 +50,25 @@ pub fn program() -> &'static Path {
 /// The forbidden acts, built once.
 pub fn attacks() -> &'static Path {
     static ATTACKS: OnceLock<PathBuf> = OnceLock::new();
-    ATTACKS.get_or_init(|| {
-        let folder = base().join("bin");
-        fs::create_dir_all(&folder).unwrap();
-        let built = folder.join("attacks");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/attacks.c");
-        let done = Command::new("cc").args(["-O1", "-static", "-w", "-o"]).arg(&built).arg(source).status();
-        assert!(done.is_ok_and(|s| s.success()), "cannot build tests/attacks.c: install gcc and libc6-dev");
-        fs::set_permissions(&built, fs::Permissions::from_mode(0o755)).unwrap();
-        built
-    })
+    ATTACKS.get_or_init(|| build("attacks"))
+}
+
+/// What starts a program as a container without namespaces does, built once.
+fn lock_down() -> &'static Path {
+    static LOCK: OnceLock<PathBuf> = OnceLock::new();
+    LOCK.get_or_init(|| build("locked_down"))
+}
+
+/// A program of `tests`, where an ordinary user can execute it.
+fn build(name: &str) -> PathBuf {
+    let folder = base().join("bin");
+    fs::create_dir_all(&folder).unwrap();
+    let built = folder.join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(format!("{name}.c"));
+    let done = Command::new("cc").args(["-O1", "-static", "-w", "-o"]).arg(&built).arg(source).status();
+    assert!(done.is_ok_and(|s| s.success()), "cannot build tests/{name}.c: install gcc and libc6-dev");
+    fs::set_permissions(&built, fs::Permissions::from_mode(0o755)).unwrap();
+    built
 }
 
 /// A folder of this test process, reachable for every user. The last test to end leaves only what `make test` removes.
@@ -83,6 +92,8 @@ pub struct World {
     hosts: Option<PathBuf>,
     /// Whether a service manager says where state and sockets are.
     is_service: bool,
+    /// Whether `vambrace` can make no namespace.
+    is_locked_down: bool,
     /// What else stands in the environment of `vambrace`.
     variables: Vec<(String, PathBuf)>,
 }
@@ -120,7 +131,9 @@ impl World {
         assert!(user == User::Ordinary || am_root(), "this test needs root: run `make test` as root");
         let dir = base().join(format!("w{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let (config, network, hosts, variables) = (String::new(), None, None, Vec::new());
-        let world = World { dir, user, config, gateway: None, port: 0, network, hosts, is_service: false, variables };
+        let (gateway, is_service, is_locked_down) = (None, false, false);
+        let port = 0;
+        let world = World { dir, user, config, gateway, port, network, hosts, is_service, is_locked_down, variables };
         for folder in ["", "home", "run"] {
             world.make_dir(folder);
         }
@@ -161,6 +174,12 @@ impl World {
     /// With its places named as systemd does for a service: sockets lie beside the state, in `run/vambrace`.
     pub fn under_systemd(mut self) -> Self {
         self.is_service = true;
+        self
+    }
+
+    /// With `vambrace` where no namespace can be made, as in a container that is locked down.
+    pub fn locked_down(mut self) -> Self {
+        self.is_locked_down = true;
         self
     }
 
@@ -212,7 +231,11 @@ impl World {
 
     /// `vambrace` with these arguments, as the user, in the world's places.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.bare_command(program().to_str().unwrap());
+        let mut command =
+            self.bare_command(if self.is_locked_down { lock_down() } else { program() }.to_str().unwrap());
+        if self.is_locked_down {
+            command.arg(program());
+        }
         if self.is_service {
             command.env("STATE_DIRECTORY", self.state()).env("RUNTIME_DIRECTORY", self.dir.join("run/vambrace"));
         } else {
@@ -345,7 +368,9 @@ impl World {
             fs::copy(attacks(), &copy).unwrap();
             self.give(&copy);
         }
-        self.exec(&[&["/workspace/attacks"], act].concat())
+        // In the tier without namespaces the workspace stands at its own path.
+        let inside = if self.is_locked_down { copy.to_str().unwrap() } else { "/workspace/attacks" };
+        self.exec(&[&[inside], act].concat())
     }
 
     pub fn json(&self, arguments: &[&str]) -> Value {

@@ -52,6 +52,10 @@ impl Private {
         self.0.join(part)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Where the battery tries to write.
     pub(super) fn proof(&self) -> PathBuf {
         self.0.join(PROOF)
@@ -85,7 +89,7 @@ pub(super) fn live(base: &Base<'_>, channel: OwnedFd, status: OwnedFd) -> ! {
         let report =
             keep(base, &kept).unwrap_or_else(|Failure { step, errno, text }| Report::Failed { step, errno, text });
         // The launcher does so as well, where it still can.
-        let _ = os::tree::remove(&base.private.0);
+        let _ = os::tree::remove(base.private.path());
         let _ = { &kept.status }.write_all(&report.encode());
         clone::exit_now(0)
     });
@@ -97,7 +101,8 @@ fn keep(base: &Base<'_>, kept: &Kept) -> Steps<Report> {
     clone::reset_signals();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     at(Step::Keeper, os::process::adopt_orphans())?;
-    // When the host runs short, the command goes, not its keeper. An undumpable process cannot open this file.
+    // When the host runs short, the command goes, not its keeper. An undumpable process, as the runner is, cannot open this.
+    at(Step::Undumpable, os::process::make_dumpable())?;
     let own_score = at(Step::Limits, Score::raise())?;
     // Asked to end, not killed: whoever ends it must first end what it keeps.
     at(Step::DieWithRunner, die_with_launcher(&kept.launcher, Signal::TERM))?;

@@ -11,6 +11,7 @@ use crate::os::linux::cgroup::Group;
 use crate::os::linux::handover;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A sandbox that has been started. Dropping it kills and reaps it.
@@ -65,6 +66,11 @@ impl Launched {
         }
         self.mounts = fds.next();
         Ok(Handed::Doors(fds.collect()))
+    }
+
+    /// Where on the host's disk a run without namespaces has its scratch folders.
+    pub(crate) fn private_folder(&self) -> Option<&Path> {
+        self.inmate.private.as_ref().map(Private::path)
     }
 
     /// Becomes readable when the init has ended.
