@@ -115,9 +115,7 @@ fn once(
         out = way_out(launcher, launched, profile)?;
         Ok(())
     })?;
-    if let Some(lent) = out.and_then(WayOut::close) {
-        launcher.take_back(lent);
-    }
+    drop(out);
     let verdict = launched.monitor.verdict();
     let finished = launcher.finish(launched);
     let ending = match verdict {

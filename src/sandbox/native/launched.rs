@@ -4,6 +4,7 @@ use super::battery::NAMESPACES;
 use super::inside;
 use super::landlocked::Private;
 use super::monitor::Monitor;
+use super::slots::Slot;
 use super::walls::Walls;
 use crate::model::{Enforcement, LimitKind, Means, Tier};
 use crate::os;
@@ -129,7 +130,7 @@ pub(crate) enum Handed {
 pub(super) struct Inmate {
     pub(super) pidfd: OwnedFd,
     pub(super) group: Option<Group>,
-    pub(super) slot: u32,
+    pub(super) slot: Slot,
     /// In the tier without namespaces the init is a keeper, which has to end what it keeps; with it go these folders.
     pub(super) private: Option<Private>,
 }
@@ -143,10 +144,8 @@ impl Inmate {
 
     /// Ends the init without waiting.
     fn kill(&self) {
-        // With its group everything goes at once, whoever the init is and wherever it stands.
-        if self.group.as_ref().is_some_and(Group::kill) {
-            return;
-        }
+        // With its group everything goes at once, whoever the init is and wherever it stands. It may not be in it yet.
+        let _ = self.group.as_ref().map(Group::kill);
         match self.private {
             None => os::process::kill_pidfd(&self.pidfd),
             Some(_) => os::process::terminate_pidfd(&self.pidfd),

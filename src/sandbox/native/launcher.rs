@@ -11,6 +11,7 @@ use super::landlocked::{self, Private};
 use super::launched::{Finished, Inmate, Launched};
 use super::monitor::{Monitor, Verdict};
 use super::probe;
+use super::slots::{self, Slot, Slots};
 use super::tree::Owner;
 use super::walls::Walls;
 use crate::model::{
@@ -27,7 +28,7 @@ use crate::os::linux::{capabilities, landlock, userns};
 use crate::sandbox::Protected;
 use crate::sandbox::environment;
 use crate::sandbox::plan::{self, Bind, Command, Plan};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -41,10 +42,7 @@ use std::time::{Duration, Instant};
 const FIRST_SANDBOX_UID: u32 = 0x7000_0000;
 
 /// Launchers of one host keep apart by their pids: limits on the processes of a uid would otherwise add up.
-const LAUNCHERS: u32 = 0x1000_0000 / MOST_SLOTS;
-
-/// How many sandboxes one launcher runs at a time.
-const MOST_SLOTS: u32 = 1024;
+const LAUNCHERS: u32 = 0x1000_0000 / slots::MOST;
 
 /// Names of our control groups: this, the launcher's pid, the slot.
 const GROUP_PREFIX: &str = "vambrace-";
@@ -83,7 +81,7 @@ pub(crate) struct Launcher {
     title: Title,
     cgroups: Cgroups,
     protected: Protected,
-    taken: BTreeSet<u32>,
+    slots: Slots,
     /// What every sandbox shows of the host.
     system: Vec<Bind>,
     /// This process, for its children to see whether it still lives.
@@ -108,11 +106,11 @@ struct Spare {
     made: Instant,
 }
 
-/// A uid that is nobody else's until it is given back.
+/// A uid that is nobody else's until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    slot: u32,
     pub(crate) uid: u32,
+    _slot: Slot,
 }
 
 /// What a folder is, whatever its name: device, inode, owner, group.
@@ -154,7 +152,7 @@ impl Launcher {
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
             cgroups,
             protected,
-            taken: BTreeSet::new(),
+            slots: Slots::default(),
             mappings: HashMap::new(),
             system: plan::system(),
             own: os::process::own_pidfd().map_err(|e| fault("open this process", e.to_string()))?,
@@ -195,12 +193,7 @@ impl Launcher {
             Some(spare) => spare,
             None => self.make_spare(walls, bounds, files)?,
         };
-        let slot = spare.inmate.slot;
-        let briefed = self.brief(spare, &plan, &words, bounds, handed, variables, started);
-        if briefed.is_err() {
-            self.taken.remove(&slot);
-        }
-        briefed
+        self.brief(spare, &plan, &words, bounds, handed, variables, started)
     }
 
     /// The tier without namespaces: nothing is built ahead, and private folders take the place of a tree.
@@ -219,18 +212,14 @@ impl Launcher {
         // This limit counts every process of the user on the host.
         walls.rlimits.pids = walls.rlimits.pids.saturating_add(os::process::threads_of(os::process::uid()));
         let words = Words::of(&plan)?;
-        let slot = self.take_slot()?;
         let bounds = bounds(&plan.limits);
-        let made = self.fork_keeper(slot, walls, private, bounds);
+        let spare = self.fork_keeper(walls, private, bounds)?;
         let variables = plan.command.secrets.iter().zip(handed.secrets).collect();
-        let briefed = made.and_then(|spare| self.brief(spare, &plan, &words, bounds, handed, variables, started));
-        if briefed.is_err() {
-            self.taken.remove(&slot);
-        }
-        briefed
+        self.brief(spare, &plan, &words, bounds, handed, variables, started)
     }
 
-    fn fork_keeper(&mut self, slot: u32, walls: Walls, private: Private, bounds: Bounds) -> Result<Spare, RunFault> {
+    fn fork_keeper(&mut self, walls: Walls, private: Private, bounds: Bounds) -> Result<Spare, RunFault> {
+        let slot = self.take_slot()?;
         let (status, status_out) = io::pipe().map_err(wall("make a pipe"))?;
         let (channel, theirs) = UnixStream::pair().map_err(wall("make a channel"))?;
         let facts = Facts { proof: private.proof(), ..self.facts.clone() };
@@ -244,7 +233,7 @@ impl Launcher {
             Fork::Parent { pid, pidfd } => {
                 drop((theirs, status_out));
                 let mut inmate = Inmate { pidfd, group: None, slot, private: Some(private) };
-                inmate.group = self.group(slot, bounds).map_err(wall("make a control group"))?;
+                inmate.group = self.group(&inmate.slot, bounds).map_err(wall("make a control group"))?;
                 if let Some(group) = &inmate.group {
                     group.admit(pid).map_err(wall("move the sandbox into its control group"))?;
                 }
@@ -288,7 +277,6 @@ impl Launcher {
                 _ => break,
             }
         }
-        self.taken.remove(&inmate.slot);
         drop((channel, inmate));
         match (monitor.evidence(), monitor.verdict()) {
             (Some(evidence), _) => Ok(evidence.proved.rows(self.tier)),
@@ -335,7 +323,6 @@ impl Launcher {
         if spare.shown == shown(walls) {
             return Some(spare);
         }
-        self.taken.remove(&spare.inmate.slot);
         None
     }
 
@@ -344,14 +331,9 @@ impl Launcher {
     /// Called every few seconds too, so that no file system stays busy for it after the host has unmounted it.
     pub(crate) fn tidy(&mut self) {
         let changed = self.mounts.has_changed();
-        let taken = &mut self.taken;
         self.spares.retain(|spare| {
             let dead = os::process::wait_readable(&spare.inmate.pidfd, Some(Duration::ZERO)).unwrap_or(true);
-            let keeps = !changed && !dead && spare.made.elapsed() < LONGEST_WAIT;
-            if !keeps {
-                taken.remove(&spare.inmate.slot);
-            }
-            keeps
+            !changed && !dead && spare.made.elapsed() < LONGEST_WAIT
         });
     }
 
@@ -363,23 +345,9 @@ impl Launcher {
         files: Vec<(&SecretUse, &Sealed)>,
     ) -> Result<Spare, RunFault> {
         let slot = self.take_slot()?;
-        let made = self.fork_child(slot, walls, bounds, files);
-        if made.is_err() {
-            self.taken.remove(&slot);
-        }
-        made
-    }
-
-    fn fork_child(
-        &mut self,
-        slot: u32,
-        walls: Walls,
-        bounds: Bounds,
-        files: Vec<(&SecretUse, &Sealed)>,
-    ) -> Result<Spare, RunFault> {
         let (status, status_out) = io::pipe().map_err(wall("make a pipe"))?;
         let (channel, theirs) = UnixStream::pair().map_err(wall("make a channel"))?;
-        let owner = self.owner(slot);
+        let owner = self.owner(&slot);
         let shown = shown(&walls);
         self.prepare_mappings(&shown, owner.uid)?;
         let flags = inside::namespaces(self.tier, walls.network);
@@ -403,7 +371,7 @@ impl Launcher {
                 drop((theirs, status_out));
                 let mut inmate = Inmate { pidfd, group: None, slot, private: None };
                 // While the child builds. It starts nothing before its brief, and that comes after this.
-                inmate.group = self.group(slot, bounds).map_err(wall("make a control group"))?;
+                inmate.group = self.group(&inmate.slot, bounds).map_err(wall("make a control group"))?;
                 if let Some(group) = &inmate.group {
                     group.admit(pid).map_err(wall("move the sandbox into its control group"))?;
                 }
@@ -415,8 +383,8 @@ impl Launcher {
         }
     }
 
-    fn owner(&self, slot: u32) -> Owner {
-        let own = FIRST_SANDBOX_UID + (std::process::id() % LAUNCHERS) * MOST_SLOTS + slot;
+    fn owner(&self, slot: &Slot) -> Owner {
+        let own = FIRST_SANDBOX_UID + (std::process::id() % LAUNCHERS) * slots::MOST + slot.number();
         let (uid, gid) = match self.tier {
             Tier::Root => (own, own),
             Tier::UserNamespace | Tier::Landlock => (os::process::uid(), os::process::gid()),
@@ -461,7 +429,7 @@ impl Launcher {
             status,
             monitor: Monitor::new(&plan.command.argv[0]),
             started,
-            host_uid: self.owner(inmate.slot).uid,
+            host_uid: self.owner(&inmate.slot).uid,
             inmate,
             channel,
             mounts: None,
@@ -487,25 +455,18 @@ impl Launcher {
             return Ok(None);
         }
         let slot = self.take_slot()?;
-        Ok(Some(Lent { slot, uid: self.owner(slot).uid }))
+        Ok(Some(Lent { uid: self.owner(&slot).uid, _slot: slot }))
     }
 
-    /// Takes a uid back, when no process has it any more.
-    pub(crate) fn take_back(&mut self, lent: Lent) {
-        self.taken.remove(&lent.slot);
+    fn take_slot(&self) -> Result<Slot, RunFault> {
+        self.slots.take().ok_or(RunFault::Busy)
     }
 
-    fn take_slot(&mut self) -> Result<u32, RunFault> {
-        let free = (0..MOST_SLOTS).find(|slot| !self.taken.contains(slot)).ok_or(RunFault::Busy)?;
-        self.taken.insert(free);
-        Ok(free)
-    }
-
-    fn group(&self, slot: u32, bounds: Bounds) -> io::Result<Option<Group>> {
+    fn group(&self, slot: &Slot, bounds: Bounds) -> io::Result<Option<Group>> {
         if self.cgroups.controllers().is_empty() {
             return Ok(None);
         }
-        self.cgroups.create(&format!("{GROUP_PREFIX}{}-{slot}", std::process::id()), bounds).map(Some)
+        self.cgroups.create(&format!("{GROUP_PREFIX}{}-{}", std::process::id(), slot.number()), bounds).map(Some)
     }
 
     fn means(&self) -> [(LimitKind, Means); 3] {
@@ -549,7 +510,6 @@ impl Launcher {
         launched.inmate.end();
         let elapsed = launched.started.elapsed();
         let out_of_memory = launched.inmate.group.as_ref().is_some_and(Group::ran_out_of_memory);
-        self.taken.remove(&launched.inmate.slot);
         let enforcement = launched.enforcement();
         Finished { out_of_memory, enforcement, elapsed, _remains: launched }
     }

@@ -21,6 +21,7 @@ mod loader;
 mod monitor;
 mod probe;
 mod secrets;
+mod slots;
 mod step;
 mod tree;
 mod walls;
