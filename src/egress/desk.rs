@@ -6,14 +6,21 @@ use super::order::{Order, Report};
 use super::outbox::Outbox;
 use super::pins::Pins;
 use crate::os;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 
 /// Refused names that are told one by one.
 const MOST_NAMES_TOLD: usize = 256;
+
+/// Connections that may be dialled at once, and how often one more after them. Each leaves a record, so whoever dials in a
+/// loop waits instead of filling the host's disk.
+const BURST: u32 = 256;
+const PACE: Duration = Duration::from_millis(100);
 
 /// Questions to the host's resolver at once. Each takes a thread until the resolver gives up.
 pub(super) const MOST_LOOKUPS: usize = 16;
@@ -26,6 +33,8 @@ pub(super) struct Desk {
     pub(super) lookups: Arc<Semaphore>,
     refused: Vec<IpAddr>,
     told: RefCell<HashSet<String>>,
+    /// When the next connection would be due if none had been dialled early.
+    due: Cell<Option<Instant>>,
 }
 
 impl Desk {
@@ -38,6 +47,18 @@ impl Desk {
             lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
             refused,
             told: RefCell::default(),
+            due: Cell::default(),
+        }
+    }
+
+    /// Waits for the turn of one more connection.
+    pub(super) async fn turn(&self) {
+        let now = Instant::now();
+        let earliest = now.checked_sub(BURST * PACE).unwrap_or(now);
+        let due = self.due.get().unwrap_or(earliest).max(earliest) + PACE;
+        self.due.set(Some(due));
+        if due > now {
+            sleep_until(due).await;
         }
     }
 
@@ -71,5 +92,21 @@ impl Desk {
         let mut hosts = os::host::addresses();
         hosts.extend(&self.refused);
         hosts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_beyond_a_burst_wait_for_their_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let desk = Desk::new(Order::new(Vec::new(), Vec::new()).unwrap());
+        // Whether it is there at once; it is polled once before no time at all has passed.
+        let is_ready = || runtime.block_on(async { tokio::time::timeout(Duration::ZERO, desk.turn()).await.is_ok() });
+        assert!((0..BURST).all(|_| is_ready()));
+        // A minute of turns ahead: no delay of this test makes them all due.
+        assert!(!(0..600).all(|_| is_ready()));
     }
 }

@@ -38,6 +38,7 @@ pub(super) async fn accept(listener: &TcpListener) -> Option<TcpStream> {
 pub(super) async fn serve(desk: Rc<Desk>, listener: TcpListener, port: u16, places: Arc<Semaphore>) {
     loop {
         let Some(stream) = accept(&listener).await else { continue };
+        desk.turn().await;
         let Ok(dialled) = stream.local_addr() else { continue };
         let attempt = Attempt { desk: Rc::clone(&desk), name: None, port, address: dialled.ip(), is_told: false };
         match Arc::clone(&places).try_acquire_owned() {
