@@ -92,6 +92,15 @@ struct Line {
     next: u64,
 }
 
+impl Line {
+    /// An order that is for every run there is; without a runner there is none.
+    fn to_all(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(Sent { number: 0, order, secrets: Vec::new() });
+        }
+    }
+}
+
 struct Run {
     events: mpsc::UnboundedSender<RunEvent>,
     input_room: Arc<Semaphore>,
@@ -148,9 +157,12 @@ impl Client {
     pub(crate) fn hold(&self, held: bool) {
         let mut line = self.line();
         line.is_held = held;
-        if let Some(orders) = &line.orders {
-            let _ = orders.send(Sent { number: 0, order: Order::Hold(held), secrets: Vec::new() });
-        }
+        line.to_all(Order::Hold(held));
+    }
+
+    /// Ends every run for an operator's lockdown, those too that nobody else knows of yet.
+    pub(crate) fn lock_down(&self) {
+        self.line().to_all(Order::LockDown);
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -305,11 +317,6 @@ impl Remote {
     /// Tells the command that its terminal has another size.
     pub(crate) fn resize(&self, size: WindowSize) {
         self.send(Order::Resize(size));
-    }
-
-    /// Ends the run for an operator's lockdown.
-    pub(crate) fn lock_down(&self) {
-        self.send(Order::LockDown);
     }
 
     /// Ends the run. One that has ended already is left alone.

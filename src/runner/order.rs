@@ -40,7 +40,7 @@ pub(super) enum Order {
     Resize(WindowSize),
     /// Stops every run of this connection and refuses new ones, or lets them go on; with run number 0.
     Hold(bool),
-    /// End it: an operator has locked everything down.
+    /// Ends every run of this connection: an operator has locked everything down; with run number 0.
     LockDown,
 }
 

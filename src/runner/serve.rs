@@ -127,11 +127,14 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
                 break;
             }
         };
+        // These are for everybody.
         if let Order::Hold(held) = order {
             is_held = held;
-            for run in runs.values() {
-                let _ = run.send(Order::Hold(held));
-            }
+            runs.values().for_each(|run| drop(run.send(Order::Hold(held))));
+            continue;
+        }
+        if let Order::LockDown = order {
+            runs.values().for_each(|run| drop(run.send(Order::LockDown)));
             continue;
         }
         let Order::Start(start) = order else {

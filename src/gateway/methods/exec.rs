@@ -39,6 +39,10 @@ pub(super) async fn run(
     let result = match order(gateway, &request, &profile, receipt).await {
         Ok((handle, cover, _kept)) => {
             if let Some((act, data)) = &request.file {
+                let _registered = Registered::new(gateway, session.conn, &run, &handle);
+                if outbox.is_closed() {
+                    handle.remote().cancel();
+                }
                 let (result, said) = files::follow(handle, data, &cover).await;
                 let answer = match &result {
                     Ok(outcome) => files::answer(act, outcome, &said),

@@ -8,7 +8,7 @@ use crate::journal::{Event, Receipt, Record};
 use crate::model::{LockdownAction, Running};
 use crate::wire::{ErrorCode, ErrorShape};
 use serde_json::json;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// The event of an action that changes something.
 pub(in crate::gateway) fn event(action: LockdownAction) -> Option<Event> {
@@ -40,9 +40,7 @@ pub(super) async fn change(
         Err(fault) => Some(fault.to_string()),
     };
     if action == LockdownAction::On(Running::Killed) {
-        for (_, remote) in gateway.runs.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            remote.lock_down();
-        }
+        gateway.parts.runner.lock_down();
     }
     gateway.hub.tell("lockdown.changed", None, &json!({"on": gateway.lockdown.is_on()}));
     let Some(error) = fault else { return status(gateway).into() };

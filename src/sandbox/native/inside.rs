@@ -386,6 +386,7 @@ impl Ends {
     pub(super) fn of(self, command: i32, channel: &File, overseer: Option<&mut dyn Overseer>) -> Report {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut is_open = true;
+        let mut is_held = false;
         let mut overseer = overseer;
         loop {
             if let Some(report) = reap(command) {
@@ -395,8 +396,11 @@ impl Ends {
             let orders = is_open.then_some(channel.as_fd());
             let calls = overseer.as_ref().map(|overseer| overseer.listener().as_fd());
             fds.extend(orders.iter().chain(&calls).map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
-            if poll(&mut fds, None).is_err() {
-                continue;
+            let again = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            match poll(&mut fds, Some(&again).filter(|_| is_held)) {
+                Ok(0) => stop_all(),
+                Ok(_) => {}
+                Err(_) => continue,
             }
             let mut ready = fds[1..].iter().map(|fd| !fd.revents().is_empty());
             let is_ordered = orders.is_some() && ready.next() == Some(true);
@@ -407,7 +411,7 @@ impl Ends {
                 }
             }
             if is_ordered {
-                is_open = obey(channel);
+                is_open = obey(channel, &mut is_held);
             }
             if is_asked {
                 overseer = overseer.take().and_then(|overseer| overseer.serve().then_some(overseer));
@@ -433,22 +437,32 @@ fn reap(command: i32) -> Option<Report> {
 }
 
 /// Stops or continues every process of the sandbox but this one; false when the launcher has let go.
-///
-/// One call reaches all of them: the kernel walks its list under a lock that a fork needs too (kill(2), pid -1).
-fn obey(mut channel: &File) -> bool {
+fn obey(mut channel: &File, is_held: &mut bool) -> bool {
     let mut word = [0];
     match channel.read(&mut word) {
         Ok(1) => {}
         Err(e) if e.kind() == io::ErrorKind::Interrupted => return true,
         _ => return false,
     }
-    let signal = match word[0] {
-        FREEZE => nix::sys::signal::Signal::SIGSTOP,
-        THAW => nix::sys::signal::Signal::SIGCONT,
+    match word[0] {
+        FREEZE => stop_all(),
+        THAW => signal_all(nix::sys::signal::Signal::SIGCONT),
         _ => return true,
-    };
-    signal_all(signal);
+    }
+    *is_held = word[0] == FREEZE;
     true
+}
+
+/// Stops everything, until it is told otherwise again and again.
+///
+/// One call reaches all: the kernel walks its list under a lock that a fork needs too (kill(2), pid -1). But whoever is in
+/// a call that continues others at that moment ends it first, and takes the stop back. So it is said more often than
+/// anybody can be in such a call each time.
+fn stop_all() {
+    const TIMES: usize = 64;
+    for _ in 0..TIMES {
+        signal_all(nix::sys::signal::Signal::SIGSTOP);
+    }
 }
 
 /// Sends a signal to everything in this pid namespace but its init, or in this keeper's Landlock domain but the keeper.
