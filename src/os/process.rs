@@ -17,6 +17,13 @@ pub(crate) fn wait_pidfd(pidfd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// What a child that has ended exited with, and reaps it; `None` where a signal ended it.
+pub(crate) fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
+    status.ok().flatten()?.exit_status()
+}
+
 /// Waits until a child has ended, without blocking the thread and without reaping it.
 pub(crate) async fn ended(pidfd: &OwnedFd) {
     // SAFETY: the borrowed descriptor outlives its registration, which ends with this function.

@@ -162,10 +162,30 @@ pub(crate) fn now_seconds() -> i64 {
     rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec
 }
 
-/// Bytes that are taken on the file system of a folder.
-pub(crate) fn taken_bytes(folder: &Path) -> io::Result<u64> {
+/// How full the file system of a folder is, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Space {
+    pub(crate) taken: u64,
+    /// What an ordinary user may still take.
+    pub(crate) free: u64,
+    whole: u64,
+}
+
+impl Space {
+    /// Less than a twentieth is left, and less than 1 GiB: what else the host writes there soon finds no room.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.free < self.whole / 20 && self.free < 1 << 30
+    }
+}
+
+/// Looks at the file system of a folder.
+pub(crate) fn space(folder: &Path) -> io::Result<Space> {
     let facts = rustix::fs::statvfs(folder)?;
-    Ok(facts.f_blocks.saturating_sub(facts.f_bfree) * facts.f_frsize)
+    Ok(Space {
+        taken: facts.f_blocks.saturating_sub(facts.f_bfree) * facts.f_frsize,
+        free: facts.f_bavail * facts.f_frsize,
+        whole: facts.f_blocks * facts.f_frsize,
+    })
 }
 
 #[cfg(test)]
@@ -232,7 +252,7 @@ mod tests {
         assert!((1 << 20..3 << 20).contains(&count(now - 3600, 1 << 30)));
         assert_eq!(count(now + 3600, 1 << 30), 0);
         assert_eq!(count(now - 3600, 4096), 4096);
-        assert!(taken_bytes(&top).unwrap() > 1 << 20);
+        assert!(space(&top).unwrap().taken > 1 << 20);
         remove(&top).unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! One run in the runner: launches it, moves its bytes, bounds its time, output and disk, reports its end.
 
-use super::disk::{self, Disk};
+use super::disk::Disk;
 use super::order::{Finished, Order, Report, Start, WINDOW};
 use super::streams::{self, Sink, Source};
 use super::way_out::{Said, WayOut};
@@ -23,7 +23,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 /// Bytes read from a stream at a time.
 const CHUNK: usize = 16 << 10;
@@ -75,7 +75,6 @@ struct Pump {
     domains: Vec<Domain>,
     way_out: Option<(WayOut, Said)>,
     disk: Disk,
-    look: Interval,
     /// Input taken from the gateway and not yet by the command.
     input: Vec<u8>,
     input_ends: bool,
@@ -121,7 +120,6 @@ fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start, beside: Vec<OwnedFd>) -
             domains: profile.domains,
             way_out: None,
             disk,
-            look: interval(disk::EVERY),
             input: Vec::new(),
             input_ends: false,
             held: None,
@@ -242,7 +240,7 @@ impl Pump {
                 order = orders.recv() => self.obey(number, order, reports).await,
                 () = readable(&self.handing) => self.take_over(launcher),
                 said = next(&mut self.way_out) => self.tell(number, said, reports).await,
-                _ = self.look.tick(), if is_timed => if self.disk.is_exceeded() { self.kill(Ending::DiskLimit) },
+                exceeded = self.disk.exceeded(), if is_timed => if exceeded { self.kill(Ending::DiskLimit) },
                 () = sleep_until(self.deadline), if is_timed => self.kill(Ending::TimedOut),
             }
         }
@@ -348,9 +346,11 @@ impl Pump {
             return;
         }
         if let Some(terminal) = &self.terminal {
-            // A terminal has no end; its reader is told as by a person.
-            let _ = rustix::io::write(terminal.get_ref(), &[END_OF_TERMINAL_INPUT]);
+            // A terminal has no end; its reader is told as by a person, behind all that came before.
             self.input_ends = false;
+            if rustix::io::write(terminal.get_ref(), &[END_OF_TERMINAL_INPUT]).is_err() {
+                self.input.push(END_OF_TERMINAL_INPUT);
+            }
         } else if self.size.is_none() {
             self.stdin = None;
         }
@@ -424,9 +424,6 @@ impl Pump {
         if let Some((out, mut said)) = self.way_out {
             for report in said.rest(&out).await {
                 let _ = reports.send((number, Report::Network(Box::new(report)))).await;
-            }
-            if let Some(lent) = out.close() {
-                launcher.borrow_mut().take_back(lent);
             }
         }
         let (verdict, refused) = (self.launched.monitor.verdict(), self.launched.monitor.refused().to_vec());

@@ -110,6 +110,25 @@ fn what_one_run_adds_to_the_disk_is_bounded_wherever_it_writes() {
 }
 
 #[test]
+fn files_that_are_removed_and_still_open_end_the_run_before_the_disk_is_full() {
+    for user in USERS {
+        let world = World::new(user);
+        let _disk = Disk::below(&world);
+        // What is on this disk is memory of whoever wrote it.
+        let world = world.config(&DISK.replace("timeout", "memory = \"1G\"\ntimeout")).start();
+        let hold = "
+import os, signal
+held = []
+while True:
+    held.append(open('x', 'wb', 0)); os.unlink('x')
+    try: [held[-1].write(bytes(1 << 20)) for n in range(8)]
+    except OSError: signal.pause()";
+        world.run(&["exec", "--", "python3", "-c", hold]).fails(137, "added more to the disk");
+        world.exec(&["sh", "-c", "head -c 8M /dev/zero > some"]).exits(0);
+    }
+}
+
+#[test]
 fn what_is_hidden_from_a_walk_counts_as_well() {
     for user in USERS {
         let world = World::new(user);
