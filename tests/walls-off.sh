@@ -73,7 +73,7 @@ off "landlocked: attributes" $filter 's/^ *rules\.extend\(WITHOUT_ATTRIBUTES.*/l
 off "landlocked: owners" $filter 's/\&\[SYS_fchown, SYS_fchownat\]/\&[]/' landlocked::nothing_outside
 off "landlocked: ioctls" $filter 's/^ *ioctl\.otherwise = REFUSE;//' landlocked::nothing_outside
 off "landlocked: leases" $filter 's/F_SETLEASE as u32/u32::MAX/' landlocked::nothing_outside
-off "landlocked: priorities of a user" $filter 's/\(SYS_setpriority, \&\[Argument::Is\(0, PRIO_PROCESS as u32\), /(SYS_setpriority, \&[/' landlocked::no_process_outside
+off "landlocked: priorities of a user" $filter 's/\(SYS_setpriority, \&\[Argument::Is\(0, PRIO_PROCESS\), /(SYS_setpriority, \&[/' landlocked::no_process_outside
 off "landlocked: other processes" $filter 's/^ *for \(number, arguments\) in ON_ONESELF \{/for (number, arguments) in \&ON_ONESELF[..0] {/' landlocked::no_process_outside
 off "landlocked: datagram pairs" $filter 's/^ *pair\.rows\.insert\(0, .*/let _ = pair;/' landlocked::no_socket
 off "landlocked: unix sockets" $filter 's/^ *socket\.rows\.retain.*/let _ = socket;/' landlocked::no_socket

@@ -345,7 +345,8 @@ fn no_process_outside_can_be_signalled_changed_or_traced_and_ones_own_can() {
         assert_eq!(world.attack(&[act]).code, 1, "{act}");
     }
     let after = stat(other.0.id());
-    assert_eq!((&after[0], &after[16]), (&before[0], &before[16]));
+    assert!(!["T", "Z"].contains(&after[0].as_str()), "{after:?}");
+    assert_eq!(after[16], before[16]);
     assert_eq!(world.exec(&["echo", "all there"]).exits(0), "all there\n");
     assert!(world.events("runner.restarted").is_empty());
 }
