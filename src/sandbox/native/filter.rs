@@ -521,6 +521,7 @@ const ON_ONESELF: &[(c_long, &[Argument])] = &[
     (SYS_ioprio_set, &[Argument::Is(0, IOPRIO_WHO_PROCESS), Argument::Is(1, 0)]),
 ];
 const IOPRIO_WHO_PROCESS: u32 = 1;
+const PRIO_PROCESS: u32 = 0; // of another type in each libc
 
 /// Families of ioctls that stay: terminals and what every descriptor knows; sockets.
 const IOCTL_FAMILIES: [u32; 2] = [0x5400, 0x8900];
