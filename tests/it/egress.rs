@@ -425,13 +425,13 @@ fn an_ordinary_program_needs_to_know_of_nothing() {
 }
 
 #[test]
-fn a_reader_of_reports_that_sleeps_stops_nothing_and_learns_how_much_it_missed() {
+fn a_reader_of_reports_that_sleeps_stops_nothing_and_misses_nothing_of_a_burst() {
     let stage = Stage::new();
     let server = stage.server(443);
     let mut egress = stage.start(Started::AsRoot);
     let open = stage.stand_in("open.example");
     assert_eq!(egress.next()["kind"], "resolved");
-    let tries = 6000;
+    let tries = 200;
     stage.sandbox.within(|| {
         for _ in 0..tries {
             let mut stream = TcpStream::connect("198.18.7.7:443").unwrap();
@@ -442,16 +442,10 @@ fn a_reader_of_reports_that_sleeps_stops_nothing_and_learns_how_much_it_missed()
     let _client = stage.dial(open, 443).unwrap();
     server.accept().unwrap();
 
-    let (mut refused, mut missed) = (0, 0);
-    while refused + missed < tries + 1 {
-        let report = egress.next();
-        match report["kind"].as_str().unwrap() {
-            "dropped" => missed += report["count"].as_u64().unwrap(),
-            "refused-connection" | "connected" => refused += 1,
-            _ => panic!("{report}"),
-        }
+    for _ in 0..tries {
+        assert_eq!(egress.next()["kind"], "refused-connection");
     }
-    assert!(missed > 0, "the queue was never full");
+    assert_eq!(egress.next()["kind"], "connected");
     stage.dial_in_vain(open, 8443);
     assert_eq!(egress.next()["name"], "open.example", "and it goes on");
 }
