@@ -566,16 +566,11 @@ fn a_listed_file_that_is_replaced_is_the_new_one_and_not_the_old_one() {
         let world = with_list(user, r#"["@/tools/tool"]"#);
         let (tool, tools) = (world.dir.join("tools/tool"), world.dir.join("tools"));
         let path = tool.to_str().unwrap();
-        let runner = world.runner_pid();
-        let children = || fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
-        // A child that was built around the old file waits for the next command.
-        let waits = || {
-            eventually("a child waits", || world.status()["runs"] == 0 && children().split_whitespace().count() == 1)
-        };
         put(&world, Path::new("/usr/bin/true"), "tools/tool");
         for n in 0..3 {
             world.exec(&[path]).exits(0);
-            waits();
+            // A child that was built around the old file waits for the next command.
+            world.rest();
             fs::rename(&tool, tools.join("old")).unwrap();
             put(&world, Path::new("/usr/bin/id"), "tools/new");
             fs::rename(tools.join("new"), &tool).unwrap();

@@ -324,6 +324,20 @@ impl World {
         self.status()["runner"]["pid"].as_i64().expect("a runner is connected") as i32
     }
 
+    /// Waits until nothing runs and the runner's one child waits for the next command in finished walls, of which the
+    /// filter is the last.
+    pub fn rest(&self) {
+        let runner = self.runner_pid();
+        let children = || fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
+        let status = |pid: &str| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        eventually("the runner rests", || {
+            let children = children();
+            let mut waiting = children.split_whitespace();
+            let is_walled = waiting.next().is_some_and(|pid| status(pid).contains("\nSeccomp:\t2\n"));
+            is_walled && waiting.next().is_none() && self.status()["runs"] == 0
+        });
+    }
+
     /// Sends the gateway a signal and waits for its end.
     pub fn stop(&mut self, signal: nix::sys::signal::Signal) {
         if let Some(mut child) = self.gateway.take() {

@@ -152,8 +152,10 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps<Option<Vec<PathBuf>>> {
     tree.complete(&base.owner, base.walls, &mappings, &files)?;
     drop((mappings, files));
     let executables = base.walls.allowed.as_deref().map(|listed| guard::raise(listed, base.walls)).transpose()?;
+    // A cgroup namespace begins at the group one is in: the launcher says when it has moved us to our own.
+    at(Step::Cgroup, wait_for_admission(&kept.channel))?;
+    at(Step::Namespaces, nix::sched::unshare(inner_namespaces(base.walls.network)).map_err(Into::into))?;
     let doors = surroundings(base)?;
-    at(Step::Cgroup, own_cgroup_namespace(&kept.channel))?;
     at_path(Step::WorkingFolder, Path::new(WORKSPACE), rustix::process::chdir(WORKSPACE).map_err(Into::into))?;
     at(Step::Limits, rlimits::apply(base.walls.rlimits))?;
     privileges(&base.owner)?;
@@ -168,12 +170,6 @@ fn build(base: &Base<'_>, kept: &mut Kept) -> Steps<Option<Vec<PathBuf>>> {
     let evidence = Evidence { seccomp_filters: 1, no_new_privs: true, no_capabilities: true, proved };
     let _ = { &kept.status }.write_all(&Report::Walled(evidence).encode());
     Ok(executables)
-}
-
-/// A cgroup namespace begins at the group one is in: the launcher says when it has moved us to our own.
-fn own_cgroup_namespace(channel: &File) -> io::Result<()> {
-    wait_for_admission(channel)?;
-    Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?)
 }
 
 /// Waits until the launcher has moved us into our control group.
@@ -470,15 +466,21 @@ pub(super) fn signal_all(signal: nix::sys::signal::Signal) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
 }
 
-/// The namespaces of a sandbox, but for the cgroup namespace, which comes later.
-pub(super) fn namespaces(tier: Tier, network: Network) -> CloneFlags {
-    let mut flags =
-        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    if network != Network::Host {
-        flags |= CloneFlags::CLONE_NEWNET;
-    }
+/// The namespaces that the fork makes: whoever builds the tree must be in them.
+pub(super) fn outer_namespaces(tier: Tier) -> CloneFlags {
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     if tier == Tier::UserNamespace {
         flags |= CloneFlags::CLONE_NEWUSER;
+    }
+    flags
+}
+
+/// Those that the child makes for itself: a network namespace costs more than all others together, and while the child
+/// makes it the launcher can serve somebody else.
+pub(super) fn inner_namespaces(network: Network) -> CloneFlags {
+    let mut flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
+    if network != Network::Host {
+        flags |= CloneFlags::CLONE_NEWNET;
     }
     flags
 }

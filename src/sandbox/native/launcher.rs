@@ -350,8 +350,7 @@ impl Launcher {
         let owner = self.owner(&slot);
         let shown = shown(&walls);
         self.prepare_mappings(&shown, owner.uid)?;
-        let flags = inside::namespaces(self.tier, walls.network);
-        match clone::fork(flags).map_err(wall("make the namespaces"))? {
+        match clone::fork(inside::outer_namespaces(self.tier)).map_err(wall("make the namespaces"))? {
             Fork::Child => inside::live(
                 Base {
                     mappings: shown.iter().map(|folder| self.mapping_of(*folder, owner.uid)).collect(),

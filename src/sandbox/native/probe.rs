@@ -1,5 +1,6 @@
 //! What this kernel, this host and this user can enforce: asked by trying, not by version number.
 
+use super::inside;
 use crate::model::{LaunchFault, Network, Tier};
 use crate::os;
 use crate::os::linux::cgroup::Cgroups;
@@ -46,13 +47,14 @@ const LEAST_WITHOUT_NAMESPACES: u8 = 6;
 /// Makes all namespaces at once and a mount in them: some hosts allow the first and refuse the second (AppArmor).
 fn can_build(tier: Tier) -> io::Result<()> {
     let (uid, gid) = (os::process::uid(), os::process::gid());
-    match clone::fork(super::inside::namespaces(tier, Network::None))? {
+    match clone::fork(inside::outer_namespaces(tier))? {
         Fork::Child => {
             let built = || {
                 if tier == Tier::UserNamespace {
                     os::process::make_dumpable()?;
                     userns::map_self(uid, gid)?;
                 }
+                nix::sched::unshare(inside::inner_namespaces(Network::None))?;
                 mounts::make_all_private()
             };
             clone::exit_now(i32::from(built().is_err()))
