@@ -587,6 +587,30 @@ for line in sys.stdin: print(tried(lambda: talk('{}', 443, b'')), tried(lambda: 
     }
 }
 
+#[test]
+fn the_uid_of_what_carries_connections_is_given_back_however_it_ends() {
+    let stage = Stage::new(User::Root);
+    let runner = stage.world.runner_pid();
+    let mut uids = std::collections::BTreeSet::new();
+    for n in 0..12 {
+        let code = "s = socket.create_connection(('open.example', 443)); print('there'); sys.stdin.read()";
+        let mut talking = stage.converse("main", code);
+        assert_eq!(talking.next(), "there");
+        let carrier = stage.carriers(runner)[0];
+        let status = fs::read_to_string(format!("/proc/{carrier}/status")).unwrap();
+        let ids = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+        uids.insert(ids.split_whitespace().nth(1).unwrap().to_owned());
+        if n % 2 == 0 {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(carrier), Signal::SIGKILL).unwrap();
+        }
+        drop(talking.child().stdin.take());
+        talking.child().wait().unwrap();
+        eventually("it is gone", || stage.carriers(runner).is_empty());
+    }
+    // The lowest that is free is taken: by its run, by the child that waits, and by it.
+    assert!(!uids.contains("0") && uids.len() <= 4, "{uids:?}");
+}
+
 fn alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -128,6 +128,54 @@ while True:
     }
 }
 
+/// Whether the runner has a process that walks a disk: a child of bounded address space.
+fn walks(runner: i32) -> bool {
+    let children = fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
+    let is_walk = |pid: &str| {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+        let bound = limits.lines().find(|line| line.starts_with("Max address space"));
+        bound.is_some_and(|line| line.contains(&(512 << 20).to_string()))
+    };
+    children.split_whitespace().any(is_walk)
+}
+
+#[test]
+fn a_tree_that_is_long_to_walk_holds_up_nobody() {
+    for user in USERS {
+        let world = World::new(user);
+        let _disk = Disk::below(&world);
+        let world = world.config(&DISK.replace("timeout", "memory = \"2G\"\ntimeout")).start();
+        let runner = world.runner_pid();
+        let deep = "
+import os, signal, sys
+for n in range(1500): os.mkdir('d'); os.chdir('d')
+for n in range(60_000): os.mkdir(str(n))
+print('ready', flush=True); sys.stdin.read(1)
+held = [open('file%d' % n, 'wb', 0) for n in range(2)]
+for f in held: os.unlink(f.name); f.write(bytes(12 << 20))
+signal.pause()";
+        let mut ws = world.connect();
+        let id = ws.ask("exec.run", json!({"command": ["python3", "-c", deep], "stdin": true}));
+        let run = ws.event("exec.started")["runId"].clone();
+        ws.event("exec.output");
+        ws.ask("exec.input", json!({"runId": run, "data": "eA=="}));
+        eventually("the disk is walked", || walks(runner));
+
+        // Looking into that tree takes much longer than all these.
+        assert_eq!(world.exec(&["echo", "here"]).exits(0), "here\n");
+        world.run(&["lockdown", "on"]).exits(0);
+        assert_eq!(world.run(&["lockdown", "status"]).exits(0), "on; 1 commands stand still\n");
+        world.run(&["lockdown", "off"]).exits(0);
+        assert!(walks(runner), "{user:?}: the walk was over before anything else was done");
+
+        // It comes to no end in its time, or finds nothing, since what has grown is removed.
+        world.run(&["lockdown", "on", "--kill"]).exits(0);
+        let ending = ws.response(&id)["payload"]["ending"].clone();
+        assert!(ending == "disk-limit" || ending == "lockdown", "{ending}");
+        eventually("nothing walks any more", || !walks(runner));
+    }
+}
+
 #[test]
 fn what_is_hidden_from_a_walk_counts_as_well() {
     for user in USERS {

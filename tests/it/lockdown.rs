@@ -337,6 +337,31 @@ fn kill_ends_what_runs_also_what_stood_still_already() {
 }
 
 #[test]
+fn a_file_tool_is_killed_as_a_command_is() {
+    for user in USERS {
+        let world = World::running(user);
+        // Long to list, so that the lockdown meets the tool at work.
+        let many = "import os; os.mkdir('all'); [open('all/%d' % n, 'w').close() for n in range(100_000)]";
+        world.exec(&["python3", "-c", many]).exits(0);
+        let mut ws = world.connect();
+        let mut was_killed = false;
+        for _ in 0..50 {
+            let id = ws.ask("sandbox.file.list", json!({"path": "all"}));
+            world.run(&["lockdown", "on", "--kill"]).exits(0);
+            let answer = ws.response(&id);
+            assert_eq!(world.status()["runs"], 0, "{answer}");
+            if answer["ok"] == false {
+                was_killed = true;
+                assert!(answer.to_string().contains("lockdown"), "{answer}");
+            }
+            world.run(&["lockdown", "off"]).exits(0);
+        }
+        assert!(was_killed, "{user:?}: no tool was met at work");
+        assert!(world.run(&["sandbox", "read", "nothing"]).code != 0);
+    }
+}
+
+#[test]
 fn the_deadline_stands_still_with_the_command() {
     for (user, mark) in [(User::Root, mark(86551)), (User::Ordinary, mark(86552))] {
         let world = World::running(user);
