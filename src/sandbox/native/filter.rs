@@ -11,6 +11,22 @@ use std::collections::BTreeMap;
 
 type Row = (&'static str, &'static [c_long]);
 
+/// System V IPC (sysvipc(7)).
+const SYSTEM_V: &[c_long] = &[
+    SYS_shmget,
+    SYS_shmat,
+    SYS_shmdt,
+    SYS_shmctl,
+    SYS_semget,
+    SYS_semop,
+    SYS_semtimedop,
+    SYS_semctl,
+    SYS_msgget,
+    SYS_msgsnd,
+    SYS_msgrcv,
+    SYS_msgctl,
+];
+
 /// Allowed with any argument.
 const ALLOWED: &[Row] = &[
     (
@@ -265,23 +281,7 @@ const ALLOWED: &[Row] = &[
             SYS_getsockopt,
         ],
     ),
-    (
-        "System V and POSIX IPC, within the ipc namespace",
-        &[
-            SYS_shmget,
-            SYS_shmat,
-            SYS_shmdt,
-            SYS_shmctl,
-            SYS_semget,
-            SYS_semop,
-            SYS_semtimedop,
-            SYS_semctl,
-            SYS_msgget,
-            SYS_msgsnd,
-            SYS_msgrcv,
-            SYS_msgctl,
-        ],
-    ),
+    ("System V and POSIX IPC, within the ipc namespace", SYSTEM_V),
     (
         "the rest of what libc needs",
         &[
@@ -453,23 +453,7 @@ pub(super) enum Kind {
 /// whatever the arguments.
 const REFUSED_WITHOUT_NAMESPACES: &[Row] = &[
     ("owners, which Landlock leaves to the owner, even of what is open for reading alone", &[SYS_fchown, SYS_fchownat]),
-    (
-        "System V IPC, which belongs to all of a user's processes",
-        &[
-            SYS_shmget,
-            SYS_shmat,
-            SYS_shmdt,
-            SYS_shmctl,
-            SYS_semget,
-            SYS_semop,
-            SYS_semtimedop,
-            SYS_semctl,
-            SYS_msgget,
-            SYS_msgsnd,
-            SYS_msgrcv,
-            SYS_msgctl,
-        ],
-    ),
+    ("System V IPC, which belongs to all of a user's processes", SYSTEM_V),
     (
         "watching folders that cannot be read, out of the user's few watches",
         &[SYS_inotify_init1, SYS_inotify_add_watch],
