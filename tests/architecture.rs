@@ -120,7 +120,8 @@ fn serde_stands_only_where_bytes_leave_or_enter() {
     for path in all {
         let relative = path.strip_prefix(sources()).unwrap().to_owned();
         let room = relative.components().next().unwrap().as_os_str().to_str().unwrap().to_owned();
-        if path.file_name().is_some_and(|name| name == "tests.rs") {
+        // What an engine is asked for and tells goes out and comes in there.
+        if path.file_name().is_some_and(|name| name == "tests.rs") || relative.starts_with("sandbox/docker") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();

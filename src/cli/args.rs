@@ -118,7 +118,7 @@ pub(super) struct GatewayArgs {
 #[derive(Debug, Args)]
 pub(super) struct RunnerArgs {
     /// Listen for the gateway on this unix socket
-    #[arg(long, value_name = "PATH", required_unless_present = "inherited")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["inherited", "in_container", "rest"])]
     pub(super) socket: Option<PathBuf>,
     /// User whose gateway may give orders: a name or uid; without it, our own
     #[arg(long, value_name = "USER")]
@@ -135,6 +135,24 @@ pub(super) struct RunnerArgs {
     /// Take orders from standard input, a socket: how the gateway starts its own runner
     #[arg(long, hide = true, conflicts_with = "socket")]
     pub(super) inherited: bool,
+    /// What builds the walls: each backend has a runner of its own
+    #[arg(long, value_enum, default_value = "native")]
+    pub(super) backend: BackendArg,
+    /// With --backend docker: the engine's socket
+    #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock")]
+    pub(super) engine: PathBuf,
+    /// With --backend docker: a folder of ours where mounts stand for the engine
+    #[arg(long, value_name = "DIR", required_if_eq("backend", "docker"))]
+    pub(super) scratch: Option<PathBuf>,
+    /// With --backend docker: tells this gateway's containers from another's
+    #[arg(long, value_name = "ID", required_if_eq("backend", "docker"))]
+    pub(super) gateway: Option<String>,
+    /// Take orders by pipes inside a container: how the docker runner gets into one
+    #[arg(long, hide = true, conflicts_with_all = ["socket", "inherited"])]
+    pub(super) in_container: bool,
+    /// Do nothing until told to end: what keeps a container between two commands
+    #[arg(long, hide = true, conflicts_with_all = ["socket", "inherited", "in_container"])]
+    pub(super) rest: bool,
 }
 
 #[derive(Debug, Args)]
@@ -328,6 +346,8 @@ pub(super) enum Net {
 pub(super) enum BackendArg {
     /// The Linux kernel
     Native,
+    /// A container engine
+    Docker,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Running the gateway and the runner; asking a gateway about itself; the configuration.
 
-use super::args::{EgressArgs, GatewayArgs, Output, PlaceArgs, RunnerArgs};
+use super::args::{BackendArg, EgressArgs, GatewayArgs, Output, PlaceArgs, RunnerArgs};
 use super::render::{self, Fault, table};
 use crate::client::{self, Keyring, Shown, Target};
 use crate::config::{self, Overrides, Places, Settings};
@@ -10,7 +10,8 @@ use crate::egress;
 use crate::model::Secret;
 use crate::os;
 use crate::runner;
-use crate::sandbox::Protected;
+use crate::runner::With;
+use crate::sandbox::{EngineSettings, Protected};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -109,11 +110,22 @@ pub(super) fn run(place: &PlaceArgs, args: &GatewayArgs) -> Result<ExitCode, Fau
 pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
     daemon::start_log();
     let protected = Protected { own: args.protect.clone(), home: args.home.clone(), kept: args.kept.clone() };
+    let with = match args.backend {
+        BackendArg::Native => With::Native(protected),
+        BackendArg::Docker => With::Docker(EngineSettings {
+            socket: args.engine.clone(),
+            gateway: args.gateway.clone().unwrap_or_default(),
+            scratch: args.scratch.clone().unwrap_or_default(),
+            protected,
+        }),
+    };
     let served = match &args.socket {
-        None => runner::serve_inherited(protected),
+        None if args.rest => runner::rest(),
+        None if args.in_container => runner::serve_in_container(),
+        None => runner::serve_inherited(with),
         Some(path) => {
             let uid = gateway_uid(args.gateway_user.as_deref())?;
-            runner::serve_socket(path, uid, protected, || {
+            runner::serve_socket(path, uid, with, || {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             })
         }
@@ -151,10 +163,10 @@ pub(super) fn status(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault
         other => other.to_string(),
     };
     let addresses = status["addresses"].as_array().map(|a| a.iter().map(&text).collect::<Vec<_>>().join(", "));
-    let runner = &status["runner"];
-    let runner = match (runner["connected"].as_bool(), runner["unable"].as_str()) {
+    let runner = |runner: &Value| match (runner["connected"].as_bool(), runner["unable"].as_str()) {
         (Some(true), None) => format!("ready, pid {}", text(&runner["pid"])),
         (Some(true), Some(why)) => format!("cannot build its walls: {why}"),
+        _ if runner.is_null() => "none, no profile has containers".to_owned(),
         _ => "not connected".to_owned(),
     };
     let megabytes = status["processMemory"]["rss"].as_u64().unwrap_or(0) as f64 / f64::from(1 << 20);
@@ -164,7 +176,8 @@ pub(super) fn status(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault
         ("authentication", text(&status["authMode"])),
         ("certificate", status["tls"]["fingerprint"].as_str().map_or("no TLS".to_owned(), ToOwned::to_owned)),
         ("devices", text(&status["devices"])),
-        ("runner", runner),
+        ("runner", runner(&status["runner"])),
+        ("docker runner", runner(&status["dockerRunner"])),
         ("up", format!("{} s", status["uptimeMs"].as_u64().unwrap_or(0) / 1000)),
         ("running", text(&status["runs"])),
         ("connections", text(&status["connections"])),

@@ -59,7 +59,11 @@ fn run_one(place: &PlaceArgs, args: &SandboxRunArgs) -> Result<ExitCode, Fault> 
 }
 
 fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<SandboxProfile, Fault> {
-    let BackendArg::Native = args.backend;
+    if let BackendArg::Docker = args.backend {
+        return Err(
+            Fault::new("`sandbox run` has no containers yet").hint("`vambrace exec` has: set backend = \"docker\"")
+        );
+    }
     let mut profile = match &args.profile {
         None => settings.profiles.defaults.clone(),
         Some(name) => named(settings, name)?,

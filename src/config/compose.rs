@@ -2,14 +2,15 @@
 
 use super::doors::{DoorReader, DoorSettings};
 use super::file::{
-    AccessFile, AgentFile, ConfigFault, ExecFile, File, JournaldFile, KeyFrom, Layer, NetworkFile, SandboxModeFile,
-    ScopeFile, StoreFile, TierFile,
+    AccessFile, AgentFile, BackendFile, ConfigFault, ExecFile, File, JournaldFile, KeyFrom, Layer, NetworkFile,
+    SandboxModeFile, ScopeFile, StoreFile, TierFile,
 };
 use super::places::Places;
 use super::units;
 use crate::journal::JournaldUse;
 use crate::model::{
-    AgentId, Domain, ExecMode, Limits, Network, ProfileName, SandboxProfile, SandboxScope, Tier, WorkspaceAccess,
+    AgentId, Backend, Domain, ExecMode, Limits, Network, ProfileName, SandboxProfile, SandboxScope, Tier,
+    WorkspaceAccess,
 };
 use crate::os;
 use crate::policy::Policy;
@@ -26,10 +27,19 @@ const PORT: u16 = 18789;
 pub(crate) struct Settings {
     pub(crate) doors: DoorSettings,
     pub(crate) runner_socket: Option<PathBuf>,
+    /// Where a profile names the backend `docker`.
+    pub(crate) docker: Option<DockerSettings>,
     pub(crate) journald: JournaldUse,
     pub(crate) keys: KeySettings,
     pub(crate) profiles: Profiles,
     pub(crate) protected: Protected,
+}
+
+/// The container engine.
+#[derive(Debug, Clone)]
+pub(crate) struct DockerSettings {
+    /// Its unix socket.
+    pub(crate) socket: PathBuf,
 }
 
 /// The sandbox settings of everybody.
@@ -116,7 +126,21 @@ pub(crate) fn compose(
         }
         agent_profiles.insert(id, chosen);
     }
+    for (key, profile) in [("defaults.sandbox".to_owned(), &defaults)]
+        .into_iter()
+        .chain(agents.iter().map(|(id, profile)| (format!("agents.{id}.sandbox"), profile)))
+        .chain(named.iter().map(|(name, profile)| (format!("profiles.{name}"), profile)))
+    {
+        reader.check_backend(&key, profile)?;
+    }
+    let socket = reader.engine(file.docker.host.as_deref())?;
+    let has_docker = [&defaults]
+        .into_iter()
+        .chain(agents.values())
+        .chain(named.values())
+        .any(|profile| profile.backend == Backend::Docker);
     Ok(Settings {
+        docker: has_docker.then_some(DockerSettings { socket }),
         doors,
         runner_socket: file.runner.socket.clone(),
         journald: match file.journal.journald {
@@ -150,6 +174,14 @@ fn protected(places: &Places, store: &StoreFile) -> Protected {
 
 fn canonical(path: &Path) -> PathBuf {
     os::fs::canonical(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Whether an engine could take this for a name, a tag or a digest of an image, and for nothing else.
+fn is_image(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))
+        && !text.contains("..")
 }
 
 /// The path with everything before its last part resolved: whether that part is a link is looked at when it is opened.
@@ -252,7 +284,17 @@ impl Reader<'_> {
                 .collect::<Result<_, _>>()
                 .map_err(|(text, why)| self.fault(&format!("{key}.allow_domains"), format!("{text:?}: {why}")))?,
         };
+        let image = match &layer.image {
+            None => below.image,
+            Some(text) if is_image(text) => text.clone(),
+            Some(text) => return Err(self.fault(&format!("{key}.image"), format!("{text:?} is no name of an image"))),
+        };
         Ok(SandboxProfile {
+            backend: layer.backend.map_or(below.backend, |backend| match backend {
+                BackendFile::Native => Backend::Native,
+                BackendFile::Docker => Backend::Docker,
+            }),
+            image,
             workspace: below.workspace,
             kept: None,
             scope: layer.scope.map_or(below.scope, |scope| match scope {
@@ -285,6 +327,32 @@ impl Reader<'_> {
             env_allow: layer.env.clone().unwrap_or(below.env_allow),
             limits: self.limits(key, layer, below.limits)?,
         })
+    }
+
+    /// The engine's socket out of `docker.host`.
+    fn engine(&self, host: Option<&str>) -> Result<PathBuf, ConfigFault> {
+        let host = host.unwrap_or("unix:///var/run/docker.sock");
+        let path = host.strip_prefix("unix://").map(Path::new).filter(|path| path.is_absolute());
+        path.map(Path::to_owned).ok_or_else(|| {
+            self.fault("docker.host", format!("{host:?} is no engine's socket, e.g. \"unix:///var/run/docker.sock\""))
+        })
+    }
+
+    /// What a backend cannot give is refused here, not left out there.
+    fn check_backend(&self, key: &str, profile: &SandboxProfile) -> Result<(), ConfigFault> {
+        if profile.backend == Backend::Native {
+            return Ok(());
+        }
+        let docker_has = |what: &str, why: &str| Err(self.fault(&format!("{key}.{what}"), format!("{why} `docker`")));
+        match profile.network {
+            Network::None => {}
+            Network::Host => return docker_has("network", "\"host\" is never given to containers of the backend"),
+            Network::Allowlist => return docker_has("network", "\"allowlist\" is not built yet for the backend"),
+        }
+        if profile.exec_mode == ExecMode::Allowlist {
+            return docker_has("sandbox_mode", "\"allowlist\" is not built yet for the backend");
+        }
+        Ok(())
     }
 
     fn limits(&self, key: &str, layer: &Layer, below: Limits) -> Result<Limits, ConfigFault> {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct File {
     pub(crate) gateway: GatewayFile,
     pub(crate) runner: RunnerFile,
+    pub(crate) docker: DockerFile,
     pub(crate) journal: JournalFile,
     pub(crate) store: StoreFile,
     pub(crate) defaults: DefaultsFile,
@@ -153,6 +154,15 @@ pub(crate) struct RunnerFile {
     pub(crate) socket: Option<PathBuf>,
 }
 
+/// The container engine.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DockerFile {
+    /// Where it is, `unix:///var/run/docker.sock` without it. The environment is never asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+}
+
 /// The key that the state is sealed with.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -242,8 +252,12 @@ pub(crate) struct AgentFile {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Layer {
+    /// What builds the walls: `native` (the Linux kernel) or `docker` (a container engine).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) backend: Option<Backend>,
+    pub(crate) backend: Option<BackendFile>,
+    /// With `docker`: the image, as the engine knows it, e.g. `vambrace-sandbox:latest` or `sha256:…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
     /// Which commands share a home folder and `/tmp`: those of one `session` (a command without one has its own), of
     /// the `agent`, or of everybody (`shared`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -279,8 +293,9 @@ pub(crate) struct Layer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Backend {
+pub(crate) enum BackendFile {
     Native,
+    Docker,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

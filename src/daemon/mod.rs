@@ -16,7 +16,7 @@ use crate::gateway::{Facts, Gateway, OpenFault, Parts};
 use crate::journal::{Journal, JournalFault};
 use crate::model::{Secret, SystemClock};
 use crate::os;
-use crate::runner::{Client, Supply};
+use crate::runner::{Client, Runners, Supply};
 use crate::secrets::Secrets;
 use crate::server::{DoorFault, Doors, Listen, Tls, Wider};
 use crate::store::{Name, Store, StoreFault};
@@ -98,12 +98,15 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     let store = Arc::new(Store::open(&places.state, &settings.keys)?);
     let stored = Arc::clone(&store);
     let tls = tls::open(&settings, places, &store)?;
-    let runner = Client::supply(supply(&settings, places)?);
+    let runners = Runners {
+        native: Client::supply(supply(&settings, places)?),
+        docker: docker_supply(&settings, places)?.map(Client::supply),
+    };
     make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
     let doors = Doors::open(listen(&settings, places, tls.clone())).await?;
     let address = doors.address().map_err(system("cannot read the bound address"))?;
     let addresses = vec![address.to_string(), doors.socket().display().to_string()];
-    let gateway = open_gateway(&settings, places, Arc::clone(&store), runner.clone(), tls.clone(), addresses)?;
+    let gateway = open_gateway(&settings, places, Arc::clone(&store), runners.clone(), tls.clone(), addresses)?;
 
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(doors.serve(Arc::clone(&gateway.0), stopping));
@@ -111,10 +114,13 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     tokio::spawn(sync(gateway.1.clone(), Arc::clone(&store)));
     tokio::spawn(keep_seen(Arc::clone(&gateway.0)));
     tokio::spawn(prune(Arc::clone(&gateway.0)));
-    tokio::spawn(watch_runner(Arc::clone(&gateway.0), runner.clone()));
+    for (_, runner) in runners.all() {
+        tokio::spawn(watch_runner(Arc::clone(&gateway.0), runner.clone()));
+    }
     // Ready means that commands run; without a runner the gateway still answers, and says so.
-    let mut state = runner.state();
-    let _ = timeout(GRACE, state.wait_for(|s| s.connected)).await;
+    for (_, runner) in runners.all() {
+        let _ = timeout(GRACE, runner.state().wait_for(|s| s.connected)).await;
+    }
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
     tracing::info!(%address, fingerprint, socket = %places.socket().display(), state = %places.state.display(), "listening");
     let status = format!("listening on {address}");
@@ -194,7 +200,7 @@ fn open_gateway(
     settings: &Settings,
     places: &Places,
     store: Arc<Store>,
-    runner: Client,
+    runners: Runners,
     tls: Option<Tls>,
     addresses: Vec<String>,
 ) -> Result<(Arc<Gateway>, Journal), DaemonFault> {
@@ -230,7 +236,7 @@ fn open_gateway(
         identity: os::memory::Locked::new(identity).map_err(system("cannot get memory for a key"))?,
         policy: settings.profiles.policy(),
         journal: journal.clone(),
-        runner,
+        runners,
         facts: Facts {
             host: os::host::name(),
             state_dir: places.state.clone(),
@@ -286,8 +292,26 @@ fn supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
     if let Some(socket) = &settings.runner_socket {
         return Ok(Supply::Socket(socket.clone()));
     }
+    own_runner(settings, places, Vec::new())
+}
+
+/// The one that speaks to the container engine, where a profile wants it.
+fn docker_supply(settings: &Settings, places: &Places) -> Result<Option<Supply>, DaemonFault> {
+    let Some(docker) = &settings.docker else { return Ok(None) };
+    // Whose containers they are: this state on this host.
+    let host = os::host::machine_id().unwrap_or_default();
+    let whose = crate::crypto::sha256(&[host.as_bytes(), b"\0", places.state.as_os_str().as_encoded_bytes()]);
+    let mut more = vec!["--backend".to_owned(), "docker".to_owned()];
+    more.extend(["--engine".to_owned(), docker.socket.display().to_string()]);
+    more.extend(["--scratch".to_owned(), places.runtime.join("containers").display().to_string()]);
+    more.extend(["--gateway".to_owned(), crate::crypto::hex(&whose[..8])]);
+    own_runner(settings, places, more).map(Some)
+}
+
+fn own_runner(settings: &Settings, places: &Places, more: Vec<String>) -> Result<Supply, DaemonFault> {
     let program = std::env::current_exe().map_err(system("cannot find this program"))?;
     let mut arguments = vec!["runner".to_owned(), "--inherited".to_owned()];
+    arguments.extend(more);
     let state: PathBuf = places.state.clone();
     for path in settings.protected.own.iter().chain([&state]) {
         arguments.extend(["--protect".to_owned(), path.display().to_string()]);

@@ -38,12 +38,12 @@ impl Gateway {
         let store = self.parts.secrets.store();
         if on {
             self.lockdown.0.store(true, Ordering::Release);
-            self.parts.runner.hold(true);
+            self.parts.runners.hold(true);
             return store.save(Name::Lockdown, ON);
         }
         store.save(Name::Lockdown, OFF)?;
         self.lockdown.0.store(false, Ordering::Release);
-        self.parts.runner.hold(false);
+        self.parts.runners.hold(false);
         Ok(())
     }
 }

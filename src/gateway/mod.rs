@@ -20,10 +20,10 @@ pub(crate) use outbox::{Outgoing, Outlet};
 use crate::auth::{Gatekeeper, Notice, Peer, Session};
 use crate::crypto::KeyPair;
 use crate::journal::{Entry, Event, Journal, JournalFault, Record};
-use crate::model::{Clock, ConnId, RunId, Secret, UnixMillis};
+use crate::model::{Backend, Clock, ConnId, RunId, Secret, UnixMillis};
 use crate::os::memory::Locked;
 use crate::policy::Policy;
-use crate::runner::{Client, Remote};
+use crate::runner::{Remote, RunnerState, Runners};
 use crate::secrets::Secrets;
 use crate::store::StoreFault;
 use crate::wire::{Close, close};
@@ -63,7 +63,7 @@ pub(crate) struct Parts {
     pub(crate) identity: Locked<KeyPair>,
     pub(crate) policy: Policy,
     pub(crate) journal: Journal,
-    pub(crate) runner: Client,
+    pub(crate) runners: Runners,
     pub(crate) facts: Facts,
     pub(crate) resident_bytes: fn() -> u64,
     /// The fingerprint of the certificate in force, where there is TLS.
@@ -135,7 +135,7 @@ impl Gateway {
     /// Where the journal does not take it, or the store does not say whether everything is locked down.
     pub(crate) fn open(parts: Parts) -> Result<Arc<Self>, OpenFault> {
         let lockdown = Lockdown::open(parts.secrets.store())?;
-        parts.runner.hold(lockdown.is_on());
+        parts.runners.hold(lockdown.is_on());
         let _receipt = parts.journal.append(Record::new(Event::GatewayStarted))?;
         let gateway = Arc::new(Gateway {
             boot_id: RunId::from_random((parts.random)()).as_str().to_owned(),
@@ -175,12 +175,13 @@ impl Gateway {
 
     /// What is missing for commands to run; empty when the gateway is ready.
     pub(crate) fn failing(&self) -> Vec<&'static str> {
-        let runner = self.parts.runner.state().borrow().clone();
-        match (runner.connected, runner.unable) {
-            (false, _) => vec!["runner"],
-            (true, Some(_)) => vec!["walls"],
-            (true, None) => Vec::new(),
-        }
+        let missing = |(backend, state): (Backend, RunnerState)| match (backend, state.connected, state.unable) {
+            (Backend::Native, false, _) => Some("runner"),
+            (Backend::Docker, false, _) => Some("docker-runner"),
+            (_, true, Some(_)) => Some("walls"),
+            (_, true, None) => None,
+        };
+        self.parts.runners.states().into_iter().filter_map(missing).collect()
     }
 
     /// Sends the heartbeat to everybody.

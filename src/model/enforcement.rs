@@ -8,6 +8,8 @@ use std::fmt;
 pub(crate) enum Tier {
     /// Landlock and seccomp alone, where no namespace can be made; the command has the runner's own uid.
     Landlock,
+    /// The same inside a container that an engine has made.
+    Container,
     /// Namespaces in a user namespace of an ordinary user.
     UserNamespace,
     /// Namespaces made by root, without a user namespace; the command has a uid of its own.
@@ -18,13 +20,19 @@ impl Tier {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Tier::Landlock => "landlock",
+            Tier::Container => "container",
             Tier::UserNamespace => "user-namespace",
             Tier::Root => "root",
         }
     }
 
+    /// Whether we make namespaces for each command.
+    pub(crate) fn has_namespaces(self) -> bool {
+        matches!(self, Tier::UserNamespace | Tier::Root)
+    }
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Landlock, Self::UserNamespace, Self::Root].into_iter().find(|t| t.as_str() == text)
+        [Self::Landlock, Self::Container, Self::UserNamespace, Self::Root].into_iter().find(|t| t.as_str() == text)
     }
 }
 
@@ -73,10 +81,23 @@ impl Means {
     }
 }
 
+/// The container around a run, as the engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Container {
+    /// The engine's id, 64 digits in hex.
+    pub(crate) id: String,
+    /// The image it was made of by its digest, as `sha256:` and 64 digits.
+    pub(crate) image: String,
+    /// SHA-256 in hex over the plan that the live container was compared with, field by field.
+    pub(crate) plan: String,
+}
+
 /// The walls around one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Enforcement {
     pub(crate) tier: Tier,
+    /// With the backend `docker`.
+    pub(crate) container: Option<Container>,
     /// Kernel names of the namespaces the command has for itself, e.g. `mnt`, `pid`, `net`.
     pub(crate) namespaces: Vec<String>,
     /// The uid of the command, as the host sees it.
@@ -101,9 +122,13 @@ pub(crate) struct Enforcement {
 impl fmt::Display for Enforcement {
     /// One line, for the journal's VAMBRACE_ENFORCEMENT.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.container {
+            None => f.write_str("native ")?,
+            Some(c) => write!(f, "docker image={:.19} container={:.12} plan={:.16} ", c.image, c.id, c.plan)?,
+        }
         write!(
             f,
-            "native tier={} ns={} uid={} landlock={} seccomp={} nnp={} caps={} net={} exec={} proofs={} proof={:.16}",
+            "tier={} ns={} uid={} landlock={} seccomp={} nnp={} caps={} net={} exec={} proofs={} proof={:.16}",
             self.tier.as_str(),
             self.namespaces.join("+"),
             self.host_uid,

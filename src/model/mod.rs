@@ -21,7 +21,7 @@ pub(crate) use action::{Action, JournalQuery, RunSignal};
 pub(crate) use clock::{Clock, SystemClock, UnixMillis};
 pub(crate) use control::{LockdownAction, Running, SandboxAction};
 pub(crate) use domain::{BadDomain, Domain, Reach};
-pub(crate) use enforcement::{Enforcement, LimitKind, Means, Tier};
+pub(crate) use enforcement::{Container, Enforcement, LimitKind, Means, Tier};
 pub(crate) use file::{FileAct, LONGEST_LIST, LONGEST_PIECE};
 pub(crate) use grant::{
     Delivery, Grants, LONGEST_SECRET, MOST_SECRETS_A_RUN, SHORTEST_SECRET, SecretName, SecretUse, SecretsAction,
@@ -29,7 +29,7 @@ pub(crate) use grant::{
 pub(crate) use id::{AgentId, BadId, ConnId, DeviceId, ProfileName, RequestId, RunId, SessionId};
 pub(crate) use pairing::{Invitation, NodeAction, PairingAction, needed_to_enable, needed_to_grant};
 pub(crate) use principal::{Credential, Principal, Role, Scope, ScopeSet};
-pub(crate) use profile::{ExecMode, Limits, Network, SandboxProfile, SandboxScope, WorkspaceAccess};
+pub(crate) use profile::{Backend, ExecMode, Limits, Network, SandboxProfile, SandboxScope, WorkspaceAccess};
 pub(crate) use run::{
     Ending, ExecRequest, LaunchFault, Outcome, RunFault, Stdin, Stream, WindowSize, is_variable_name,
 };

@@ -32,6 +32,24 @@ impl SandboxScope {
     }
 }
 
+/// What builds the walls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// The Linux kernel, by our own hands.
+    Native,
+    /// A container engine.
+    Docker,
+}
+
+impl Backend {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Backend::Native => "native",
+            Backend::Docker => "docker",
+        }
+    }
+}
+
 /// Which executables of what is shown may be executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExecMode {
@@ -134,9 +152,15 @@ impl Default for Limits {
     }
 }
 
+/// The image of containers whose profile names none: what `sandbox build-image` builds.
+const DEFAULT_IMAGE: &str = "vambrace-sandbox:latest";
+
 /// The walls a command is to run in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SandboxProfile {
+    pub(crate) backend: Backend,
+    /// With `Backend::Docker`: the name or id of the image, as the engine knows it.
+    pub(crate) image: String,
     /// The folder shown as `/workspace`; `None` shows an empty scratch folder.
     pub(crate) workspace: Option<PathBuf>,
     pub(crate) workspace_access: WorkspaceAccess,
@@ -165,6 +189,8 @@ pub(crate) struct SandboxProfile {
 impl Default for SandboxProfile {
     fn default() -> Self {
         SandboxProfile {
+            backend: Backend::Native,
+            image: DEFAULT_IMAGE.into(),
             workspace: None,
             workspace_access: WorkspaceAccess::ReadWrite,
             scope: SandboxScope::Session,

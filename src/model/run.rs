@@ -169,6 +169,8 @@ pub(crate) enum RunFault {
     NotExecutable { command: String, cause: String },
     /// It was ended before its command had started.
     NeverStarted(Ending),
+    /// The container engine is not there, or refuses.
+    Engine { what: String, hint: String },
     /// The runner went away; its sandboxes ended with it.
     RunnerGone,
     /// The runner has as many runs as it takes.
@@ -186,6 +188,7 @@ impl RunFault {
             RunFault::NotFound(_) => "COMMAND_NOT_FOUND",
             RunFault::NotExecutable { .. } => "COMMAND_NOT_EXECUTABLE",
             RunFault::NeverStarted(_) => "NEVER_STARTED",
+            RunFault::Engine { .. } => "ENGINE_UNAVAILABLE",
             RunFault::RunnerGone => "RUNNER_GONE",
             RunFault::Busy => "RUNNER_BUSY",
             RunFault::LockedDown => "LOCKED_DOWN",
@@ -198,14 +201,14 @@ impl RunFault {
             RunFault::NotFound(_) => 127,
             RunFault::NotExecutable { .. } | RunFault::Refused { .. } | RunFault::LockedDown => 126,
             RunFault::NeverStarted(ending) => ending.exit_code(),
-            RunFault::WallMissing(_) | RunFault::RunnerGone | RunFault::Busy => 125,
+            RunFault::WallMissing(_) | RunFault::Engine { .. } | RunFault::RunnerGone | RunFault::Busy => 125,
         }
     }
 
     /// What the reader can do about it.
     pub(crate) fn hint(&self) -> String {
         match self {
-            RunFault::Refused { hint, .. } => hint.clone(),
+            RunFault::Refused { hint, .. } | RunFault::Engine { hint, .. } => hint.clone(),
             RunFault::WallMissing(_) => "`vambrace sandbox probe` shows what this host can enforce".into(),
             RunFault::NotFound(_) => {
                 "only /usr, /workspace and the profile's own folders are visible inside the walls".into()
@@ -226,7 +229,7 @@ impl RunFault {
 impl fmt::Display for RunFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RunFault::Refused { what, .. } => f.write_str(what),
+            RunFault::Refused { what, .. } | RunFault::Engine { what, .. } => f.write_str(what),
             RunFault::WallMissing(fault) => write!(f, "a wall could not be built, so nothing was run: {fault}"),
             RunFault::NotFound(command) => write!(f, "{command:?}: command not found inside the sandbox"),
             RunFault::NotExecutable { command, cause } => write!(f, "{command:?} cannot be executed: {cause}"),

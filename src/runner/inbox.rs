@@ -7,23 +7,32 @@ use super::framing;
 use super::order::Order;
 use crate::model::MOST_SECRETS_A_RUN;
 use crate::os::linux::handover;
+use crate::os::linux::memfd::Sealed;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
+use tokio::net::unix::{OwnedReadHalf, pipe};
 
-/// The reading half of a gateway's connection.
+/// What orders come by.
+pub(super) enum Way {
+    /// The reading half of a gateway's connection.
+    Socket(OwnedReadHalf),
+    /// Standard input inside a container, by which no descriptor can come: secrets are frames of their own there.
+    Pipe(pipe::Receiver),
+}
+
+/// Where the runner reads.
 pub(super) struct Inbox {
-    from: OwnedReadHalf,
+    from: Way,
     /// Came with the frame that is being read; at most as many as one may have.
     beside: Vec<OwnedFd>,
 }
 
 impl Inbox {
-    pub(super) fn new(from: OwnedReadHalf) -> Self {
+    pub(super) fn new(from: Way) -> Self {
         Inbox { from, beside: Vec::new() }
     }
 
@@ -32,7 +41,13 @@ impl Inbox {
     /// # Errors
     /// InvalidData where it is no order, or more came beside it.
     pub(super) async fn next(&mut self) -> io::Result<Option<(u64, Order, Vec<OwnedFd>)>> {
-        let Some((number, order)) = framing::read::<Order>(self).await? else { return Ok(None) };
+        let (number, order) = loop {
+            match framing::read::<Order>(self).await? {
+                Some((_, Order::Secret(value))) => self.keep(&value)?,
+                Some(read) => break read,
+                None => return Ok(None),
+            }
+        };
         let beside = std::mem::take(&mut self.beside);
         let named = match &order {
             Order::Start(start) => start.secrets(),
@@ -40,12 +55,25 @@ impl Inbox {
         };
         if beside.len() > named { Err(too_many()) } else { Ok(Some((number, order, beside))) }
     }
+
+    /// Puts a secret that came as a frame where the others come from.
+    fn keep(&mut self, value: &[u8]) -> io::Result<()> {
+        if matches!(self.from, Way::Socket(_)) || self.beside.len() == MOST_SECRETS_A_RUN {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a secret that is not where secrets come"));
+        }
+        self.beside.push(Sealed::new(value)?.into());
+        Ok(())
+    }
 }
 
 impl AsyncRead for Inbox {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let inbox = self.get_mut();
-        let socket: &UnixStream = inbox.from.as_ref();
+        let half = match &mut inbox.from {
+            Way::Socket(half) => half,
+            Way::Pipe(pipe) => return Pin::new(pipe).poll_read(context, buffer),
+        };
+        let socket: &UnixStream = (*half).as_ref();
         loop {
             ready!(socket.poll_read_ready(context))?;
             let bytes = buffer.initialize_unfilled();
@@ -73,7 +101,6 @@ mod tests {
     use super::super::order::Start;
     use super::*;
     use crate::model::{Delivery, SandboxProfile, SecretName, SecretUse, Stdin};
-    use crate::os::linux::memfd::Sealed;
     use crate::sandbox::Command;
     use tokio::io::AsyncWriteExt;
 
@@ -101,7 +128,7 @@ mod tests {
         runtime.block_on(async {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let (_keep, mut to) = ours.into_split();
-            let mut inbox = Inbox::new(theirs.into_split().0);
+            let mut inbox = Inbox::new(Way::Socket(theirs.into_split().0));
             let sender = async move {
                 for (order, beside) in frames {
                     framing::write_beside(&mut to, 7, &order, &beside).await.unwrap();

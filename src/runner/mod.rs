@@ -1,7 +1,7 @@
 //! The other process: orders in, outcomes out.
 //!
 //! `order` is the only format between gateway and runner, `serve` the runner's side, `client` the
-//! gateway's; `pump` carries one run, with its `streams`, its `way_out` to the network and its `disk` bound. The runner has no listener on the network and holds no secret; it takes orders from the
+//! gateway's; `pump` carries one native run, `relay` passes one on into a container; both with their `streams`, its `way_out` to the network and its `disk` bound. The runner has no listener on the network and holds no secret; it takes orders from the
 //! gateway's uid alone. When either side goes, every sandbox of that connection ends.
 
 mod client;
@@ -10,10 +10,13 @@ mod framing;
 mod inbox;
 mod order;
 mod pump;
+mod relay;
+mod runners;
 mod serve;
 mod streams;
 mod way_out;
 
-pub(crate) use client::{Client, Remote, RunEvent, RunHandle, Supply};
-pub(crate) use serve::{serve_inherited, serve_socket};
+pub(crate) use client::{Client, Remote, RunEvent, RunHandle, RunnerState, Supply};
+pub(crate) use runners::Runners;
+pub(crate) use serve::{With, rest, serve_in_container, serve_inherited, serve_socket};
 pub(crate) use way_out::WayOut;

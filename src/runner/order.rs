@@ -5,9 +5,9 @@
 //! bytes of a Start stand the descriptors of its secrets, sealed memfds in the order of their names.
 
 use crate::model::{
-    Delivery, Domain, Ending, Enforcement, ExecMode, FileAct, LaunchFault, LimitKind, Limits, MOST_SECRETS_A_RUN,
-    Means, Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse, Stdin, Tier, WindowSize,
-    WorkspaceAccess, is_variable_name,
+    Container, Delivery, Domain, Ending, Enforcement, ExecMode, FileAct, LaunchFault, LimitKind, Limits,
+    MOST_SECRETS_A_RUN, Means, Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse, Stdin,
+    Tier, WindowSize, WorkspaceAccess, is_variable_name,
 };
 use crate::sandbox::Command;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The version both sides must speak; the gateway and the runner are the same program, but may be upgraded apart.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Largest frame in either direction, in bytes.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -42,6 +42,8 @@ pub(super) enum Order {
     Hold(bool),
     /// Ends every run of this connection: an operator has locked everything down; with run number 0.
     LockDown,
+    /// The next secret of the Start that follows, where no descriptor can stand beside it: into a container.
+    Secret(Vec<u8>),
 }
 
 /// What the runner tells the gateway.
@@ -76,6 +78,7 @@ pub(super) struct Start {
     cwd: PathBuf,
     env: BTreeMap<String, String>,
     stdin: bool,
+    image: String,
     workspace: Option<PathBuf>,
     workspace_access: String,
     scope: String,
@@ -162,6 +165,7 @@ impl Start {
             cwd: command.cwd.clone(),
             env: command.env.clone(),
             stdin: stdin == Stdin::Piped,
+            image: profile.image.clone(),
             workspace: profile.workspace.clone(),
             workspace_access: profile.workspace_access.as_str().into(),
             scope: profile.scope.as_str().into(),
@@ -189,6 +193,7 @@ impl Start {
     /// What is to be run and in which walls; `None` where a word is none of ours.
     pub(super) fn read(self) -> Option<(Command, Stdin, SandboxProfile)> {
         let profile = SandboxProfile {
+            image: self.image,
             workspace: self.workspace,
             workspace_access: WorkspaceAccess::parse(&self.workspace_access)?,
             scope: SandboxScope::parse(&self.scope)?,
@@ -240,6 +245,8 @@ struct OutcomeRecord {
     output_bytes: u64,
     refused: Vec<String>,
     tier: String,
+    /// Id, image and plan.
+    container: Option<(String, String, String)>,
     namespaces: Vec<String>,
     host_uid: u32,
     landlock_abi: u8,
@@ -294,6 +301,7 @@ impl OutcomeRecord {
             output_bytes: outcome.output_bytes,
             refused: outcome.refused.clone(),
             tier: e.tier.as_str().into(),
+            container: e.container.clone().map(|c| (c.id, c.image, c.plan)),
             namespaces: e.namespaces.clone(),
             host_uid: e.host_uid,
             landlock_abi: e.landlock_abi,
@@ -323,6 +331,7 @@ impl OutcomeRecord {
             refused: self.refused,
             enforcement: Enforcement {
                 tier: Tier::parse(&self.tier)?,
+                container: self.container.map(|(id, image, plan)| Container { id, image, plan }),
                 limits: [limit(cpu)?, limit(memory)?, limit(pids)?],
                 namespaces: self.namespaces,
                 host_uid: self.host_uid,
@@ -342,7 +351,7 @@ impl OutcomeRecord {
 impl FaultRecord {
     fn new(fault: &RunFault) -> Self {
         let (what, more) = match fault {
-            RunFault::Refused { what, hint } => (what.clone(), hint.clone()),
+            RunFault::Refused { what, hint } | RunFault::Engine { what, hint } => (what.clone(), hint.clone()),
             RunFault::WallMissing(fault) => (fault.step.clone(), fault.cause.clone()),
             RunFault::NotFound(command) => (command.clone(), String::new()),
             RunFault::NotExecutable { command, cause } => (command.clone(), cause.clone()),
@@ -356,6 +365,7 @@ impl FaultRecord {
         let FaultRecord { kind, what, more } = self;
         match kind.as_str() {
             "SANDBOX_REFUSED" => RunFault::Refused { what, hint: more },
+            "ENGINE_UNAVAILABLE" => RunFault::Engine { what, hint: more },
             "WALL_UNAVAILABLE" => RunFault::WallMissing(LaunchFault { step: what, cause: more }),
             "COMMAND_NOT_FOUND" => RunFault::NotFound(what),
             "COMMAND_NOT_EXECUTABLE" => RunFault::NotExecutable { command: what, cause: more },
@@ -390,6 +400,7 @@ impl Message for Order {
             Order::Resize(size) => (6, [size.rows.to_le_bytes(), size.columns.to_le_bytes()].concat()),
             Order::Hold(held) => (7, vec![u8::from(*held)]),
             Order::LockDown => (8, Vec::new()),
+            Order::Secret(bytes) => (9, bytes.clone()),
         }
     }
 
@@ -411,6 +422,7 @@ impl Message for Order {
                 _ => None,
             },
             8 => payload.is_empty().then_some(Order::LockDown),
+            9 => Some(Order::Secret(payload)),
             _ => None,
         }
     }
@@ -454,6 +466,7 @@ mod tests {
             refused: vec!["/usr/bin/id".into()],
             enforcement: Enforcement {
                 tier: Tier::Root,
+                container: None,
                 namespaces: vec!["mnt".into()],
                 host_uid: 5,
                 landlock_abi: 7,

@@ -152,12 +152,12 @@ fn launch(
     launcher.borrow_mut().launch(profile, command, handed)
 }
 
-fn refused(what: String) -> RunFault {
+pub(super) fn refused(what: String) -> RunFault {
     RunFault::Refused { what, hint: "gateway and runner must be of one version".into() }
 }
 
 /// The values of so many secrets. That they are sealed is looked at here, by their descriptors; what they say is not.
-fn sealed(beside: Vec<OwnedFd>, wanted: usize) -> Result<Vec<Sealed>, RunFault> {
+pub(super) fn sealed(beside: Vec<OwnedFd>, wanted: usize) -> Result<Vec<Sealed>, RunFault> {
     if beside.len() != wanted {
         return Err(RunFault::Refused {
             what: format!("of {wanted} secrets only {} arrived", beside.len()),
@@ -377,7 +377,7 @@ impl Pump {
             Some(Order::Input(bytes)) => {
                 let _ = reports.send((number, Report::InputTaken(bytes.len() as u32))).await;
             }
-            Some(Order::Start(_)) => {}
+            Some(Order::Start(_) | Order::Secret(_)) => {}
         }
     }
 

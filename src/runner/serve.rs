@@ -3,26 +3,54 @@
 //! One thread, always: it forks, and a fork of a process with threads is not safe.
 
 use super::framing;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Way};
 use super::order::{Finished, Hello, Order, Report, VERSION};
 use super::pump;
+use super::relay::{self, Containers};
 use crate::model::{LaunchFault, RunFault};
 use crate::os;
-use crate::sandbox::{Launcher, Protected};
+use crate::sandbox::{EngineSettings, Launcher, Protected};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::io::AsyncWrite;
+use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
 /// Reports waiting for the socket; beyond it the pumps wait.
 const QUEUED_REPORTS: usize = 64;
+
+/// What carries orders out.
+#[derive(Clone)]
+enum Hands {
+    Native(Result<Rc<RefCell<Launcher>>, LaunchFault>),
+    Docker(Rc<Containers>),
+}
+
+impl Hands {
+    fn native(launcher: Result<Launcher, LaunchFault>) -> Self {
+        Hands::Native(launcher.map(|launcher| Rc::new(RefCell::new(launcher))))
+    }
+
+    fn of(with: With) -> Self {
+        match with {
+            With::Native(protected) => Hands::native(Launcher::new(protected)),
+            With::Docker(settings) => Hands::Docker(Rc::new(Containers::new(settings))),
+        }
+    }
+}
+
+/// Which backend a runner has; each has one of its own, with the rights of that one alone.
+pub(crate) enum With {
+    Native(Protected),
+    Docker(EngineSettings),
+}
 
 /// Why the runner cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -36,31 +64,51 @@ pub(crate) enum RunnerFault {
 }
 
 /// Serves the gateway that started us, over the socket it put at standard input; ends when it does.
-pub(crate) fn serve_inherited(protected: Protected) -> Result<(), RunnerFault> {
+pub(crate) fn serve_inherited(with: With) -> Result<(), RunnerFault> {
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(RunnerFault::Inherited)?;
     let stream = StdStream::from(socket);
     stream.set_nonblocking(true).map_err(RunnerFault::Inherited)?;
     os::process::make_undumpable().map_err(RunnerFault::Runtime)?;
-    let launcher = Launcher::new(protected).map(|l| Rc::new(RefCell::new(l)));
+    let hands = Hands::of(with);
     on_one_thread(async {
         // Ctrl-C reaches the whole terminal group; the gateway decides when we end.
         let _interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
         let _terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
         let stream = UnixStream::from_std(stream).map_err(RunnerFault::Inherited)?;
-        serve(stream, launcher).await;
+        let (from, to) = stream.into_split();
+        serve(Way::Socket(from), to, hands).await;
+        Ok(())
+    })
+}
+
+/// Serves inside a container, over the pipes that its engine has put at standard input and output; ends with them.
+pub(crate) fn serve_in_container() -> Result<(), RunnerFault> {
+    let pipe = |end: BorrowedFd<'_>| end.try_clone_to_owned().map_err(RunnerFault::Inherited);
+    let (from, to) = (pipe(io::stdin().as_fd())?, pipe(io::stdout().as_fd())?);
+    os::process::make_undumpable().map_err(RunnerFault::Runtime)?;
+    let hands = Hands::native(Launcher::in_container());
+    on_one_thread(async {
+        let from = pipe::Receiver::from_owned_fd(from).map_err(RunnerFault::Inherited)?;
+        let to = pipe::Sender::from_owned_fd(to).map_err(RunnerFault::Inherited)?;
+        serve(Way::Pipe(from), to, hands).await;
+        Ok(())
+    })
+}
+
+/// Waits for SIGTERM.
+pub(crate) fn rest() -> Result<(), RunnerFault> {
+    on_one_thread(async {
+        let mut stop =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunnerFault::Runtime)?;
+        stop.recv().await;
         Ok(())
     })
 }
 
 /// Listens on a socket of our own and serves peers of this uid, until SIGTERM.
-pub(crate) fn serve_socket(
-    path: &Path,
-    gateway_uid: u32,
-    protected: Protected,
-    ready: impl FnOnce(),
-) -> Result<(), RunnerFault> {
+pub(crate) fn serve_socket(path: &Path, gateway_uid: u32, with: With, ready: impl FnOnce()) -> Result<(), RunnerFault> {
     os::process::make_undumpable().map_err(RunnerFault::Runtime)?;
-    let launcher = Launcher::new(protected).map(|l| Rc::new(RefCell::new(l)));
+    let hands = Hands::of(with);
     on_one_thread(async {
         let fault = |cause| RunnerFault::Listen { path: path.to_owned(), cause };
         let listener = listen(path).map_err(fault)?;
@@ -82,7 +130,8 @@ pub(crate) fn serve_socket(
             };
             match stream.peer_cred() {
                 Ok(peer) if peer.uid() == gateway_uid => {
-                    tokio::task::spawn_local(serve(stream, launcher.clone()));
+                    let (from, to) = stream.into_split();
+                    tokio::task::spawn_local(serve(Way::Socket(from), to, hands.clone()));
                 }
                 Ok(peer) => tracing::warn!(uid = peer.uid(), "refused a peer that is not the gateway"),
                 Err(e) => tracing::warn!(error = %e, "refused a peer without credentials"),
@@ -107,14 +156,16 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// One gateway's connection, to its end and that of every run it ordered.
-async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, LaunchFault>) {
-    let (from, to) = stream.into_split();
+async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
     let mut from = Inbox::new(from);
     let (reports, queue) = mpsc::channel(QUEUED_REPORTS);
-    let unable = launcher.as_ref().err().map(ToString::to_string);
+    let unable = match &hands {
+        Hands::Native(launcher) => launcher.as_ref().err().map(ToString::to_string),
+        Hands::Docker(_) => None,
+    };
     let hello = Hello { version: VERSION, pid: std::process::id(), unable };
     let writer = tokio::task::spawn_local(write_all(to, hello, queue));
-    let keeper = tokio::task::spawn_local(keep_tidy(launcher.clone()));
+    let keeper = tokio::task::spawn_local(keep_tidy(hands.clone()));
     let mut runs: HashMap<u64, mpsc::UnboundedSender<Order>> = HashMap::new();
     let mut pumps = JoinSet::new();
     let mut is_held = false;
@@ -144,20 +195,26 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
             continue;
         };
         runs.retain(|_, run| !run.is_closed());
-        match launcher.clone() {
-            Ok(_) if is_held => {
-                let finished = Finished::new(&Err(RunFault::LockedDown));
-                let _ = reports.send((number, Report::Finished(Box::new(finished)))).await;
+        let refused = match &hands {
+            Hands::Native(Err(fault)) => Some(RunFault::WallMissing(fault.clone())),
+            _ => Some(RunFault::LockedDown).filter(|_| is_held),
+        };
+        if let Some(fault) = refused {
+            let finished = Finished::new(&Err(fault));
+            let _ = reports.send((number, Report::Finished(Box::new(finished)))).await;
+            continue;
+        }
+        let (orders, inbox) = mpsc::unbounded_channel();
+        runs.insert(number, orders);
+        let (ordered, reports) = ((*start, beside), reports.clone());
+        match hands.clone() {
+            Hands::Native(Ok(launcher)) => {
+                drop(pumps.spawn_local(pump::run(launcher, number, ordered, inbox, reports)))
             }
-            Ok(launcher) => {
-                let (orders, inbox) = mpsc::unbounded_channel();
-                runs.insert(number, orders);
-                pumps.spawn_local(pump::run(launcher, number, (*start, beside), inbox, reports.clone()));
+            Hands::Docker(containers) => {
+                drop(pumps.spawn_local(relay::run(containers, number, ordered, inbox, reports)))
             }
-            Err(fault) => {
-                let finished = Finished::new(&Err(RunFault::WallMissing(fault)));
-                let _ = reports.send((number, Report::Finished(Box::new(finished)))).await;
-            }
+            Hands::Native(Err(_)) => {}
         }
         while pumps.try_join_next().is_some() {}
     }
@@ -172,15 +229,26 @@ async fn serve(stream: UnixStream, launcher: Result<Rc<RefCell<Launcher>>, Launc
 /// How often the child in reserve is looked at.
 const TIDY_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 
-async fn keep_tidy(launcher: Result<Rc<RefCell<Launcher>>, LaunchFault>) {
-    let Ok(launcher) = launcher else { return };
+/// How often containers are looked for that nobody uses any more.
+const PRUNE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+
+async fn keep_tidy(hands: Hands) {
     loop {
-        tokio::time::sleep(TIDY_EVERY).await;
-        launcher.borrow_mut().tidy();
+        match &hands {
+            Hands::Native(Ok(launcher)) => {
+                tokio::time::sleep(TIDY_EVERY).await;
+                launcher.borrow_mut().tidy();
+            }
+            Hands::Native(Err(_)) => return,
+            Hands::Docker(containers) => {
+                containers.tidy().await;
+                tokio::time::sleep(PRUNE_EVERY).await;
+            }
+        }
     }
 }
 
-async fn write_all(mut to: OwnedWriteHalf, hello: Hello, mut queue: mpsc::Receiver<(u64, Report)>) {
+async fn write_all(mut to: impl AsyncWrite + Unpin, hello: Hello, mut queue: mpsc::Receiver<(u64, Report)>) {
     if framing::write(&mut to, 0, &Report::Hello(hello)).await.is_err() {
         return;
     }

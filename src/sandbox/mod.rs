@@ -4,6 +4,7 @@
 //! it out on Linux. Knows nothing of who asked or why.
 
 mod boundary;
+mod docker;
 mod environment;
 pub(crate) mod kept;
 mod listed;
@@ -11,6 +12,7 @@ mod native;
 mod plan;
 
 pub(crate) use boundary::Protected;
+pub(crate) use docker::{Engine, Entered, Place, Settings as EngineSettings, left_inside};
 pub(crate) use environment::{dangerous_name, refused_name};
 pub(crate) use listed::runs_code;
 pub(crate) use native::{

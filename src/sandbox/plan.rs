@@ -15,6 +15,9 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 /// Where secrets that are files stand inside.
 pub(crate) const SECRETS: &str = "/run/secrets";
 
+/// A folder that is writable as a mount and granted to nobody: what is refused there, Landlock refuses.
+pub(crate) const PROOF: &str = "/run/proof";
+
 /// Parts of a kept sandbox's folder on disk.
 pub(crate) const KEPT_HOME: &str = "home";
 pub(crate) const KEPT_TMP: &str = "tmp";
@@ -223,7 +226,7 @@ pub(crate) fn system() -> Vec<Bind> {
 }
 
 /// What the profile adds to that.
-fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
+pub(super) fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
     let mut binds = Vec::new();
     // What an agent writes, now or at another time, is no code where only listed executables may be executed.
     let (writable, read_only) = match profile.exec_mode {
@@ -260,7 +263,7 @@ fn named(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, R
 }
 
 /// Where a path of the host stands inside: at its own place, but `/var/tmp` is `/tmp` there.
-fn inside(path: &Path) -> PathBuf {
+pub(super) fn inside(path: &Path) -> PathBuf {
     path.strip_prefix("/var/tmp").map_or_else(|_| path.to_owned(), |rest| Path::new("/tmp").join(rest))
 }
 

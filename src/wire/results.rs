@@ -1,7 +1,7 @@
 //! Results and events of our own methods.
 
 use super::bytes;
-use crate::model::{Ending, Enforcement, Outcome, RunId, Stream};
+use crate::model::{Backend, Ending, Enforcement, Outcome, RunId, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -66,8 +66,11 @@ impl ExecResult {
 pub(crate) fn enforcement_json(e: &Enforcement) -> Value {
     let limits: serde_json::Map<String, Value> =
         e.limits.iter().map(|(kind, means)| (kind.as_str().into(), means.as_str().into())).collect();
+    let backend = if e.container.is_some() { Backend::Docker } else { Backend::Native };
+    let container = e.container.as_ref();
     json!({
-        "backend": "native",
+        "backend": backend.as_str(),
+        "container": container.map(|c| json!({"id": c.id, "image": c.image, "plan": c.plan})),
         "tier": e.tier.as_str(),
         "namespaces": e.namespaces,
         "hostUid": e.host_uid,

@@ -11,8 +11,11 @@ mod cli;
 mod delivery;
 #[allow(unreachable_pub)]
 mod device;
+mod docker;
 mod doors;
 mod egress;
+#[allow(unreachable_pub)]
+mod engine;
 mod exec;
 mod files;
 mod journal;

@@ -98,7 +98,7 @@ async fn order(
         }
     };
     let (secrets, cover) = open_secrets(&gateway.parts.secrets, &request.agent, &request.secrets).await?;
-    let handle = gateway.parts.runner.start(&command, request.stdin, profile, secrets)?;
+    let handle = gateway.parts.runners.start(&command, request.stdin, profile, secrets)?;
     Ok((handle, cover, kept))
 }
 

@@ -2,6 +2,7 @@
 
 use crate::crypto;
 use crate::gateway::Gateway;
+use crate::model::Backend;
 use serde_json::{Value, json};
 
 /// `health`: anybody who is let in may ask, so it says nothing about the host.
@@ -21,7 +22,13 @@ pub(super) fn health(gateway: &Gateway) -> Value {
 
 /// `status`: for readers.
 pub(super) fn status(gateway: &Gateway) -> Value {
-    let runner = gateway.parts.runner.state().borrow().clone();
+    let runner = |of: Backend| {
+        let states = gateway.parts.runners.states();
+        let state = states.into_iter().find_map(|(backend, state)| (backend == of).then_some(state))?;
+        Some(json!({
+            "connected": state.connected, "pid": state.pid, "unable": state.unable, "losses": state.losses,
+        }))
+    };
     let facts = &gateway.parts.facts;
     json!({
         "runtimeVersion": env!("CARGO_PKG_VERSION"),
@@ -36,9 +43,8 @@ pub(super) fn status(gateway: &Gateway) -> Value {
         "devices": gateway.registry().count(),
         "connections": gateway.hub.count(),
         "runs": gateway.running(),
-        "runner": {
-            "connected": runner.connected, "pid": runner.pid, "unable": runner.unable, "losses": runner.losses,
-        },
+        "runner": runner(Backend::Native),
+        "dockerRunner": runner(Backend::Docker),
         "state": {"key": super::secrets::key_json(&gateway.parts.secrets.store().key_facts())},
         "journal": {"journald": gateway.parts.journal.has_journald()},
         "processMemory": {"rss": (gateway.parts.resident_bytes)()},

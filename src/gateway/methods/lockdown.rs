@@ -40,7 +40,7 @@ pub(super) async fn change(
         Err(fault) => Some(fault.to_string()),
     };
     if action == LockdownAction::On(Running::Killed) {
-        gateway.parts.runner.lock_down();
+        gateway.parts.runners.lock_down();
     }
     gateway.hub.tell("lockdown.changed", None, &json!({"on": gateway.lockdown.is_on()}));
     let Some(error) = fault else { return status(gateway).into() };

@@ -151,10 +151,21 @@ impl Group {
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         self.folders.iter().any(|(version, folder)| {
             let file = if *version == Version::V1 { "memory.oom_control" } else { "memory.events" };
-            let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
-            text.lines().filter_map(|l| l.strip_prefix("oom_kill ")).any(|n| n.trim() != "0")
+            oom_kills(&folder.join(file)) > 0
         })
     }
+}
+
+/// How often the kernel has killed something for want of memory in the group that a container's own view of the control
+/// groups begins at, in either version; 0 where it shows none.
+pub(crate) fn oom_kills_of_container() -> u64 {
+    let files = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
+    files.iter().map(|file| oom_kills(Path::new(file))).max().unwrap_or(0)
+}
+
+fn oom_kills(file: &Path) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
 }
 
 impl Drop for Group {

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 /// What may be done below a path. Rules add up: a child never has less than its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grant {
+    /// Names in folders.
+    List,
     Read,
     ReadExecute,
     ReadWrite,
@@ -109,6 +111,7 @@ pub(crate) fn keep_signals() -> io::Result<()> {
 fn rights(grant: Grant, abi: ABI) -> BitFlags<AccessFs> {
     let read = AccessFs::from_read(abi);
     match grant {
+        Grant::List => AccessFs::ReadDir.into(),
         Grant::Read => read & !AccessFs::Execute,
         Grant::ReadExecute => read,
         // Device nodes and block devices are never made by a command; ioctls on devices are for /dev alone.

@@ -138,6 +138,14 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, root: BorrowedFd<'_>, target: &Path)
     Ok(rustix::mount::move_mount(mount, "", root, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
+/// Takes a mount down, now or when nobody uses it any more; links in the path are not followed.
+///
+/// # Errors
+/// EINVAL where nothing is mounted there.
+pub(crate) fn detach(place: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
+}
+
 /// Makes `root`, a mount point of this namespace, the root of everything and lets go of the old one.
 pub(crate) fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(root)?;

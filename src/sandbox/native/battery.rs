@@ -5,11 +5,12 @@
 //! believed. Each act has one answer that only its wall gives; any other ends the child, and nothing is executed.
 
 use super::step::{Failure, Step, Steps, at};
-use super::walls::{PROOF, Walls};
+use super::walls::Walls;
 use crate::crypto;
 use crate::model::{Network, Tier};
 use crate::os::linux::acts::{self, Answer};
 use crate::os::linux::{capabilities, seccomp};
+use crate::sandbox::plan::PROOF;
 use libc::{EACCES, ECONNREFUSED, ENETUNREACH, ENOENT, ENOSYS, EPERM, EROFS};
 use std::fs;
 use std::io;
@@ -260,9 +261,63 @@ const LANDLOCKED: &[Act] = &[
     },
 ];
 
+/// The battery inside a container: what its engine refuses, and what Landlock and the filter add.
+const CONTAINED: &[Act] = &[
+    Act {
+        name: "see-host",
+        forbidden: "read /sys of the host's kernel",
+        expected: |_, _| &[EACCES],
+        attempt: |_| acts::read(Path::new("/sys/kernel/notes")),
+    },
+    Act {
+        name: "write-root",
+        forbidden: "write to /",
+        expected: |_, _| &[EROFS],
+        attempt: |_| acts::create(Path::new("/vambrace-proof")),
+    },
+    Act {
+        name: "landlock",
+        forbidden: "write where Landlock grants nothing",
+        expected: |_, _| &[EACCES],
+        attempt: |facts| acts::create(&facts.proof.join("file")),
+    },
+    Act {
+        name: "signal",
+        forbidden: "signal whoever keeps the command",
+        expected: |_, _| &[EPERM],
+        attempt: |facts| acts::signal(facts.launcher),
+    },
+    Act {
+        name: "connect-out",
+        forbidden: "connect to another host",
+        expected: |walls, _| if walls.network == Network::None { &[ENETUNREACH] } else { &[] },
+        attempt: |_| acts::connect_tcp(OUTSIDE),
+    },
+    Act { name: "ptrace", forbidden: "trace a process", expected: ALWAYS_EPERM, attempt: |_| acts::trace() },
+    Act { name: "mount", forbidden: "mount", expected: ALWAYS_EPERM, attempt: |_| acts::mount() },
+    Act {
+        name: "user-namespace",
+        forbidden: "make a user namespace",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::unshare_user(),
+    },
+    Act { name: "io-uring", forbidden: "use io_uring", expected: ALWAYS_EPERM, attempt: |_| acts::io_uring() },
+    Act { name: "keyring", forbidden: "use kernel keyrings", expected: ALWAYS_EPERM, attempt: |_| acts::keyring() },
+    Act {
+        name: "terminal-input",
+        forbidden: "type into a terminal",
+        expected: ALWAYS_EPERM,
+        attempt: |_| acts::type_into_terminal(),
+    },
+];
+
 /// The acts of a tier.
 fn battery(tier: Tier) -> &'static [Act] {
-    if tier == Tier::Landlock { LANDLOCKED } else { BATTERY }
+    match tier {
+        Tier::Landlock => LANDLOCKED,
+        Tier::Container => CONTAINED,
+        Tier::UserNamespace | Tier::Root => BATTERY,
+    }
 }
 
 /// One row of what was proved, for a person.
@@ -361,10 +416,10 @@ pub(super) fn prove(walls: &Walls, facts: &Facts, open: usize) -> Steps<Proved> 
     Ok(Proved { answers: attempt(BATTERY, walls, facts)?, mounts })
 }
 
-/// The same in the tier without namespaces, by the process that becomes the command.
+/// The same where we make no namespaces, by the process that becomes the command.
 pub(super) fn prove_landlocked(walls: &Walls, facts: &Facts, open: usize) -> Steps<Proved> {
     read_back(open, at(Step::Proof, capabilities::are_none_held())?)?;
-    Ok(Proved { answers: attempt(LANDLOCKED, walls, facts)?, mounts: "-".into() })
+    Ok(Proved { answers: attempt(battery(walls.tier), walls, facts)?, mounts: "-".into() })
 }
 
 fn attempt(acts: &[Act], walls: &Walls, facts: &Facts) -> Steps<Vec<(u8, Answer)>> {

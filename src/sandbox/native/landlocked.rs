@@ -17,6 +17,7 @@ use super::monitor::{Evidence, Report};
 use super::secrets;
 use super::step::{Failure, Step, Steps, at, at_path};
 use super::walls::Walls;
+use crate::model::Tier;
 use crate::os;
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::landlock::{self, Net};
@@ -76,7 +77,7 @@ pub(super) struct Base<'a> {
     pub(super) filter: &'a Filter,
     pub(super) facts: &'a Facts,
     pub(super) launcher: &'a OwnedFd,
-    pub(super) private: &'a Private,
+    pub(super) private: Option<&'a Private>,
 }
 
 /// The keeper's whole life.
@@ -89,7 +90,7 @@ pub(super) fn live(base: &Base<'_>, channel: OwnedFd, status: OwnedFd) -> ! {
         let report =
             keep(base, &kept).unwrap_or_else(|Failure { step, errno, text }| Report::Failed { step, errno, text });
         // The launcher does so as well, where it still can.
-        let _ = os::tree::remove(base.private.path());
+        let _ = base.private.map(|private| os::tree::remove(private.path()));
         let _ = { &kept.status }.write_all(&report.encode());
         clone::exit_now(0)
     });
@@ -198,7 +199,11 @@ fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief, keeper: UnixSt
     at(Step::Limits, rlimits::bound_cpu(brief.cpu_seconds))?;
     at(Step::CloseDoors, capabilities::drop_all())?;
     let (system, named) = (base.walls.host_grants(), base.walls.named_grants());
-    let net = if base.walls.has_own_network() { Net::Refused } else { Net::LeftAlone };
+    // A container has a network namespace, where a command may have its own loopback.
+    let net = match base.walls.tier {
+        Tier::Landlock if base.walls.has_own_network() => Net::Refused,
+        _ => Net::LeftAlone,
+    };
     at(Step::Landlock, landlock::restrict_with(base.facts.landlock_abi, &system, &named, net))?;
     let listener = at(Step::Seccomp, seccomp::install_with_listener(base.filter))?;
     let asked: Vec<_> = listener.iter().map(AsFd::as_fd).collect();

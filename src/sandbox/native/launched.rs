@@ -28,6 +28,8 @@ pub(crate) struct Launched {
     pub(super) walls: Walls,
     pub(super) host_uid: u32,
     pub(super) landlock_abi: u8,
+    /// Inside a container, whose control group is not ours: how often something was killed in it before.
+    pub(super) oom_kills_before: Option<u64>,
     pub(super) limits: [(LimitKind, Means); 3],
 }
 
@@ -88,9 +90,10 @@ impl Launched {
             "user" => walls.tier == Tier::UserNamespace,
             _ => true,
         };
-        let namespaces = if walls.tier == Tier::Landlock { &[] } else { NAMESPACES };
+        let namespaces = if walls.tier.has_namespaces() { NAMESPACES } else { &[] };
         Some(Enforcement {
             tier: walls.tier,
+            container: None,
             namespaces: namespaces.iter().filter(own).map(|name| (*name).to_owned()).collect(),
             host_uid: self.host_uid,
             landlock_abi: self.landlock_abi,
@@ -131,7 +134,9 @@ pub(super) struct Inmate {
     pub(super) pidfd: OwnedFd,
     pub(super) group: Option<Group>,
     pub(super) slot: Slot,
-    /// In the tier without namespaces the init is a keeper, which has to end what it keeps; with it go these folders.
+    /// Where we make no namespaces the init is a keeper, which has to end what it keeps.
+    pub(super) is_keeper: bool,
+    /// Folders that go with it.
     pub(super) private: Option<Private>,
 }
 
@@ -146,9 +151,9 @@ impl Inmate {
     fn kill(&self) {
         // With its group everything goes at once, whoever the init is and wherever it stands. It may not be in it yet.
         let _ = self.group.as_ref().map(Group::kill);
-        match self.private {
-            None => os::process::kill_pidfd(&self.pidfd),
-            Some(_) => os::process::terminate_pidfd(&self.pidfd),
+        match self.is_keeper {
+            false => os::process::kill_pidfd(&self.pidfd),
+            true => os::process::terminate_pidfd(&self.pidfd),
         }
     }
 }

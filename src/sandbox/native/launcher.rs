@@ -18,7 +18,7 @@ use crate::model::{
     ExecMode, LaunchFault, LimitKind, Limits, Means, Network, RunFault, SandboxProfile, SecretUse, Tier,
 };
 use crate::os;
-use crate::os::linux::cgroup::{Bounds, Cgroups, Controller, Group};
+use crate::os::linux::cgroup::{self, Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::memfd::Sealed;
 use crate::os::linux::mounts::{self, Watch};
@@ -27,6 +27,7 @@ use crate::os::linux::title::Title;
 use crate::os::linux::{capabilities, landlock, userns};
 use crate::sandbox::Protected;
 use crate::sandbox::environment;
+use crate::sandbox::plan::PROOF;
 use crate::sandbox::plan::{self, Bind, Command, Plan};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -122,12 +123,23 @@ impl Launcher {
     /// # Errors
     /// Where the kernel lacks a wall that every run needs; nothing can be run then.
     pub(crate) fn new(protected: Protected) -> Result<Self, LaunchFault> {
+        Self::of(probe::tier()?, protected)
+    }
+
+    /// The same inside a container, whose walls are the outer ones: only what can be added there is built.
+    ///
+    /// # Errors
+    /// Where its kernel lacks a wall that every run needs.
+    pub(crate) fn in_container() -> Result<Self, LaunchFault> {
+        Self::of(Tier::Container, Protected::default())
+    }
+
+    fn of(tier: Tier, protected: Protected) -> Result<Self, LaunchFault> {
         let fault = |step: &str, cause: String| LaunchFault { step: step.into(), cause };
         let landlock_abi = landlock::abi();
         if landlock_abi < LEAST_LANDLOCK {
             return Err(fault("look for Landlock", "this kernel has none, or it is not among its active LSMs".into()));
         }
-        let tier = probe::tier()?;
         if tier == Tier::Root {
             capabilities::shed_unneeded().map_err(|e| fault("shed capabilities", e.to_string()))?;
         }
@@ -181,7 +193,7 @@ impl Launcher {
             });
         }
         let walls = self.walls(&plan)?;
-        if walls.tier == Tier::Landlock {
+        if !walls.tier.has_namespaces() {
             return self.launch_landlocked(plan, walls, handed, started);
         }
         let words = Words::of(&plan)?;
@@ -205,12 +217,19 @@ impl Launcher {
         started: Instant,
     ) -> Result<Launched, RunFault> {
         walls.check_without_namespaces(&plan)?;
-        let private = Private::make().map_err(wall("make private folders"))?;
-        for (variable, path) in walls.settle(&private) {
+        let private = match walls.tier {
+            // The container has its own.
+            Tier::Container => None,
+            _ => Some(Private::make().map_err(wall("make private folders"))?),
+        };
+        for (variable, path) in private.iter().flat_map(|private| walls.settle(private)) {
             plan.env.insert(variable.into(), path.display().to_string());
         }
         // This limit counts every process of the user on the host.
-        walls.rlimits.pids = walls.rlimits.pids.saturating_add(os::process::threads_of(os::process::uid()));
+        walls.rlimits.pids = match private {
+            None => u32::MAX,
+            Some(_) => walls.rlimits.pids.saturating_add(os::process::threads_of(os::process::uid())),
+        };
         let words = Words::of(&plan)?;
         let bounds = bounds(&plan.limits);
         let spare = self.fork_keeper(walls, private, bounds)?;
@@ -218,21 +237,25 @@ impl Launcher {
         self.brief(spare, &plan, &words, bounds, handed, variables, started)
     }
 
-    fn fork_keeper(&mut self, walls: Walls, private: Private, bounds: Bounds) -> Result<Spare, RunFault> {
+    fn fork_keeper(&mut self, walls: Walls, private: Option<Private>, bounds: Bounds) -> Result<Spare, RunFault> {
         let slot = self.take_slot()?;
         let (status, status_out) = io::pipe().map_err(wall("make a pipe"))?;
         let (channel, theirs) = UnixStream::pair().map_err(wall("make a channel"))?;
-        let facts = Facts { proof: private.proof(), ..self.facts.clone() };
-        let filter = &self.landlocked[usize::from(walls.network == Network::Host)];
+        let proof = private.as_ref().map_or_else(|| PROOF.into(), Private::proof);
+        let facts = Facts { proof, ..self.facts.clone() };
+        let filter = match walls.tier {
+            Tier::Container => &self.filters[0],
+            _ => &self.landlocked[usize::from(walls.network == Network::Host)],
+        };
         match clone::fork(nix::sched::CloneFlags::empty()).map_err(wall("fork"))? {
             Fork::Child => {
-                let base =
-                    landlocked::Base { walls: &walls, filter, facts: &facts, launcher: &self.own, private: &private };
+                let private = private.as_ref();
+                let base = landlocked::Base { walls: &walls, filter, facts: &facts, launcher: &self.own, private };
                 landlocked::live(&base, theirs.into(), status_out.into())
             }
             Fork::Parent { pid, pidfd } => {
                 drop((theirs, status_out));
-                let mut inmate = Inmate { pidfd, group: None, slot, private: Some(private) };
+                let mut inmate = Inmate { pidfd, group: None, slot, is_keeper: true, private };
                 inmate.group = self.group(&inmate.slot, bounds).map_err(wall("make a control group"))?;
                 if let Some(group) = &inmate.group {
                     group.admit(pid).map_err(wall("move the sandbox into its control group"))?;
@@ -263,7 +286,7 @@ impl Launcher {
         };
         let plan = plan::plan(profile, command, &self.protected)?;
         let walls = self.walls(&plan)?;
-        if walls.tier == Tier::Landlock {
+        if !walls.tier.has_namespaces() {
             return self.prove_landlocked(plan, walls);
         }
         let spare = self.make_spare(walls, bounds(&plan.limits), Vec::new())?;
@@ -368,7 +391,7 @@ impl Launcher {
             ),
             Fork::Parent { pid, pidfd } => {
                 drop((theirs, status_out));
-                let mut inmate = Inmate { pidfd, group: None, slot, private: None };
+                let mut inmate = Inmate { pidfd, group: None, slot, is_keeper: false, private: None };
                 // While the child builds. It starts nothing before its brief, and that comes after this.
                 inmate.group = self.group(&inmate.slot, bounds).map_err(wall("make a control group"))?;
                 if let Some(group) = &inmate.group {
@@ -386,7 +409,7 @@ impl Launcher {
         let own = FIRST_SANDBOX_UID + (std::process::id() % LAUNCHERS) * slots::MOST + slot.number();
         let (uid, gid) = match self.tier {
             Tier::Root => (own, own),
-            Tier::UserNamespace | Tier::Landlock => (os::process::uid(), os::process::gid()),
+            Tier::UserNamespace | Tier::Landlock | Tier::Container => (os::process::uid(), os::process::gid()),
         };
         Owner { tier: self.tier, uid, gid }
     }
@@ -421,7 +444,7 @@ impl Launcher {
         };
         // A child that is gone has said why on its status pipe, and that is the better message.
         let _ = brief.send(&channel);
-        if walls.tier != Tier::Landlock {
+        if walls.tier.has_namespaces() {
             self.remember(&walls, bounds);
         }
         Ok(Launched {
@@ -434,6 +457,7 @@ impl Launcher {
             mounts: None,
             walls,
             landlock_abi: self.facts.landlock_abi,
+            oom_kills_before: (self.tier == Tier::Container).then(cgroup::oom_kills_of_container),
             limits: self.means(),
         })
     }
@@ -508,7 +532,8 @@ impl Launcher {
     pub(crate) fn finish(&mut self, launched: Launched) -> Finished {
         launched.inmate.end();
         let elapsed = launched.started.elapsed();
-        let out_of_memory = launched.inmate.group.as_ref().is_some_and(Group::ran_out_of_memory);
+        let out_of_memory = launched.inmate.group.as_ref().is_some_and(Group::ran_out_of_memory)
+            || launched.oom_kills_before.is_some_and(|before| cgroup::oom_kills_of_container() > before);
         let enforcement = launched.enforcement();
         Finished { out_of_memory, enforcement, elapsed, _remains: launched }
     }

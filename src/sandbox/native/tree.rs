@@ -6,12 +6,13 @@
 use super::loader::FOLDER;
 use super::secrets::{self, Held};
 use super::step::{Step, Steps, at, at_path};
-use super::walls::{PROOF, Walls};
+use super::walls::Walls;
 use crate::model::{Network, Tier};
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
 use crate::os::linux::netns::NAME_SERVER;
 use crate::sandbox::environment::HOME;
+use crate::sandbox::plan::PROOF;
 use crate::sandbox::plan::{Bind, MASKED_PROC, SECRETS, Shown, WORKSPACE};
 use std::fs::{self, File};
 use std::io;

@@ -24,9 +24,6 @@ pub(super) struct Walls {
     pub(super) rlimits: Rlimits,
 }
 
-/// A folder that is writable as a mount and granted to nobody: what is refused there, Landlock refuses.
-pub(super) const PROOF: &str = "/run/proof";
-
 impl Walls {
     /// Those of a plan. `memory_in_group` says that a control group bounds the memory of the whole tree.
     ///
@@ -34,7 +31,7 @@ impl Walls {
     /// Where this tier is weaker than what the profile accepts.
     pub(super) fn of(plan: &Plan, tier: Tier, memory_in_group: bool) -> Result<Self, RunFault> {
         let limits = &plan.limits;
-        if tier < plan.least_tier {
+        if tier != Tier::Container && tier < plan.least_tier {
             return Err(RunFault::WallMissing(LaunchFault {
                 step: "look for walls that are strong enough".into(),
                 cause: format!(
@@ -68,6 +65,9 @@ impl Walls {
 
     /// What Landlock grants in the tier without namespaces, on the host's own paths.
     pub(super) fn host_grants(&self) -> Vec<(PathBuf, Grant)> {
+        if self.tier == Tier::Container {
+            return container_grants();
+        }
         let plain = |paths: &[&str], grant| paths.iter().map(|p| (PathBuf::from(p), grant)).collect::<Vec<_>>();
         let mut rules = plain(landlocked::SYSTEM, Grant::ReadExecute);
         rules.extend(plain(landlocked::PROC, Grant::Read));
@@ -167,4 +167,27 @@ impl Walls {
         rules.extend(executables.into_iter().flatten().map(|path| (path.clone(), Grant::Execute)));
         rules
     }
+}
+
+/// What Landlock grants inside a container, beside what the profile names: all of the image can be executed, what is
+/// the container's alone can be written to, and /proc can be read, where Landlock keeps other commands' memory and
+/// environment apart by itself (ptrace rules of landlock(7)).
+fn container_grants() -> Vec<(PathBuf, Grant)> {
+    const OURS: &[&str] = &["proc", "sys", "dev", "run", "tmp", "home", "workspace"];
+    let items = std::fs::read_dir("/").into_iter().flatten().flatten();
+    let of_image = items.filter(|item| !OURS.iter().any(|name| item.file_name() == *name));
+    let mut rules: Vec<_> = of_image.map(|item| (item.path(), Grant::ReadExecute)).collect();
+    let ours = [
+        ("/", Grant::List),
+        ("/proc", Grant::Read),
+        ("/sys/fs/cgroup", Grant::Read),
+        ("/sys/devices/system/cpu", Grant::Read),
+        ("/dev", Grant::Device),
+        ("/dev/shm", Grant::ReadWrite),
+        ("/tmp", Grant::ReadWrite),
+        (HOME, Grant::ReadWrite),
+        (WORKSPACE, Grant::ReadWriteExecute),
+    ];
+    rules.extend(ours.map(|(path, grant)| (PathBuf::from(path), grant)));
+    rules
 }

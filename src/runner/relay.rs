@@ -1,0 +1,373 @@
+//! The docker runner's hands: a container for each sandbox, and in it a second runner, to which the orders are passed on.
+//!
+//! What comes out of a container is a stranger's word. It is bounded here once more: no output without credit, none
+//! beyond the limit, no run that outlives its deadline by much. Whoever breaks that loses the container.
+
+use super::disk::Disk;
+use super::framing;
+use super::order::{Finished, Order, Report, Start, VERSION, WINDOW};
+use super::pump::{Reports, refused, sealed};
+use crate::model::{Ending, LimitKind, Means, Outcome, RunFault, SandboxProfile};
+use crate::os::linux::memfd::Sealed;
+use crate::sandbox::{Engine, EngineSettings, Entered, Place, left_inside};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::DuplexStream;
+use tokio::sync::{OnceCell, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// How long after its deadline a run may take to be reported as ended.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// How long a runner inside may take to introduce itself.
+const GREETING: Duration = Duration::from_secs(30);
+
+/// The containers of one runner.
+pub(super) struct Containers {
+    engine: Engine,
+    lines: RefCell<HashMap<String, Rc<OnceCell<Rc<Line>>>>>,
+}
+
+/// The way to the runner inside one container.
+struct Line {
+    orders: mpsc::UnboundedSender<(u64, Order)>,
+    runs: RefCell<HashMap<u64, mpsc::UnboundedSender<Report>>>,
+    next: Cell<u64>,
+    is_open: Cell<bool>,
+    /// Whether everything inside stands still.
+    is_held: Cell<bool>,
+}
+
+impl Containers {
+    pub(super) fn new(settings: EngineSettings) -> Self {
+        Containers { engine: Engine::new(settings), lines: RefCell::default() }
+    }
+
+    /// Removes containers that nobody uses any more.
+    pub(super) async fn tidy(&self) {
+        self.engine.prune(|id| self.lines.borrow().get(id).is_some_and(in_use)).await;
+        self.lines.borrow_mut().retain(|_, line| line.get().is_none_or(|line| line.is_open.get()));
+    }
+
+    /// The line into a container, which is entered the first time.
+    async fn line(self: &Rc<Self>, place: &Place) -> Result<Rc<Line>, RunFault> {
+        let cell = Rc::clone(self.lines.borrow_mut().entry(place.container.id.clone()).or_default());
+        let enter = || async {
+            let entered = self.engine.enter(place).await?;
+            Line::open(entered, Rc::clone(self), place.clone()).await
+        };
+        Ok(Rc::clone(cell.get_or_try_init(enter).await?))
+    }
+
+    async fn remove(&self, place: &Place) {
+        self.lines.borrow_mut().remove(&place.container.id);
+        self.engine.remove(place).await;
+    }
+}
+
+/// Whether a line has runs, or is being opened for one.
+fn in_use(cell: &Rc<OnceCell<Rc<Line>>>) -> bool {
+    cell.get().is_none_or(|line| !line.runs.borrow().is_empty())
+}
+
+impl Line {
+    async fn open(entered: Entered, containers: Rc<Containers>, place: Place) -> Result<Rc<Self>, RunFault> {
+        let Entered { mut from, mut to } = entered;
+        let greeting = timeout(GREETING, framing::read::<Report>(&mut from)).await;
+        match greeting.map_err(io::Error::other).flatten() {
+            Ok(Some((0, Report::Hello(hello)))) if hello.version == VERSION => match hello.unable {
+                None => {}
+                Some(why) => {
+                    containers.remove(&place).await;
+                    return Err(not_inside(&why));
+                }
+            },
+            other => {
+                containers.remove(&place).await;
+                let why = other.err().map_or_else(|| "it did not introduce itself".to_owned(), |e| e.to_string());
+                return Err(not_inside(&why));
+            }
+        }
+        let (orders, mut queue) = mpsc::unbounded_channel::<(u64, Order)>();
+        let (is_open, is_held) = (Cell::new(true), Cell::new(false));
+        let line = Rc::new(Line { orders, runs: RefCell::default(), next: Cell::new(1), is_open, is_held });
+        tokio::task::spawn_local(async move {
+            while let Some((number, order)) = queue.recv().await {
+                if framing::write(&mut to, number, &order).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let read = Rc::clone(&line);
+        tokio::task::spawn_local(async move {
+            read.read_all(from).await;
+            read.is_open.set(false);
+            // Whoever waits for a report sees the end.
+            read.runs.borrow_mut().clear();
+            containers.remove(&place).await;
+        });
+        Ok(line)
+    }
+
+    async fn read_all(&self, mut from: DuplexStream) {
+        while let Ok(Some((number, report))) = framing::read::<Report>(&mut from).await {
+            let Some(run) = self.runs.borrow().get(&number).cloned() else {
+                // What a run that was given up still says.
+                continue;
+            };
+            let _ = run.send(report);
+        }
+    }
+
+    /// Stops everything inside, or lets it go on: for all of its runs at once.
+    fn hold(&self, held: bool) {
+        if self.is_held.replace(held) != held {
+            self.send(0, Order::Hold(held));
+        }
+    }
+
+    fn send(&self, number: u64, order: Order) {
+        let _ = self.orders.send((number, order));
+    }
+}
+
+/// One run in a container, for as long as it is waited for.
+struct Run<'a> {
+    line: &'a Line,
+    number: u64,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.line.runs.borrow_mut().remove(&self.number);
+    }
+}
+
+/// Carries one run through. `orders` ends when the gateway is gone, which kills the run.
+pub(super) async fn run(
+    containers: Rc<Containers>,
+    number: u64,
+    (start, beside): (Start, Vec<OwnedFd>),
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    reports: Reports,
+) {
+    let mut placed = None;
+    let result = carry(&containers, number, (start, beside), &mut orders, &reports, &mut placed).await;
+    let _ = reports.send((number, Report::Finished(Box::new(Finished::new(&result))))).await;
+    drop(reports);
+    if let Some(place) = placed.filter(|place| place.is_once) {
+        containers.remove(&place).await;
+    }
+}
+
+async fn carry(
+    containers: &Rc<Containers>,
+    number: u64,
+    (start, beside): (Start, Vec<OwnedFd>),
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    reports: &Reports,
+    placed: &mut Option<Place>,
+) -> Result<Outcome, RunFault> {
+    let (command, stdin, profile) = start.read().ok_or_else(|| refused("the order makes no sense".into()))?;
+    let secrets = sealed(beside, command.secrets.len())?;
+    let mut disk = Disk::watch(&profile);
+    let mut early = Vec::new();
+    let (place, line) = get_in(containers, &profile, orders, &mut early).await?;
+    *placed = Some(place.clone());
+    let (sender, mut said) = mpsc::unbounded_channel();
+    let own = line.next.replace(line.next.get() + 1);
+    line.runs.borrow_mut().insert(own, sender);
+    let run = Run { line: &line, number: own };
+    if !line.is_open.get() {
+        return Err(ended(&place));
+    }
+    // What stood still when its last run was killed.
+    line.hold(false);
+    for secret in &secrets {
+        line.send(own, Order::Secret(opened(secret)?));
+    }
+    line.send(own, Order::Start(Box::new(Start::new(&command, stdin, &left_inside(&profile)))));
+    let mut bounds = Bounds::new(&profile);
+    let mut reason = None;
+    for order in early {
+        bounds.pass_on(&run, Some(order));
+    }
+    let result = loop {
+        let is_timed = reason.is_none() && bounds.held.is_none();
+        tokio::select! {
+            order = orders.recv() => {
+                if order.is_none() {
+                    reason = reason.or(Some(Ending::Cancelled));
+                }
+                bounds.pass_on(&run, order);
+                if orders.is_closed() && orders.is_empty() {
+                    // Nobody listens any more; what is left is to see it end.
+                    break rest(&mut said).await;
+                }
+            }
+            report = said.recv() => match report {
+                None => break Err(ended(&place)),
+                Some(Report::Finished(finished)) => break finished.read(),
+                Some(report) if bounds.allow(&report) => drop(reports.send((number, report)).await),
+                Some(_) => {
+                    tracing::warn!(container = place.container.id, "what is inside says more than it may");
+                    containers.remove(&place).await;
+                    break Err(ended(&place));
+                }
+            },
+            exceeded = disk.exceeded(), if is_timed => if exceeded {
+                reason = Some(Ending::DiskLimit);
+                line.send(own, Order::Cancel);
+            },
+            () = sleep_until(bounds.deadline), if bounds.held.is_none() => {
+                containers.remove(&place).await;
+                break Err(ended(&place));
+            }
+        }
+    };
+    let mut outcome = result?;
+    if let (Some(reason), Ending::Cancelled) = (reason, outcome.ending) {
+        outcome.ending = reason;
+    }
+    let walls = &mut outcome.enforcement;
+    walls.container = Some(place.container.clone());
+    walls.host_uid = place.uid;
+    walls.namespaces = ["mnt", "pid", "ipc", "uts", "net"].map(ToOwned::to_owned).to_vec();
+    walls.limits = LimitKind::ALL.map(|kind| (kind, Means::Cgroup));
+    Ok(outcome)
+}
+
+/// The container of a profile and the line into it; meanwhile what comes for the run is kept for it.
+async fn get_in(
+    containers: &Rc<Containers>,
+    profile: &SandboxProfile,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    early: &mut Vec<Order>,
+) -> Result<(Place, Rc<Line>), RunFault> {
+    // A task of its own: a container that is half made is made to its end, and found by the next or removed.
+    let (of, wanted) = (Rc::clone(containers), profile.clone());
+    let mut making = tokio::task::spawn_local(async move {
+        let place = of.engine.place(&wanted).await?;
+        match of.line(&place).await {
+            Ok(line) if line.is_open.get() => return Ok((place, line)),
+            // It ended since the last command, and that was not seen yet.
+            _ => of.remove(&place).await,
+        }
+        let place = of.engine.place(&wanted).await?;
+        let line = of.line(&place).await?;
+        Ok((place, line))
+    });
+    loop {
+        tokio::select! {
+            made = &mut making => return made.unwrap_or_else(|_| Err(RunFault::RunnerGone)),
+            order = orders.recv() => match order {
+                None | Some(Order::Cancel) => return Err(RunFault::NeverStarted(Ending::Cancelled)),
+                Some(Order::LockDown) => return Err(RunFault::NeverStarted(Ending::LockedDown)),
+                Some(order) => early.push(order),
+            }
+        }
+    }
+}
+
+/// Waits for the end of a run that was cancelled because nobody listens any more.
+async fn rest(said: &mut mpsc::UnboundedReceiver<Report>) -> Result<Outcome, RunFault> {
+    let last = async {
+        loop {
+            match said.recv().await {
+                Some(Report::Finished(finished)) => return finished.read(),
+                Some(_) => {}
+                None => return Err(RunFault::RunnerGone),
+            }
+        }
+    };
+    timeout(GRACE, last).await.unwrap_or(Err(RunFault::RunnerGone))
+}
+
+/// What a run inside may still say, and until when.
+struct Bounds {
+    credit: u64,
+    output_left: u64,
+    deadline: Instant,
+    held: Option<Instant>,
+}
+
+impl Bounds {
+    fn new(profile: &SandboxProfile) -> Self {
+        let patience = profile.limits.timeout.saturating_add(GRACE).min(Duration::from_secs(10 * 365 * 86_400));
+        Bounds {
+            credit: WINDOW.into(),
+            output_left: profile.limits.output_bytes,
+            deadline: Instant::now() + patience,
+            held: None,
+        }
+    }
+
+    /// Passes an order on and notes what it allows.
+    fn pass_on(&mut self, run: &Run<'_>, order: Option<Order>) {
+        match order {
+            None => run.line.send(run.number, Order::Cancel),
+            // These are for all runs of the container, as for all of the gateway.
+            Some(Order::Hold(held)) => {
+                match (held, self.held) {
+                    (true, None) => self.held = Some(Instant::now()),
+                    (false, Some(since)) => {
+                        self.held = None;
+                        self.deadline += since.elapsed();
+                    }
+                    _ => {}
+                }
+                run.line.hold(held);
+            }
+            Some(Order::LockDown) => run.line.send(0, Order::LockDown),
+            Some(Order::Start(_) | Order::Secret(_)) => {}
+            Some(order) => {
+                if let Order::Credit(bytes) = order {
+                    self.credit = (self.credit + u64::from(bytes)).min(WINDOW.into());
+                }
+                run.line.send(run.number, order);
+            }
+        }
+    }
+
+    /// Whether what was said may be said.
+    fn allow(&mut self, report: &Report) -> bool {
+        match report {
+            Report::Stdout(bytes) | Report::Stderr(bytes) => {
+                let length = bytes.len() as u64;
+                let is_allowed = length <= self.credit && length <= self.output_left;
+                self.credit = self.credit.saturating_sub(length);
+                self.output_left = self.output_left.saturating_sub(length);
+                is_allowed
+            }
+            Report::InputTaken(_) => true,
+            Report::Hello(_) | Report::Network(_) | Report::Finished(_) => false,
+        }
+    }
+}
+
+/// The value of a secret, which has no other way into a container.
+fn opened(secret: &Sealed) -> Result<Vec<u8>, RunFault> {
+    let mut value = vec![0; secret.length()];
+    secret.read(&mut value).map_err(|e| refused(format!("a secret cannot be read: {e}")))?;
+    Ok(value)
+}
+
+fn not_inside(why: &str) -> RunFault {
+    RunFault::Engine {
+        what: format!("the runner inside the container cannot begin: {why}"),
+        hint:
+            "its image and the engine's kernel must let this program run: `docker logs` and the runner's log tell more"
+                .into(),
+    }
+}
+
+fn ended(place: &Place) -> RunFault {
+    RunFault::Engine {
+        what: format!("the container {:.12} ended while the command was running", place.container.id),
+        hint: "somebody has removed, killed or paused it, or the engine was stopped; send the command once more".into(),
+    }
+}

@@ -1,0 +1,460 @@
+//! The engine: asked for containers, one after the other for each sandbox.
+//!
+//! Where it is comes from the configuration, never from the environment. A container that is there is adopted if it is
+//! what the plan says in every field; one of ours that is not is made anew; one that is not ours is left alone, and
+//! nothing runs.
+
+use super::bundle::Bundle;
+use super::plan::{self, Plan, SANDBOX};
+use super::{image, shown};
+use crate::crypto;
+use crate::model::{Container, RunFault, SandboxProfile};
+use crate::os;
+use crate::sandbox::boundary::Protected;
+use crate::sandbox::environment::HOME;
+use crate::sandbox::plan::{Bind, PROOF, SECRETS, WORKSPACE, named};
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::StreamExt;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::sync::Mutex;
+
+/// Seconds that the engine may take for an answer; building an image is one.
+const PATIENCE: u64 = 120;
+
+/// Bytes of an entered container's output that are taken ahead of their reader.
+const AHEAD: usize = 64 << 10;
+
+/// Begins the names of sandboxes that are removed after their one command.
+const ONCE: &str = "once.";
+
+/// Where the engine is and whose its containers are.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The engine's unix socket.
+    pub(crate) socket: PathBuf,
+    /// Tells this gateway's containers from another's, 16 hex digits.
+    pub(crate) gateway: String,
+    /// A folder of ours where mounts stand for the engine.
+    pub(crate) scratch: PathBuf,
+    pub(crate) protected: Protected,
+}
+
+/// The engine, and what is known of its containers.
+pub(crate) struct Engine {
+    settings: Settings,
+    docker: RefCell<Option<Docker>>,
+    bundle: RefCell<Option<Rc<Bundle>>>,
+    /// Held while an image is looked for or built.
+    building: Mutex<()>,
+    /// Held while a sandbox's container is looked for or made.
+    making: RefCell<HashMap<String, Rc<Mutex<()>>>>,
+    used: RefCell<HashMap<String, Instant>>,
+    /// What each sandbox's container was made or adopted for, until it is removed: the same is not looked for again.
+    placed: RefCell<HashMap<String, Placed>>,
+}
+
+/// A container that was compared with its plan, what it shows, and the profile that the plan was made of.
+struct Placed {
+    profile: SandboxProfile,
+    identities: Vec<String>,
+    place: Place,
+}
+
+/// A container that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) container: Container,
+    pub(crate) uid: u32,
+    /// It is to be removed after its one command.
+    pub(crate) is_once: bool,
+    start: Vec<String>,
+}
+
+/// Both ways of a runner inside a container.
+pub(crate) struct Entered {
+    pub(crate) from: DuplexStream,
+    pub(crate) to: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl Engine {
+    /// Takes down what an earlier runner has left on this host. The engine is asked when there is something to ask.
+    pub(crate) fn new(settings: Settings) -> Self {
+        shown::sweep(&settings.scratch);
+        Engine {
+            settings,
+            docker: RefCell::default(),
+            bundle: RefCell::default(),
+            building: Mutex::default(),
+            making: RefCell::default(),
+            used: RefCell::default(),
+            placed: RefCell::default(),
+        }
+    }
+
+    /// The container of a profile's sandbox, running; made where it is not there.
+    ///
+    /// # Errors
+    /// Where the engine is not there or refuses, or something is in the way.
+    pub(crate) async fn place(&self, profile: &SandboxProfile) -> Result<Place, RunFault> {
+        let kept = profile.kept.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+        let sandbox =
+            kept.map_or_else(|| format!("{ONCE}{}", crypto::hex(&os::host::random::<8>())), ToOwned::to_owned);
+        let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
+        let _turn = turn.lock().await;
+        let binds = named(profile, &self.settings.protected)?;
+        let known = self.known(profile, &sandbox, &binds)?;
+        let placed = match known {
+            Some(place) => Ok(place),
+            None => self.place_alone(profile, &sandbox, &binds).await,
+        };
+        if sandbox.starts_with(ONCE) {
+            self.making.borrow_mut().remove(&sandbox);
+        } else {
+            self.used.borrow_mut().insert(sandbox, Instant::now());
+        }
+        placed
+    }
+
+    /// The container of the last command, where it would be made in the same way again.
+    fn known(&self, profile: &SandboxProfile, sandbox: &str, binds: &[Bind]) -> Result<Option<Place>, RunFault> {
+        let placed = self.placed.borrow();
+        let Some(placed) = placed.get(sandbox).filter(|placed| placed.profile == *profile) else { return Ok(None) };
+        let is_same = shown::identities(binds)? == placed.identities;
+        Ok(is_same.then(|| placed.place.clone()))
+    }
+
+    async fn place_alone(&self, profile: &SandboxProfile, sandbox: &str, binds: &[Bind]) -> Result<Place, RunFault> {
+        let docker = self.connect().await?;
+        let bundle = self.bundle()?;
+        let image = {
+            let _turn = self.building.lock().await;
+            image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle).await?
+        };
+        let name = format!("vambrace-{:.8}-{sandbox}", self.settings.gateway);
+        let ready = shown::prepare(&self.settings.scratch, &name, binds)?;
+        let plan = Plan {
+            gateway: self.settings.gateway.clone(),
+            sandbox: sandbox.to_owned(),
+            image: image.id.clone(),
+            rest: words(&bundle, &["runner", "--rest"]),
+            user: ready.user,
+            scratch: scratch(profile, &ready, &image.volumes),
+            shown: ready.shown,
+            limits: profile.limits.clone(),
+            idle_seconds: profile.idle.as_secs(),
+            name,
+        };
+        let id = match self.look(&docker, &plan.name).await? {
+            Some(live) => match self.judge(&plan, &live)? {
+                Fit::Same(id) => id,
+                Fit::Stale(id) => {
+                    remove(&docker, &id).await?;
+                    self.make(&docker, &plan).await?
+                }
+            },
+            None => self.make(&docker, &plan).await?,
+        };
+        drop(ready.stand);
+        let place = Place {
+            container: Container { id, image: image.base, plan: plan.digest() },
+            uid: plan.user.0,
+            is_once: sandbox.starts_with(ONCE),
+            start: words(&bundle, &["runner", "--in-container"]),
+        };
+        if !place.is_once {
+            let identities = plan.shown.into_iter().map(|shown| shown.identity).collect();
+            let placed = Placed { profile: profile.clone(), identities, place: place.clone() };
+            self.placed.borrow_mut().insert(sandbox.to_owned(), placed);
+        }
+        Ok(place)
+    }
+
+    fn judge(&self, plan: &Plan, live: &ContainerInspectResponse) -> Result<Fit, RunFault> {
+        let id = live.id.clone().unwrap_or_default();
+        let label = |name: &str| live.config.as_ref()?.labels.as_ref()?.get(name).map(String::as_str);
+        if label(plan::GATEWAY) != Some(&plan.gateway) || label(SANDBOX) != Some(&plan.sandbox) {
+            return Err(RunFault::Engine {
+                what: format!("a container that is not of this gateway has the name {}", plan.name),
+                hint: format!("look at it with `docker inspect {}`; it is never used, nor removed by us", plan.name),
+            });
+        }
+        let state = live.state.as_ref();
+        let runs = state.and_then(|state| state.status) == Some(ContainerStateStatusEnum::RUNNING);
+        let differences = plan.differences(live);
+        if runs && differences.is_empty() && label(plan::PLAN) == Some(&plan.digest()) {
+            return Ok(Fit::Same(id));
+        }
+        tracing::info!(name = plan.name, ?differences, runs, "the container is not as planned, and is made anew");
+        Ok(Fit::Stale(id))
+    }
+
+    /// Makes and starts it, and looks whether it became what was asked for.
+    async fn make(&self, docker: &Docker, plan: &Plan) -> Result<String, RunFault> {
+        let options = CreateContainerOptionsBuilder::new().name(&plan.name).build();
+        let made = docker.create_container(Some(options), plan.body()).await;
+        let id = made.map_err(|e| fault("make the container", &e))?.id;
+        let begin = async {
+            docker
+                .start_container(&id, None::<StartContainerOptions>)
+                .await
+                .map_err(|e| fault("start the container", &e))?;
+            let live = self.look(docker, &id).await?;
+            let live = live.ok_or_else(|| gone(&plan.name))?;
+            match plan.differences(&live) {
+                found if found.is_empty() => check_shown(plan, &live),
+                found => Err(RunFault::Engine {
+                    what: format!("the engine made something else than it was asked for: {}", found.join(", ")),
+                    hint: "`docker inspect` shows it; an engine that is not known here, or a plugin of it?".into(),
+                }),
+            }
+        };
+        match begin.await {
+            Ok(()) => Ok(id),
+            Err(fault) => {
+                let _ = remove(docker, &id).await;
+                Err(fault)
+            }
+        }
+    }
+
+    async fn look(&self, docker: &Docker, name: &str) -> Result<Option<ContainerInspectResponse>, RunFault> {
+        match docker.inspect_container(name, None::<InspectContainerOptions>).await {
+            Ok(live) => Ok(Some(live)),
+            Err(error) if missing(&error) => Ok(None),
+            Err(error) => Err(fault("look for the container", &error)),
+        }
+    }
+
+    /// Starts a runner inside a container and gives both ways of it.
+    ///
+    /// # Errors
+    /// Where the container is gone, or the engine.
+    pub(crate) async fn enter(&self, place: &Place) -> Result<Entered, RunFault> {
+        let docker = self.connect().await?;
+        let options = CreateExecOptions {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(place.start.clone()),
+            ..Default::default()
+        };
+        let exec =
+            docker.create_exec(&place.container.id, options).await.map_err(|e| fault("enter the container", &e))?;
+        let started = docker.start_exec(&exec.id, Some(StartExecOptions::default())).await;
+        let (mut output, to) = match started.map_err(|e| fault("enter the container", &e))? {
+            StartExecResults::Attached { output, input } => (output, input),
+            StartExecResults::Detached => return Err(gone(&place.container.id)),
+        };
+        let (from, mut ours) = tokio::io::duplex(AHEAD);
+        tokio::task::spawn_local(async move {
+            while let Some(Ok(said)) = output.next().await {
+                match said {
+                    LogOutput::StdOut { message } => {
+                        if ours.write_all(&message).await.is_err() {
+                            return;
+                        }
+                    }
+                    // Its log, of which we take no more than a line at a time.
+                    other => tracing::debug!(inside = %other.to_string().trim_end().escape_debug()),
+                }
+            }
+        });
+        Ok(Entered { from, to })
+    }
+
+    /// Ends a container with everything in it.
+    pub(crate) async fn remove(&self, place: &Place) {
+        self.forget(&place.container.id);
+        let Ok(docker) = self.connect().await else { return };
+        if let Err(error) = remove(&docker, &place.container.id).await {
+            tracing::warn!(%error, "a container could not be removed");
+        }
+    }
+
+    /// Removes what nobody has used for as long as its profile says, and what was for one command only. Those of
+    /// `in_use` stay.
+    pub(crate) async fn prune(&self, in_use: impl Fn(&str) -> bool) {
+        // An engine that was never asked has nothing of ours that we know of.
+        let Ok(docker) = self.connect().await else { return };
+        let of_ours =
+            HashMap::from([("label".to_owned(), vec![format!("{}={}", plan::GATEWAY, self.settings.gateway)])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&of_ours).build();
+        let found = docker.list_containers(Some(options)).await.unwrap_or_default();
+        for container in found {
+            let (Some(id), labels) = (container.id, container.labels.unwrap_or_default()) else { continue };
+            let Some(sandbox) = labels.get(SANDBOX) else { continue };
+            let idle = labels.get(plan::IDLE).and_then(|text| text.parse().ok()).unwrap_or(0);
+            // One that was used before we were there counts from when we first saw it.
+            let used = *self.used.borrow_mut().entry(sandbox.clone()).or_insert_with(Instant::now);
+            let is_old = sandbox.starts_with(ONCE) || used.elapsed() >= Duration::from_secs(idle);
+            if is_old && !in_use(&id) {
+                let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
+                let _turn = turn.lock().await;
+                self.forget(&id);
+                if !in_use(&id) && remove(&docker, &id).await.is_ok() {
+                    self.used.borrow_mut().remove(sandbox);
+                }
+            }
+        }
+    }
+
+    fn forget(&self, id: &str) {
+        self.placed.borrow_mut().retain(|_, placed| placed.place.container.id != id);
+    }
+
+    /// The engine's API, at the version that both sides speak.
+    async fn connect(&self) -> Result<Docker, RunFault> {
+        if let Some(docker) = self.docker.borrow().clone() {
+            return Ok(docker);
+        }
+        let socket = self.settings.socket.display().to_string();
+        let absent = |error: &Error| RunFault::Engine {
+            what: format!("there is no container engine at {socket}: {}", short(error)),
+            hint: "start it (`systemctl start docker`), give the runner's user access to its socket, or choose \
+                   backend = \"native\""
+                .into(),
+        };
+        let docker = Docker::connect_with_unix(&socket, PATIENCE, API_DEFAULT_VERSION).map_err(|e| absent(&e))?;
+        let docker = docker.negotiate_version().await.map_err(|e| absent(&e))?;
+        let version = docker.client_version();
+        if (version.major_version, version.minor_version) < LEAST_API {
+            return Err(RunFault::Engine {
+                what: format!("the engine speaks API {version}, and {}.{} is the least", LEAST_API.0, LEAST_API.1),
+                hint: "upgrade it: Docker 20.10 or Podman 4".into(),
+            });
+        }
+        *self.docker.borrow_mut() = Some(docker.clone());
+        Ok(docker)
+    }
+
+    fn bundle(&self) -> Result<Rc<Bundle>, RunFault> {
+        if let Some(bundle) = self.bundle.borrow().clone() {
+            return Ok(bundle);
+        }
+        let read = Bundle::read().map(Rc::new).map_err(|e| RunFault::Engine {
+            what: format!("this program cannot read itself: {e}"),
+            hint: "it was upgraded while it ran? restart the gateway".into(),
+        })?;
+        *self.bundle.borrow_mut() = Some(Rc::clone(&read));
+        Ok(read)
+    }
+}
+
+/// Docker 20.10.
+const LEAST_API: (usize, usize) = (1, 41);
+
+/// What a container of this name is.
+enum Fit {
+    /// As planned: its id.
+    Same(String),
+    /// Ours, and otherwise.
+    Stale(String),
+}
+
+fn words(bundle: &Bundle, arguments: &[&str]) -> Vec<String> {
+    bundle.start.iter().cloned().chain(arguments.iter().map(|word| (*word).to_owned())).collect()
+}
+
+/// Folders in memory: what no folder of the host is shown for.
+fn scratch(profile: &SandboxProfile, ready: &shown::Ready, volumes: &[String]) -> BTreeMap<String, String> {
+    let size = profile.limits.scratch_bytes;
+    let (uid, gid) = ready.user;
+    let data = "rw,noexec,nosuid,nodev";
+    let own = format!("mode=0700,uid={uid},gid={gid}");
+    let mut folders = BTreeMap::from([
+        ("/run".to_owned(), format!("{data},size=1m,mode=0755")),
+        (PROOF.to_owned(), format!("{data},size=4k,mode=1777")),
+        (SECRETS.to_owned(), format!("{data},size=16m,{own}")),
+        ("/tmp".to_owned(), format!("{data},size={size},mode=1777")),
+        (HOME.to_owned(), format!("{data},size={size},{own}")),
+        (WORKSPACE.to_owned(), format!("rw,exec,nosuid,nodev,size={size},{own}")),
+    ]);
+    for volume in volumes {
+        folders.entry(volume.clone()).or_insert_with(|| format!("{data},size={size},{own}"));
+    }
+    folders.retain(|place, _| !ready.shown.iter().any(|shown| shown.target == *place));
+    folders
+}
+
+/// Looks whether the container shows what we meant, as far as this host can tell: an engine on another machine, or in
+/// another view of this one's mounts, would show an empty folder instead.
+fn check_shown(plan: &Plan, live: &ContainerInspectResponse) -> Result<(), RunFault> {
+    let Some(pid) = live.state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0) else { return Ok(()) };
+    if os::process::uid() != 0 {
+        return Ok(());
+    }
+    for shown in &plan.shown {
+        let place = format!("/proc/{pid}/root{}", shown.target);
+        let seen = os::linux::mounts::open_path(Path::new(&place)).and_then(|handle| os::fs::identity(&handle));
+        let is_it = seen.is_ok_and(|(device, inode, ..)| shown.identity.starts_with(&format!("{device}:{inode} ")));
+        if !is_it {
+            return Err(RunFault::Engine {
+                what: format!("the container does not show what it should at {}", shown.target),
+                hint: "the engine must see this host's mounts: is it on another machine, or in a sandbox itself?"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn remove(docker: &Docker, id: &str) -> Result<(), RunFault> {
+    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    match docker.remove_container(id, Some(options)).await {
+        Ok(()) => Ok(()),
+        // Somebody else is at it already.
+        Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+        Err(error) => Err(fault("remove a container", &error)),
+    }
+}
+
+/// Whether the engine says that there is no such thing.
+pub(super) fn missing(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
+}
+
+/// What the engine said, while this was done.
+pub(super) fn fault(doing: &str, error: &Error) -> RunFault {
+    RunFault::Engine {
+        what: format!("the container engine could not {doing}: {}", short(error)),
+        hint: "`docker info` and the engine's log tell more".into(),
+    }
+}
+
+fn gone(name: &str) -> RunFault {
+    RunFault::Engine {
+        what: format!("the container {name} is gone"),
+        hint: "somebody has removed it, or the engine was restarted; send the command once more".into(),
+    }
+}
+
+/// The words of an engine, or of the way to it, on one line.
+fn short(error: &Error) -> String {
+    let text = match error {
+        Error::DockerResponseServerError { message, .. } => message.clone(),
+        other => {
+            let mut text = other.to_string();
+            let mut cause = std::error::Error::source(other);
+            while let Some(error) = cause {
+                text = error.to_string();
+                cause = error.source();
+            }
+            text
+        }
+    };
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}

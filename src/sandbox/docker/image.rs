@@ -1,0 +1,123 @@
+//! Images of containers: the profile's own with the bundle on top, made once for each.
+
+use super::bundle::{Bundle, FOLDER, architecture};
+use super::engine::{fault, missing};
+use crate::model::RunFault;
+use bollard::Docker;
+use bollard::models::ImageInspect;
+use bollard::query_parameters::BuildImageOptionsBuilder;
+use futures_util::StreamExt;
+use std::io;
+
+/// Labels of an image of ours.
+const BASE: &str = "io.vambrace.base";
+const BUNDLE: &str = "io.vambrace.bundle";
+
+/// An image that is ready to make containers of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ready {
+    /// Its id, `sha256:…`: what the container is made of.
+    pub(super) id: String,
+    /// The id of the image that the profile names: what the record tells.
+    pub(super) base: String,
+    /// Folders for which the image wants a volume, made by whoever runs it. They get a tmpfs instead.
+    pub(super) volumes: Vec<String>,
+}
+
+/// Finds the image, and that with the bundle on top, which is made where it is not there.
+///
+/// # Errors
+/// Where there is no such image, it is for another machine, or cannot be built upon.
+pub(super) async fn prepare(docker: &Docker, name: &str, gateway: &str, bundle: &Bundle) -> Result<Ready, RunFault> {
+    let base = match docker.inspect_image(name).await {
+        Ok(base) => base,
+        Err(error) if missing(&error) => {
+            return Err(RunFault::Engine {
+                what: format!("the engine has no image {name:?}"),
+                hint: "build one with `vambrace sandbox build-image`, or load it: `docker load`, `docker pull`".into(),
+            });
+        }
+        Err(error) => return Err(fault("look for the image", &error)),
+    };
+    let id = id_of(&base, name)?;
+    // Building on it would execute them.
+    if base.config.as_ref().and_then(|config| config.on_build.as_ref()).is_some_and(|steps| !steps.is_empty()) {
+        return Err(RunFault::Engine {
+            what: format!("the image {name:?} wants commands executed by whoever builds upon it (ONBUILD)"),
+            hint: "choose an image without".into(),
+        });
+    }
+    let of = base.architecture.as_deref().filter(|text| !text.is_empty());
+    if let Some(other) = of.filter(|of| *of != architecture()) {
+        return Err(RunFault::Engine {
+            what: format!("the image {name:?} is for {other}, and this program for {}", architecture()),
+            hint: "choose an image for this machine".into(),
+        });
+    }
+    let volumes = base.config.as_ref().and_then(|config| config.volumes.clone()).unwrap_or_default();
+    // Each gateway has a name of its own: what another builds at the same time would be another image of one name.
+    let of = id.trim_start_matches("sha256:");
+    let tag = format!("vambrace-inside:{gateway:.8}-{of:.16}-{:.16}", bundle.digest);
+    let ready = |image: &ImageInspect| {
+        let labels = image.config.as_ref()?.labels.as_ref()?;
+        let is_ours = labels.get(BASE) == Some(&id) && labels.get(BUNDLE) == Some(&bundle.digest);
+        let made = image.id.clone().filter(|_| is_ours)?;
+        Some(Ready { id: made, base: id.clone(), volumes: volumes.clone() })
+    };
+    if let Some(ready) = docker.inspect_image(&tag).await.ok().as_ref().and_then(ready) {
+        return Ok(ready);
+    }
+    build(docker, &tag, &id, bundle).await?;
+    let image = docker.inspect_image(&tag).await.map_err(|e| fault("look at the image that was built", &e))?;
+    ready(&image).ok_or_else(|| RunFault::Engine {
+        what: format!("the image {tag} is not the one that was built"),
+        hint: "somebody else may have given another one its name; remove that and try again".into(),
+    })
+}
+
+fn id_of(image: &ImageInspect, name: &str) -> Result<String, RunFault> {
+    image.id.clone().filter(|id| id.starts_with("sha256:")).ok_or_else(|| RunFault::Engine {
+        what: format!("the engine does not say which image {name:?} is"),
+        hint: "an engine of another kind? `vambrace sandbox probe --backend docker` says what it is".into(),
+    })
+}
+
+async fn build(docker: &Docker, tag: &str, base: &str, bundle: &Bundle) -> Result<(), RunFault> {
+    let context = context(base, bundle).map_err(|e| RunFault::Engine {
+        what: format!("the image with this program cannot be put together: {e}"),
+        hint: "is the disk or the memory full?".into(),
+    })?;
+    let options =
+        BuildImageOptionsBuilder::new().t(tag).dockerfile("Dockerfile").rm(true).forcerm(true).networkmode("none");
+    let mut said = Box::pin(docker.build_image(options.build(), None, Some(bollard::body_full(context.into()))));
+    while let Some(info) = said.next().await {
+        let info = info.map_err(|e| fault("build the image with this program", &e))?;
+        if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
+            return Err(RunFault::Engine {
+                what: format!("the engine could not build the image with this program: {error}"),
+                hint: "the engine's own log tells more".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What the engine builds from: nothing is executed, files are added.
+fn context(base: &str, bundle: &Bundle) -> io::Result<Vec<u8>> {
+    let dockerfile = format!(
+        "FROM {base}\nCOPY files {FOLDER}\nLABEL {BASE}={base} {BUNDLE}={}\nENTRYPOINT []\nCMD []\nUSER 65534\n",
+        bundle.digest
+    );
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, bytes: &[u8], mode: u32| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(mode);
+        archive.append_data(&mut header, name, bytes)
+    };
+    add("Dockerfile", dockerfile.as_bytes(), 0o644)?;
+    for (name, bytes) in &bundle.files {
+        add(&format!("files/{name}"), bytes, 0o755)?;
+    }
+    archive.into_inner()
+}

@@ -1,0 +1,31 @@
+//! Walls by a container engine: the same profile, carried out by Docker or what speaks its API.
+//!
+//! A container is made from a closed `plan`, of an `image` that has this very program in it (`bundle`), and shows
+//! folders of the host by mounts of our own (`shown`). In it runs a second runner, which takes the same orders and adds
+//! what walls it can: the engine is asked once for each container, not for each command. `engine` is all that speaks
+//! the API.
+
+mod bundle;
+mod engine;
+mod image;
+mod plan;
+mod shown;
+
+pub(crate) use engine::{Engine, Entered, Place, Settings};
+
+use crate::model::{SandboxProfile, Tier, WorkspaceAccess};
+use crate::sandbox::plan::inside;
+
+/// What of a profile is left to be done inside the container: its folders stand at their places already.
+pub(crate) fn left_inside(profile: &SandboxProfile) -> SandboxProfile {
+    let places = |paths: &[std::path::PathBuf]| paths.iter().map(|path| inside(path)).collect();
+    SandboxProfile {
+        workspace: None,
+        workspace_access: WorkspaceAccess::None,
+        kept: None,
+        read_only: places(&profile.read_only),
+        read_write: places(&profile.read_write),
+        least_tier: Tier::Landlock,
+        ..profile.clone()
+    }
+}

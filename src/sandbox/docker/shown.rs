@@ -1,0 +1,180 @@
+//! Folders of the host, where the engine finds them while it makes a container.
+//!
+//! The engine looks a path up itself, later, as root. So as root ours it is given is a mount that we made from a
+//! descriptor, with the flags and the id map of the plan: what a path leads to meanwhile is nobody's matter. The mounts
+//! are taken down as soon as the container has its own copies. As an ordinary user we can give it the paths alone.
+
+use super::plan::Shown;
+use crate::model::RunFault;
+use crate::os;
+use crate::os::linux::mounts::{self, Attributes, Reach};
+use crate::os::linux::userns;
+use crate::sandbox::plan::{Bind, Shown as How, WORKSPACE};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Who a command in a container is where its workspace belongs to root: nobody's on the host, and none of those that
+/// native sandboxes have (0x70000000 and on).
+const UID_FOR_ROOTS: u32 = 0x6fff_0000;
+
+/// Mounts that stand for the engine to copy. Dropping takes them down.
+#[derive(Debug, Default)]
+pub(super) struct Stand(Vec<PathBuf>);
+
+/// One folder or file, opened and looked at.
+struct Opened<'a> {
+    bind: &'a Bind,
+    handle: OwnedFd,
+    /// Uid, gid, and whether it is a folder.
+    owner: (u32, u32, bool),
+}
+
+/// Everything of these binds, for a container of this name.
+pub(super) struct Ready {
+    pub(super) shown: Vec<Shown>,
+    pub(super) user: (u32, u32),
+    pub(super) stand: Stand,
+}
+
+/// Opens what is to be shown and puts it where the engine finds it.
+///
+/// # Errors
+/// Where a path is a link or missing, or belongs to somebody whom the command could not be.
+pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind]) -> Result<Ready, RunFault> {
+    let opened = binds.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let is_root = os::process::uid() == 0;
+    let own = (os::process::uid(), os::process::gid());
+    let workspace = opened.iter().find(|opened| opened.bind.target == Path::new(WORKSPACE)).map(|opened| opened.owner);
+    let user = match workspace {
+        _ if !is_root => own,
+        Some((uid, gid, _)) if uid != 0 => (uid, gid),
+        _ => (UID_FOR_ROOTS, UID_FOR_ROOTS),
+    };
+    let mut ready = Ready { shown: Vec::new(), user, stand: Stand::default() };
+    for (number, opened) in opened.iter().enumerate() {
+        let Opened { bind, handle, owner } = opened;
+        let fault = |error: io::Error| refused(&bind.source, &error.to_string());
+        let read_only = matches!(bind.shown, How::ReadOnly | How::ReadOnlyData);
+        let source = if is_root {
+            let place = scratch.join(name).join(number.to_string());
+            let tree = tree(opened, user).map_err(fault)?;
+            make_point(&place, owner.2).map_err(fault)?;
+            mounts::attach(tree.as_fd(), rustix::fs::CWD.as_fd(), &place).map_err(fault)?;
+            ready.stand.0.push(place.clone());
+            place
+        } else if !read_only && owner.0 != user.0 {
+            return Err(refused(&bind.source, "it belongs to another user, and only root can show it to the command"));
+        } else {
+            bind.source.clone()
+        };
+        ready.shown.push(Shown {
+            source: source.display().to_string(),
+            target: bind.target.display().to_string(),
+            read_only,
+            identity: identity(bind, handle).map_err(fault)?,
+        });
+    }
+    Ok(ready)
+}
+
+/// What stands at these places now.
+///
+/// # Errors
+/// Where one is a link or missing.
+pub(super) fn identities(binds: &[Bind]) -> Result<Vec<String>, RunFault> {
+    let look = |bind: &Bind| {
+        let opened = open(bind)?;
+        identity(bind, &opened.handle).map_err(|error| refused(&bind.source, &error.to_string()))
+    };
+    binds.iter().map(look).collect()
+}
+
+/// Device and inode, then owner, group and how it is shown.
+fn identity(bind: &Bind, handle: &OwnedFd) -> io::Result<String> {
+    let (device, inode, uid, gid) = os::fs::identity(handle)?;
+    Ok(format!("{device}:{inode} {uid}:{gid} {}", bind.shown.as_str()))
+}
+
+fn open(bind: &Bind) -> Result<Opened<'_>, RunFault> {
+    let look = || {
+        let handle = mounts::open_without_links(&bind.source)?;
+        let owner = os::fs::owner(&handle)?;
+        Ok(Opened { bind, handle, owner })
+    };
+    let opened: Opened<'_> = look().map_err(|error: io::Error| refused(&bind.source, &error.to_string()))?;
+    let must_be_folder =
+        !matches!(bind.shown, How::ReadOnly | How::ReadOnlyData) || bind.target == Path::new(WORKSPACE);
+    if must_be_folder && !opened.owner.2 {
+        return Err(refused(&bind.source, "it is not a folder"));
+    }
+    Ok(opened)
+}
+
+/// A detached copy of it with the flags of the plan, under the command's ids where it belongs to somebody else.
+fn tree(opened: &Opened<'_>, user: (u32, u32)) -> io::Result<OwnedFd> {
+    let (uid, gid, _) = opened.owner;
+    let is_mapped = (uid, gid) != user;
+    let reach = if is_mapped { Reach::ThisMount } else { Reach::WholeTree };
+    let tree = mounts::clone_tree(opened.handle.as_fd(), reach)?;
+    if is_mapped {
+        let mapping = userns::mapping((uid, gid), user)?;
+        mounts::set_id_map(tree.as_fd(), mapping.as_fd())?;
+    }
+    let attributes = match opened.bind.shown {
+        How::ReadOnly => Attributes { read_only: true, no_exec: false, no_dev: true },
+        How::ReadOnlyData => Attributes { read_only: true, no_exec: true, no_dev: true },
+        How::Writable => Attributes { read_only: false, no_exec: false, no_dev: true },
+        How::WritableData | How::Device => Attributes { read_only: false, no_exec: true, no_dev: true },
+    };
+    mounts::set_attributes(tree.as_fd(), attributes, Reach::WholeTree)?;
+    Ok(tree)
+}
+
+fn make_point(place: &Path, is_folder: bool) -> io::Result<()> {
+    let folder = place.parent().unwrap_or(place);
+    fs::create_dir_all(folder)?;
+    // Left by a runner that did not come to its end.
+    let _ = mounts::detach(place);
+    match (is_folder, fs::symlink_metadata(place)) {
+        (true, Ok(meta)) if meta.is_dir() => Ok(()),
+        (false, Ok(meta)) if meta.is_file() => Ok(()),
+        (true, _) => fs::create_dir(place),
+        (false, _) => File::create_new(place).map(drop),
+    }
+}
+
+fn refused(path: &Path, why: &str) -> RunFault {
+    RunFault::Refused {
+        what: format!("{} cannot be shown inside the container: {why}", path.display()),
+        hint: "choose a folder that is no link and belongs to the runner's user, or run the runner as root".into(),
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        for place in &self.0 {
+            // EINVAL: nothing is mounted there.
+            if let Err(error) = mounts::detach(place)
+                && error.raw_os_error() != Some(libc::EINVAL)
+            {
+                tracing::warn!(place = %place.display(), %error, "a mount for the engine is left behind");
+                continue;
+            }
+            let _ = fs::remove_dir(place).or_else(|_| fs::remove_file(place));
+        }
+        if let Some(folder) = self.0.first().and_then(|place| place.parent()) {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// Takes down what earlier runners have left.
+pub(super) fn sweep(scratch: &Path) {
+    for folder in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        let places = fs::read_dir(folder.path()).into_iter().flatten().flatten();
+        drop(Stand(places.map(|place| place.path()).collect()));
+        let _ = fs::remove_dir(folder.path());
+    }
+}

@@ -1,0 +1,369 @@
+//! Containers as walls: a real engine, real images, and the same acts that are tried on native walls.
+
+use crate::engine::{Dock, IMAGE, ask, import};
+use crate::world::*;
+use serde_json::{Value, json};
+use std::fs;
+
+#[test]
+fn a_command_runs_in_a_container_and_the_record_says_in_which() {
+    for user in USERS {
+        let dock = Dock::running(user);
+        let world = &dock.world;
+
+        let said = world.sh("echo $HOME; pwd; id -u; hostname; echo written > file").exits(0);
+
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!((lines[0], lines[1], lines[3]), ("/home/agent", "/workspace", "sandbox"), "{said}");
+        assert_ne!(lines[2], "0");
+        assert_eq!(fs::read(world.workspace().join("file")).unwrap(), b"written\n");
+        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(world.workspace().join("file")).unwrap());
+        assert_eq!(owner, world.uid(), "the host sees its own owner");
+        let record = world.events("exec.finished").pop().unwrap();
+        let walls = record["enforcement"].as_str().unwrap();
+        assert!(walls.starts_with("docker image=sha256:") && walls.contains("caps=none"), "{walls}");
+        let json = world.json(&["exec", "--json", "--", "true"]);
+        let enforcement = &json["enforcement"];
+        assert_eq!((&enforcement["backend"], &enforcement["tier"]), (&json!("docker"), &json!("container")));
+        let image = ask("GET", &format!("/images/{IMAGE}/json"), None).1;
+        assert_eq!(enforcement["container"]["image"], image["Id"]);
+        assert_eq!(enforcement["limits"], json!({"cpu": "cgroup", "memory": "cgroup", "pids": "cgroup"}));
+    }
+}
+
+#[test]
+fn what_the_engine_was_asked_for_is_hard_in_every_field() {
+    for user in USERS {
+        let dock = Dock::with(user, "scope = \"agent\"\n");
+        dock.world.exec(&["true"]).exits(0);
+
+        let live = dock.inspect("agent.main");
+
+        let host = &live["HostConfig"];
+        for (field, value) in [
+            ("Privileged", json!(false)),
+            ("CapDrop", json!(["ALL"])),
+            ("SecurityOpt", json!(["no-new-privileges"])),
+            ("ReadonlyRootfs", json!(true)),
+            ("NetworkMode", json!("none")),
+            ("PidMode", json!("")),
+            ("IpcMode", json!("private")),
+            ("UTSMode", json!("")),
+            ("Init", json!(true)),
+            ("PublishAllPorts", json!(false)),
+            ("Memory", json!(512 << 20)),
+            ("MemorySwap", json!(512 << 20)),
+            ("NanoCpus", json!(1_000_000_000)),
+            ("RestartPolicy", json!({"Name": "no", "MaximumRetryCount": 0})),
+        ] {
+            assert_eq!(host[field], value, "{field}");
+        }
+        assert!(host["PidsLimit"].as_i64().is_some_and(|limit| (1..1000).contains(&limit)));
+        for field in ["CapAdd", "Binds", "Devices", "DeviceRequests", "GroupAdd", "VolumesFrom", "Links", "ExtraHosts"]
+        {
+            assert!(host[field].as_array().is_none_or(Vec::is_empty), "{field}: {}", host[field]);
+        }
+        assert!(host["PortBindings"].as_object().is_none_or(serde_json::Map::is_empty));
+        assert_ne!(live["Config"]["User"], "0:0");
+        assert_eq!(live["Config"]["Healthcheck"]["Test"], json!(["NONE"]));
+        for mount in live["Mounts"].as_array().unwrap() {
+            assert_eq!((&mount["Type"], &mount["Propagation"]), (&json!("bind"), &json!("rprivate")), "{mount}");
+            assert!(!mount["Source"].as_str().unwrap().contains("docker.sock"));
+        }
+        for (place, options) in host["Tmpfs"].as_object().unwrap() {
+            let options = options.as_str().unwrap();
+            assert!(options.contains("nosuid,nodev") && options.contains("size="), "{place}: {options}");
+            assert!(place == "/workspace" || options.contains("noexec"), "{place}: {options}");
+        }
+        // And from inside: no mount honours set-id bits but the image's own, which is read-only.
+        let mounts = dock.world.sh("cat /proc/self/mounts").exits(0);
+        for line in mounts.lines().filter(|line| line.starts_with("/dev/")) {
+            let place = line.split(' ').nth(1).unwrap();
+            assert!(
+                line.contains("nosuid")
+                    || place.starts_with("/etc/")
+                    || place.ends_with("/docker-init")
+                    || user == User::Ordinary,
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_scope_has_its_own_container_and_what_has_none_leaves_none() {
+    let config = "[profiles.agent]\nscope = \"agent\"\n[profiles.shared]\nscope = \"shared\"\n";
+    for user in USERS {
+        let dock = Dock::with(user, config);
+        let sh = |arguments: &[&str], line: &str| {
+            dock.world.run(&[&["exec"], arguments, &["--", "sh", "-c", line]].concat())
+        };
+        sh(&["--session", "s1"], "echo one > /tmp/mark; echo one > /home/agent/mark").exits(0);
+        assert_eq!(sh(&["--session", "s1"], "cat /tmp/mark /home/agent/mark").exits(0), "one\none\n");
+        for others in [&["--session", "s2"][..], &["--session", "s1", "--agent", "other"], &["--profile", "agent"], &[]]
+        {
+            assert_ne!(sh(others, "cat /tmp/mark").code, 0, "{others:?}");
+        }
+        sh(&["--profile", "shared"], "echo all > /tmp/mark").exits(0);
+        assert_eq!(sh(&["--profile", "shared", "--agent", "other"], "cat /tmp/mark").exits(0), "all\n");
+
+        let wanted = ["agent.main", "session.main.s1", "session.main.s2", "session.other.s1", "shared"];
+        eventually("those without a scope are gone", || dock.containers() == wanted);
+    }
+}
+
+#[test]
+fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_not() {
+    for user in USERS {
+        let mut dock = Dock::with(user, "scope = \"agent\"\n");
+        dock.world.sh("echo kept > /tmp/mark").exits(0);
+        let first = dock.inspect("agent.main")["Id"].clone();
+        let id = |dock: &Dock| {
+            assert_eq!(dock.world.sh("cat /tmp/mark").exits(0), "kept\n");
+            dock.inspect("agent.main")["Id"].clone()
+        };
+
+        dock.world.stop(nix::sys::signal::Signal::SIGTERM);
+        dock.world.start_again();
+        assert_eq!(id(&dock), first, "it is adopted");
+        dock.world.stop(nix::sys::signal::Signal::SIGKILL);
+        dock.world.start_again();
+        assert_eq!(id(&dock), first, "also after a gateway that was killed");
+
+        // Changed by somebody else while nobody looked.
+        dock.world.stop(nix::sys::signal::Signal::SIGTERM);
+        let more = json!({"Memory": 1 << 30, "MemorySwap": 1 << 30});
+        assert_eq!(ask("POST", &format!("/containers/{}/update", first.as_str().unwrap()), Some(&more)).0, 200);
+        dock.world.start_again();
+        let second = id(&dock);
+        assert_ne!(second, first, "a container that is not as planned is made anew");
+
+        // The folder it shows is another one by now, under the same name.
+        let workspace = dock.world.workspace();
+        fs::rename(&workspace, workspace.with_extension("old")).unwrap();
+        dock.world.make_dir("state-workspaces/main");
+        dock.world.write("state-workspaces/main/new", b"new\n");
+        dock.world.give(&workspace);
+        assert_eq!(dock.world.sh("cat new").exits(0), "new\n");
+        assert_ne!(dock.inspect("agent.main")["Id"], second);
+        assert_eq!(dock.containers(), ["agent.main"]);
+    }
+}
+
+#[test]
+fn a_container_of_somebody_else_with_our_name_is_not_used_and_not_touched() {
+    let dock = Dock::with(User::Root, "scope = \"agent\"\n");
+    let name = format!("vambrace-{:.8}-agent.main", dock.label());
+    let (status, made) = ask(
+        "POST",
+        &format!("/containers/create?name={name}"),
+        Some(&json!({"Image": IMAGE, "Cmd": ["sleep", "1000"], "HostConfig": {"Privileged": true}})),
+    );
+    assert_eq!(status, 201, "{made}");
+    let id = made["Id"].as_str().unwrap();
+
+    dock.world.exec(&["true"]).fails(125, "not of this gateway");
+
+    assert_eq!(ask("GET", &format!("/containers/{id}/json"), None).1["State"]["Status"], "created");
+    ask("DELETE", &format!("/containers/{id}?force=1"), None);
+    dock.world.exec(&["true"]).exits(0);
+}
+
+#[test]
+fn every_way_to_end_is_told_and_the_whole_tree_ends() {
+    for (user, mark) in [(User::Root, mark(86601)), (User::Ordinary, mark(86602))] {
+        let dock =
+            Dock::with(user, "scope = \"agent\"\n[defaults.sandbox.limits]\noutput = \"64K\"\nmemory = \"64M\"\n");
+        let world = &dock.world;
+        assert_eq!(world.sh("exit 7").code, 7);
+        assert_eq!(world.sh("kill -TERM $$").code, 128 + 15);
+        world.exec(&["nothing-of-this-name"]).fails(127, "command not found");
+        world.exec(&["/etc/hostname"]).fails(126, "cannot be executed");
+        let hide = format!("setsid sh -c 'sleep {mark} & sleep {mark}' & trap '' TERM; sleep {mark}");
+        world.run(&["exec", "--timeout", "2s", "--", "sh", "-c", &hide]).fails(124, "ran out of time");
+        eventually("nothing of it is left", || processes_with(mark).is_empty());
+        let ran = world.sh("yes");
+        assert_eq!((ran.code, ran.stdout.len()), (137, 64 << 10), "{}", ran.stderr);
+        assert!(ran.stderr.contains("output"), "{}", ran.stderr);
+        world.exec(&["tail", "/dev/zero"]).fails(137, "memory");
+        // Others of the same container went on meanwhile, and it is still the one.
+        world.exec(&["true"]).exits(0);
+        // A client that goes takes its command with it.
+        let mut child = world.command(&["exec", "--", "sleep", mark]).spawn().unwrap();
+        eventually("it runs", || processes_with(mark).len() >= 2);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        eventually("it is gone", || processes_with(mark).is_empty());
+    }
+}
+
+#[test]
+fn a_fork_bomb_is_bounded_and_harms_nobody_else() {
+    let dock = Dock::with(User::Root, "scope = \"agent\"\n[defaults.sandbox.limits]\npids = 64\n");
+    let bomb = "b() { b | b & }; b; sleep 2; exit 0";
+    let ran = dock.world.run(&["exec", "--timeout", "5s", "--", "sh", "-c", bomb]);
+    assert!(ran.stderr.contains("fork") || ran.code != 0, "{ran:?}");
+    dock.world.run(&["exec", "--agent", "other", "--", "true"]).exits(0);
+    dock.world.exec(&["true"]).exits(0);
+}
+
+#[test]
+fn input_terminals_and_file_tools_are_as_everywhere() {
+    for user in USERS {
+        let dock = Dock::with(user, "scope = \"agent\"\n");
+        let world = &dock.world;
+        let long = vec![b'x'; 3 << 20];
+        let ran = world.run_with_input(&["exec", "--", "wc", "-c"], &long);
+        assert_eq!(ran.exits(0).trim(), long.len().to_string());
+        let mut ws = world.connect();
+        let size = json!({"rows": 30, "columns": 99});
+        let id = ws.ask("exec.run", json!({"command": ["sh", "-c", "tty; stty size"], "terminal": size}));
+        let answer = ws.response(&id);
+        assert_eq!(answer["payload"]["exitCode"], 0, "{answer}");
+        world.run_with_input(&["sandbox", "write", "file"], b"from outside\n").exits(0);
+        assert_eq!(world.sh("cat file; echo from inside > file").exits(0), "from outside\n");
+        assert_eq!(world.run(&["sandbox", "read", "file"]).exits(0), "from inside\n");
+        world.sh("ln -s /etc/hostname link").exits(0);
+        world.run(&["sandbox", "read", "link"]).fails(1, "links are not followed");
+    }
+}
+
+#[test]
+fn a_secret_is_a_variable_of_its_command_and_nothing_the_engine_knows() {
+    let dock = Dock::with(User::Root, "scope = \"agent\"\n");
+    let world = &dock.world;
+    world.run_with_input(&["secrets", "set", "KEY", "--agent", "main"], b"open-sesame-4711").exits(0);
+    let ran = world.run(&["exec", "--secret-env", "KEY", "--", "sh", "-c", "echo ${#KEY}; sleep 0"]);
+    assert_eq!(ran.exits(0), "16\n");
+    assert!(!dock.inspect("agent.main").to_string().contains("open-sesame"));
+    assert!(!world.sh("env; cat /proc/*/environ /proc/*/cmdline").stdout.contains("open-sesame"));
+}
+
+#[test]
+fn lockdown_reaches_into_containers() {
+    for (user, mark) in [(User::Root, mark(86603)), (User::Ordinary, mark(86604))] {
+        let dock = Dock::with(user, "scope = \"agent\"\n");
+        let world = &dock.world;
+        let line = format!("i=0; while :; do i=$((i+1)); echo $i > count; done # {mark}");
+        let mut ws = world.connect();
+        let id = ws.ask("exec.run", json!({"command": ["sh", "-c", line]}));
+        let file = world.workspace().join("count");
+        let count = || fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+        eventually("it counts", || count() > 10);
+        world.run(&["lockdown", "on"]).exits(0);
+        world.exec(&["true"]).fails(126, "lock");
+        let states = || -> Vec<char> {
+            let state = |pid: i32| {
+                let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+                text.rsplit(") ").next()?.chars().next()
+            };
+            processes_with(mark).into_iter().filter_map(state).collect()
+        };
+        eventually("it stands still", || !states().is_empty() && states().iter().all(|state| *state == 'T'));
+        world.run(&["lockdown", "on", "--kill"]).exits(0);
+        assert_eq!(ws.response(&id)["payload"]["ending"], "lockdown");
+        eventually("nothing is left", || processes_with(mark).is_empty());
+        world.run(&["lockdown", "off"]).exits(0);
+        world.exec(&["true"]).exits(0);
+    }
+}
+
+#[test]
+fn an_engine_an_image_or_a_container_that_is_not_there_is_an_error_with_a_hint() {
+    let dock = Dock::with(
+        User::Root,
+        "scope = \"agent\"\n[profiles.none]\nimage = \"no-such-image:1\"\n[profiles.build]\nimage = \"vambrace-test:build\"\n",
+    );
+    let world = &dock.world;
+    let run = |profile: &str| world.run(&["exec", "--profile", profile, "--", "true"]);
+    run("none").fails(125, "has no image \"no-such-image:1\"");
+    import("vambrace-test:build", &["ONBUILD RUN /bin/true"], |_| ());
+    run("build").fails(125, "ONBUILD");
+    // Killed while something runs in it.
+    let mut ws = world.connect();
+    let mark = mark(86605);
+    let id = ws.ask("exec.run", json!({"command": ["sleep", mark]}));
+    eventually("it runs", || !processes_with(mark).is_empty());
+    let container = dock.inspect("agent.main")["Id"].as_str().unwrap().to_owned();
+    assert_eq!(ask("POST", &format!("/containers/{container}/kill"), None).0, 204);
+    let answer = ws.response(&id);
+    assert_eq!(answer["error"]["details"]["code"], "ENGINE_UNAVAILABLE", "{answer}");
+    assert!(answer["error"].to_string().contains("hint"), "{answer}");
+    world.exec(&["true"]).exits(0);
+
+    let nowhere = World::new(User::Root).config(
+        "[docker]\nhost = \"unix:///nowhere/engine.sock\"\n[defaults.sandbox]\nbackend = \"docker\"\nimage = \"x\"\n",
+    );
+    let nowhere = nowhere.start();
+    let ran = nowhere.exec(&["true"]);
+    assert!(ran.stderr.contains("hint: "), "{ran:?}");
+    ran.fails(125, "no container engine at /nowhere/engine.sock");
+}
+
+#[test]
+fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
+    import(
+        "vambrace-test:wild",
+        &["VOLUME /data", "HEALTHCHECK CMD touch /tmp/checked", "ENTRYPOINT [\"/bin/false\"]", "USER root"],
+        |root| fs::create_dir(root.join("data")).unwrap(),
+    );
+    let dock = Dock::with(User::Root, "scope = \"agent\"\n[profiles.wild]\nimage = \"vambrace-test:wild\"\n");
+    let ran = dock.world.run(&["exec", "--profile", "wild", "--", "sh", "-c", "id -u; mount | grep ' /data '"]);
+    let said = ran.exits(0);
+    assert!(!said.starts_with("0\n") && said.contains("tmpfs") && said.contains("noexec"), "{said}");
+    let live = dock.inspect("agent.main");
+    assert!(live["Mounts"].as_array().unwrap().iter().all(|mount| mount["Type"] != "volume"), "{live}");
+    assert_eq!(live["State"]["Health"], Value::Null);
+}
+
+#[test]
+fn what_no_container_may_have_is_refused_by_the_configuration() {
+    for (line, words) in [
+        ("network = \"host\"", "never given to containers"),
+        ("image = \"-v/:/host\"", "no name of an image"),
+        ("image = \"../x\"", "no name of an image"),
+        ("privileged = true", "privileged"),
+        ("binds = [\"/var/run/docker.sock:/s\"]", "binds"),
+        ("cap_add = [\"SYS_ADMIN\"]", "cap_add"),
+        ("rw = [\"/var/run/docker.sock\"]", "/run"),
+        ("rw = [\"/var/lib/docker\"]", "/var/lib/docker"),
+    ] {
+        let world = World::new(User::Root);
+        let image = if line.starts_with("image") { "" } else { "image = \"x\"\n" };
+        let world = world.config(&format!("[defaults.sandbox]\nbackend = \"docker\"\n{image}{line}\n"));
+        let ran = world.run(&["config", "check"]);
+        if ran.code == 0 {
+            // A folder is judged when it is to be shown.
+            let dock = Dock::with(User::Root, &format!("{line}\n"));
+            dock.world.exec(&["true"]).fails(126, words);
+        } else {
+            assert!(ran.stderr.contains(words), "{line}: {ran:?}");
+        }
+    }
+}
+
+#[test]
+fn a_hundred_sessions_leave_nothing_behind() {
+    let dock = Dock::running(User::Root);
+    let runner = dock.world.status()["dockerRunner"]["pid"].as_i64().unwrap();
+    let count = || {
+        let descriptors = fs::read_dir(format!("/proc/{runner}/fd")).unwrap().count();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let ours = mounts.lines().filter(|line| line.contains(dock.world.dir.to_str().unwrap())).count();
+        (descriptors, ours, dock.containers().len())
+    };
+    dock.world.exec(&["true"]).exits(0);
+    eventually("it is gone", || dock.containers().is_empty());
+    let before = count();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut ws = dock.world.connect();
+                for _ in 0..25 {
+                    assert_eq!(ws.call("exec.run", json!({"command": ["true"]}))["ok"], true);
+                }
+            });
+        }
+    });
+    eventually("all are gone", || count() == before);
+}
