@@ -312,9 +312,12 @@ pub(super) struct SandboxRunArgs {
     /// The network the command sees
     #[arg(long, value_enum)]
     pub(super) net: Option<Net>,
-    /// What builds the walls
-    #[arg(long, value_enum, default_value = "native")]
-    pub(super) backend: BackendArg,
+    /// What builds the walls, instead of what the profile says
+    #[arg(long, value_enum)]
+    pub(super) backend: Option<BackendArg>,
+    /// With containers: the image, instead of the profile's
+    #[arg(long, value_name = "NAME")]
+    pub(super) image: Option<String>,
     /// End the command after this time, e.g. 30s
     #[arg(long, value_name = "TIME")]
     pub(super) timeout: Option<String>,

@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod contained;
 mod devices;
 mod exec;
 mod files;

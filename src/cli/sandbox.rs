@@ -4,12 +4,13 @@ use super::args::{
     BackendArg, Net, Output, PlaceArgs, SandboxCommand, SandboxExplainArgs, SandboxProbeArgs, SandboxPruneArgs,
     SandboxRunArgs,
 };
+use super::contained;
 use super::exec::explain as explain_ending;
 use super::files;
 use super::render::{self, Fault, table};
 use crate::config::{self, Layer};
 use crate::model::{
-    AgentId, Ending, Enforcement, ExecMode, LaunchFault, Network, ProfileName, RunFault, SandboxProfile,
+    AgentId, Backend, Ending, Enforcement, ExecMode, LaunchFault, Network, ProfileName, RunFault, SandboxProfile,
 };
 use crate::os;
 use crate::runner::WayOut;
@@ -41,16 +42,25 @@ pub(super) fn run(place: &PlaceArgs, command: SandboxCommand) -> Result<ExitCode
 fn run_one(place: &PlaceArgs, args: &SandboxRunArgs) -> Result<ExitCode, Fault> {
     let (settings, _) = place.settings().map_err(|f| f.code(125))?;
     let profile = profile(&settings, args)?;
-    let mut launcher = Launcher::new(settings.protected).map_err(|e| fault(&RunFault::WallMissing(e)))?;
     let argv = args.command.clone();
     let command =
         Command { argv, cwd: PathBuf::new(), env: Default::default(), secrets: Vec::new(), terminal: None, file: None };
+    if profile.backend == Backend::Docker {
+        let outcome = contained::run(&settings, &place.places(), &profile, &command)?;
+        return told(args, outcome.ending, &outcome.enforcement);
+    }
+    let mut launcher = Launcher::new(settings.protected).map_err(|e| fault(&RunFault::WallMissing(e)))?;
     if let Some(times) = args.measure {
         return measure(&mut launcher, &profile, &command, times, args.reserve);
     }
     let (ending, enforcement) = once(&mut launcher, &profile, command).map_err(|e| fault(&e))?;
+    told(args, ending, &enforcement)
+}
+
+/// Tells how it ended and passes that on.
+fn told(args: &SandboxRunArgs, ending: Ending, enforcement: &Enforcement) -> Result<ExitCode, Fault> {
     if args.json {
-        let facts = json!({"ending": ending.as_str(), "exitCode": ending.exit_code(), "enforcement": wire::enforcement_json(&enforcement)});
+        let facts = json!({"ending": ending.as_str(), "exitCode": ending.exit_code(), "enforcement": wire::enforcement_json(enforcement)});
         eprintln!("{facts}");
     } else {
         explain_ending(ending.as_str());
@@ -59,11 +69,6 @@ fn run_one(place: &PlaceArgs, args: &SandboxRunArgs) -> Result<ExitCode, Fault> 
 }
 
 fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<SandboxProfile, Fault> {
-    if let BackendArg::Docker = args.backend {
-        return Err(
-            Fault::new("`sandbox run` has no containers yet").hint("`vambrace exec` has: set backend = \"docker\"")
-        );
-    }
     let mut profile = match &args.profile {
         None => settings.profiles.defaults.clone(),
         Some(name) => named(settings, name)?,
@@ -78,6 +83,20 @@ fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<Sandbox
             Net::Allowlist => Network::Allowlist,
             Net::Host => Network::Host,
         };
+    }
+    match args.backend {
+        None => {}
+        Some(BackendArg::Native) => profile.backend = Backend::Native,
+        Some(BackendArg::Docker) => profile.backend = Backend::Docker,
+    }
+    if let Some(image) = &args.image {
+        profile.image = image.clone();
+    }
+    let is_plain = profile.network == Network::None && profile.exec_mode == ExecMode::Full;
+    if profile.backend == Backend::Docker && !is_plain {
+        return Err(Fault::new("containers have no network and no list of executables yet")
+            .hint("use --backend native, or --net none")
+            .code(126));
     }
     if let Some(text) = &args.timeout {
         profile.limits.timeout = config::duration(text).ok_or_else(|| {
@@ -206,7 +225,7 @@ fn measure(
     Ok(ExitCode::SUCCESS)
 }
 
-fn fault(fault: &RunFault) -> Fault {
+pub(super) fn fault(fault: &RunFault) -> Fault {
     Fault::new(fault.to_string()).hint(fault.hint()).code(fault.exit_code())
 }
 

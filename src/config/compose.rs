@@ -27,8 +27,7 @@ const PORT: u16 = 18789;
 pub(crate) struct Settings {
     pub(crate) doors: DoorSettings,
     pub(crate) runner_socket: Option<PathBuf>,
-    /// Where a profile names the backend `docker`.
-    pub(crate) docker: Option<DockerSettings>,
+    pub(crate) docker: DockerSettings,
     pub(crate) journald: JournaldUse,
     pub(crate) keys: KeySettings,
     pub(crate) profiles: Profiles,
@@ -40,6 +39,8 @@ pub(crate) struct Settings {
 pub(crate) struct DockerSettings {
     /// Its unix socket.
     pub(crate) socket: PathBuf,
+    /// Whether a profile names the backend `docker`.
+    pub(crate) is_used: bool,
 }
 
 /// The sandbox settings of everybody.
@@ -134,13 +135,13 @@ pub(crate) fn compose(
         reader.check_backend(&key, profile)?;
     }
     let socket = reader.engine(file.docker.host.as_deref())?;
-    let has_docker = [&defaults]
+    let is_used = [&defaults]
         .into_iter()
         .chain(agents.values())
         .chain(named.values())
         .any(|profile| profile.backend == Backend::Docker);
     Ok(Settings {
-        docker: has_docker.then_some(DockerSettings { socket }),
+        docker: DockerSettings { socket, is_used },
         doors,
         runner_socket: file.runner.socket.clone(),
         journald: match file.journal.journald {

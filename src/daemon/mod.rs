@@ -100,7 +100,10 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     let tls = tls::open(&settings, places, &store)?;
     let runners = Runners {
         native: Client::supply(supply(&settings, places)?),
-        docker: docker_supply(&settings, places)?.map(Client::supply),
+        docker: match settings.docker.is_used {
+            true => Some(Client::supply(docker_supply(&settings, places)?)),
+            false => None,
+        },
     };
     make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
     let doors = Doors::open(listen(&settings, places, tls.clone())).await?;
@@ -295,17 +298,16 @@ fn supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
     own_runner(settings, places, Vec::new())
 }
 
-/// The one that speaks to the container engine, where a profile wants it.
-fn docker_supply(settings: &Settings, places: &Places) -> Result<Option<Supply>, DaemonFault> {
-    let Some(docker) = &settings.docker else { return Ok(None) };
+/// The runner that speaks to the container engine.
+pub(crate) fn docker_supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
     // Whose containers they are: this state on this host.
     let host = os::host::machine_id().unwrap_or_default();
     let whose = crate::crypto::sha256(&[host.as_bytes(), b"\0", places.state.as_os_str().as_encoded_bytes()]);
     let mut more = vec!["--backend".to_owned(), "docker".to_owned()];
-    more.extend(["--engine".to_owned(), docker.socket.display().to_string()]);
+    more.extend(["--engine".to_owned(), settings.docker.socket.display().to_string()]);
     more.extend(["--scratch".to_owned(), places.runtime.join("containers").display().to_string()]);
     more.extend(["--gateway".to_owned(), crate::crypto::hex(&whose[..8])]);
-    own_runner(settings, places, more).map(Some)
+    own_runner(settings, places, more)
 }
 
 fn own_runner(settings: &Settings, places: &Places, more: Vec<String>) -> Result<Supply, DaemonFault> {

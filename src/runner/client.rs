@@ -165,6 +165,11 @@ impl Client {
         self.line().to_all(Order::LockDown);
     }
 
+    /// Says that a sandbox keeps nothing any more.
+    pub(crate) fn discard(&self, sandbox: &str) {
+        self.line().to_all(Order::Discard(sandbox.to_owned()));
+    }
+
     fn line(&self) -> MutexGuard<'_, Line> {
         self.shared.line.lock().unwrap_or_else(PoisonError::into_inner)
     }

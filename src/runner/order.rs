@@ -44,6 +44,8 @@ pub(super) enum Order {
     LockDown,
     /// The next secret of the Start that follows, where no descriptor can stand beside it: into a container.
     Secret(Vec<u8>),
+    /// What this sandbox keeps is gone, so its container goes too; with run number 0. In the runner of containers alone.
+    Discard(String),
 }
 
 /// What the runner tells the gateway.
@@ -401,6 +403,7 @@ impl Message for Order {
             Order::Hold(held) => (7, vec![u8::from(*held)]),
             Order::LockDown => (8, Vec::new()),
             Order::Secret(bytes) => (9, bytes.clone()),
+            Order::Discard(sandbox) => (10, sandbox.clone().into_bytes()),
         }
     }
 
@@ -423,6 +426,7 @@ impl Message for Order {
             },
             8 => payload.is_empty().then_some(Order::LockDown),
             9 => Some(Order::Secret(payload)),
+            10 => String::from_utf8(payload).ok().map(Order::Discard),
             _ => None,
         }
     }

@@ -49,8 +49,14 @@ impl Containers {
 
     /// Removes containers that nobody uses any more.
     pub(super) async fn tidy(&self) {
-        self.engine.prune(|id| self.lines.borrow().get(id).is_some_and(in_use)).await;
+        self.engine.prune(None, |id| self.lines.borrow().get(id).is_some_and(in_use)).await;
         self.lines.borrow_mut().retain(|_, line| line.get().is_none_or(|line| line.is_open.get()));
+    }
+
+    /// Removes the container of a sandbox that keeps nothing any more.
+    pub(super) async fn discard(&self, sandbox: &str) {
+        let is_used = |id: &str| self.lines.borrow().get(id).is_some_and(in_use);
+        self.engine.prune(Some(sandbox), is_used).await;
     }
 
     /// The line into a container, which is entered the first time.
@@ -323,7 +329,7 @@ impl Bounds {
                 run.line.hold(held);
             }
             Some(Order::LockDown) => run.line.send(0, Order::LockDown),
-            Some(Order::Start(_) | Order::Secret(_)) => {}
+            Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_)) => {}
             Some(order) => {
                 if let Order::Credit(bytes) = order {
                     self.credit = (self.credit + u64::from(bytes)).min(WINDOW.into());

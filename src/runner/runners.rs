@@ -46,6 +46,13 @@ impl Runners {
         self.all().for_each(|(_, runner)| runner.lock_down());
     }
 
+    /// Says that a sandbox keeps nothing any more: its container, if it has one, goes as well.
+    pub(crate) fn discard(&self, sandbox: &str) {
+        if let Some(docker) = &self.docker {
+            docker.discard(sandbox);
+        }
+    }
+
     /// What is known of each.
     pub(crate) fn states(&self) -> Vec<(Backend, RunnerState)> {
         self.all().map(|(backend, runner)| (backend, runner.state().borrow().clone())).collect()

@@ -188,6 +188,11 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
             runs.values().for_each(|run| drop(run.send(Order::LockDown)));
             continue;
         }
+        if let (Order::Discard(sandbox), Hands::Docker(containers)) = (&order, &hands) {
+            let (containers, sandbox) = (Rc::clone(containers), sandbox.clone());
+            tokio::task::spawn_local(async move { containers.discard(&sandbox).await });
+            continue;
+        }
         let Order::Start(start) = order else {
             if let Some(run) = runs.get(&number) {
                 let _ = run.send(order);

@@ -166,7 +166,9 @@ impl Gateway {
         if held.contains_key(name) {
             return Err(io::Error::from(io::ErrorKind::ResourceBusy));
         }
-        kept::take_out(root, name)
+        kept::take_out(root, name)?;
+        self.parts.runners.discard(name);
+        Ok(())
     }
 
     /// Removes every kept sandbox that has lain unused for long enough. Waits for the disk.

@@ -285,9 +285,9 @@ impl Engine {
         }
     }
 
-    /// Removes what nobody has used for as long as its profile says, and what was for one command only. Those of
-    /// `in_use` stay.
-    pub(crate) async fn prune(&self, in_use: impl Fn(&str) -> bool) {
+    /// Removes what nobody has used for as long as its profile says, and what was for one command only; or that of this
+    /// sandbox at once. Those of `in_use` stay.
+    pub(crate) async fn prune(&self, at_once: Option<&str>, in_use: impl Fn(&str) -> bool) {
         // An engine that was never asked has nothing of ours that we know of.
         let Ok(docker) = self.connect().await else { return };
         let of_ours =
@@ -300,7 +300,10 @@ impl Engine {
             let idle = labels.get(plan::IDLE).and_then(|text| text.parse().ok()).unwrap_or(0);
             // One that was used before we were there counts from when we first saw it.
             let used = *self.used.borrow_mut().entry(sandbox.clone()).or_insert_with(Instant::now);
-            let is_old = sandbox.starts_with(ONCE) || used.elapsed() >= Duration::from_secs(idle);
+            let is_old = match at_once {
+                Some(gone) => sandbox == gone,
+                None => sandbox.starts_with(ONCE) || used.elapsed() >= Duration::from_secs(idle),
+            };
             if is_old && !in_use(&id) {
                 let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
                 let _turn = turn.lock().await;
