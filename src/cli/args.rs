@@ -253,6 +253,24 @@ pub(super) enum SandboxCommand {
     },
     /// Remove what sandboxes keep that have lain unused for long enough
     Prune(SandboxPruneArgs),
+    /// Build the default image of containers from this host's own packages, without a registry
+    BuildImage(BuildImageArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BuildImageArgs {
+    /// What the image is called
+    #[arg(default_value = "vambrace-sandbox:latest")]
+    pub(super) name: String,
+    /// Release of the distribution instead of this host's own
+    #[arg(long)]
+    pub(super) suite: Option<String>,
+    /// Packages beside the essential ones, with commas between them
+    #[arg(long, value_name = "PACKAGES")]
+    pub(super) include: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod devices;
 mod exec;
 mod files;
 mod gateway;
+mod image;
 mod journal;
 mod lockdown;
 mod pages;

@@ -7,6 +7,7 @@ use super::args::{
 use super::contained;
 use super::exec::explain as explain_ending;
 use super::files;
+use super::image;
 use super::render::{self, Fault, table};
 use crate::config::{self, Layer};
 use crate::model::{
@@ -36,6 +37,7 @@ pub(super) fn run(place: &PlaceArgs, command: SandboxCommand) -> Result<ExitCode
             removed(&output, &place.call(&["operator.admin"], "sandbox.recreate", Some(json!({"name": name})))?)
         }
         SandboxCommand::Prune(args) => prune(place, &args),
+        SandboxCommand::BuildImage(args) => image::build(place, &args),
     }
 }
 

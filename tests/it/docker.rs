@@ -367,3 +367,65 @@ fn a_hundred_sessions_leave_nothing_behind() {
     });
     eventually("all are gone", || count() == before);
 }
+
+#[test]
+fn the_default_image_is_built_from_this_hosts_packages_and_developers_can_work_in_it() {
+    const NAME: &str = "vambrace-test-built:1";
+    let world = World::new(User::Root);
+    let built =
+        finish(world.command(&["sandbox", "build-image", NAME, "--json"]).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"));
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    let facts: Value = serde_json::from_str(&built.stdout).unwrap();
+    assert!(facts["bytes"].as_u64().is_some_and(|bytes| bytes > 50_000_000), "{facts}");
+    let dock = Dock::with(User::Root, &format!("scope = \"agent\"\n[profiles.built]\nimage = \"{NAME}\"\n"));
+    let sh = |line: &str| dock.world.run(&["exec", "--profile", "built", "--", "bash", "-c", line]);
+    sh("git init -q repo && cd repo && git config user.email a@b && git config user.name a && echo x > f && git add f && \
+        git commit -qm one && git log --oneline | wc -l").exits(0);
+    sh("printf 'int main(void){return 0;}' > a.c && gcc -o a a.c && ./a && make --version > /dev/null").exits(0);
+    sh("python3 -c 'import json, ssl, subprocess; subprocess.check_call([\"true\"])'").exits(0);
+    sh("echo '{\"a\": 1}' | jq -e .a && rg -q a a.c && curl --version > /dev/null && tar -cf t.tar a.c && sed -i s/int/int/ a.c && \
+        awk 1 a.c > /dev/null && find . -name a.c | xargs ls > /dev/null").exits(0);
+    // Nothing in it honours a set-id bit.
+    assert_eq!(sh("find / -xdev -perm /6000 -type f 2>/dev/null | wc -l").exits(0), "0\n");
+    drop(dock);
+    ask("DELETE", &format!("/images/{NAME}?force=1"), None);
+    let (_, images) = ask("GET", "/images/json", None);
+    for image in images.as_array().unwrap() {
+        // What was made of it for this test alone.
+        if image["Labels"]["io.vambrace.base"] == facts["id"] {
+            ask("DELETE", &format!("/images/{}?force=1", image["Id"].as_str().unwrap()), None);
+        }
+    }
+}
+
+#[test]
+fn sandbox_run_has_the_same_walls_without_a_gateway_and_leaves_nothing() {
+    for user in USERS {
+        let dock = Dock::running(user);
+        let world = &dock.world;
+        let folder = world.make_dir("work");
+        let run = ["sandbox", "run", "--image", IMAGE, "--workspace", folder.to_str().unwrap(), "--json", "--"];
+        let line = "cat > got; id -u; exit 4";
+        let ran = world.run_with_input(&[&run[..], &["sh", "-c", line]].concat(), b"given");
+        assert_eq!(ran.code, 4, "{ran:?}");
+        assert_eq!(fs::read(folder.join("got")).unwrap(), b"given");
+        assert!(ran.stderr.contains("\"backend\":\"docker\""), "{}", ran.stderr);
+        world.run(&["sandbox", "run", "--net", "host", "--", "true"]).fails(126, "no network");
+        eventually("its container is gone", || dock.containers().is_empty());
+    }
+}
+
+#[test]
+fn what_is_pruned_or_recreated_takes_its_container_with_it() {
+    let dock = Dock::with(User::Root, "scope = \"session\"\n");
+    let world = &dock.world;
+    for session in ["a", "b"] {
+        world.run(&["exec", "--session", session, "--", "sh", "-c", "echo x > /tmp/mark"]).exits(0);
+    }
+    assert_eq!(dock.containers(), ["session.main.a", "session.main.b"]);
+    world.run(&["sandbox", "recreate", "session.main.a"]).exits(0);
+    eventually("it is gone", || dock.containers() == ["session.main.b"]);
+    assert_ne!(world.run(&["exec", "--session", "a", "--", "cat", "/tmp/mark"]).code, 0);
+    world.run(&["sandbox", "prune", "--all"]).exits(0);
+    eventually("both are gone", || dock.containers().is_empty());
+}

@@ -324,22 +324,7 @@ impl Engine {
         if let Some(docker) = self.docker.borrow().clone() {
             return Ok(docker);
         }
-        let socket = self.settings.socket.display().to_string();
-        let absent = |error: &Error| RunFault::Engine {
-            what: format!("there is no container engine at {socket}: {}", short(error)),
-            hint: "start it (`systemctl start docker`), give the runner's user access to its socket, or choose \
-                   backend = \"native\""
-                .into(),
-        };
-        let docker = Docker::connect_with_unix(&socket, PATIENCE, API_DEFAULT_VERSION).map_err(|e| absent(&e))?;
-        let docker = docker.negotiate_version().await.map_err(|e| absent(&e))?;
-        let version = docker.client_version();
-        if (version.major_version, version.minor_version) < LEAST_API {
-            return Err(RunFault::Engine {
-                what: format!("the engine speaks API {version}, and {}.{} is the least", LEAST_API.0, LEAST_API.1),
-                hint: "upgrade it: Docker 20.10 or Podman 4".into(),
-            });
-        }
+        let docker = connect(&self.settings.socket).await?;
         *self.docker.borrow_mut() = Some(docker.clone());
         Ok(docker)
     }
@@ -355,6 +340,27 @@ impl Engine {
         *self.bundle.borrow_mut() = Some(Rc::clone(&read));
         Ok(read)
     }
+}
+
+/// An engine's API by its socket, at the version that both sides speak.
+pub(super) async fn connect(socket: &Path) -> Result<Docker, RunFault> {
+    let socket = socket.display().to_string();
+    let absent = |error: &Error| RunFault::Engine {
+        what: format!("there is no container engine at {socket}: {}", short(error)),
+        hint: "start it (`systemctl start docker`), give the runner's user access to its socket, or choose \
+               backend = \"native\""
+            .into(),
+    };
+    let docker = Docker::connect_with_unix(&socket, PATIENCE, API_DEFAULT_VERSION).map_err(|e| absent(&e))?;
+    let docker = docker.negotiate_version().await.map_err(|e| absent(&e))?;
+    let version = docker.client_version();
+    if (version.major_version, version.minor_version) < LEAST_API {
+        return Err(RunFault::Engine {
+            what: format!("the engine speaks API {version}, and {}.{} is the least", LEAST_API.0, LEAST_API.1),
+            hint: "upgrade it: Docker 20.10 or Podman 4".into(),
+        });
+    }
+    Ok(docker)
 }
 
 /// Docker 20.10.

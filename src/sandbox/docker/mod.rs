@@ -5,12 +5,14 @@
 //! what walls it can: the engine is asked once for each container, not for each command. `engine` is all that speaks
 //! the API.
 
+mod base;
 mod bundle;
 mod engine;
 mod image;
 mod plan;
 mod shown;
 
+pub(crate) use base::make_image;
 pub(crate) use engine::{Engine, Entered, Place, Settings};
 
 use crate::model::{SandboxProfile, Tier, WorkspaceAccess};

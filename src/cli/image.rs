@@ -1,0 +1,98 @@
+//! `sandbox build-image`: the default image of containers, from the packages of this host's own distribution.
+
+use super::args::{BuildImageArgs, PlaceArgs};
+use super::render::{self, Fault};
+use super::sandbox::fault;
+use crate::os;
+use crate::sandbox::make_image;
+use serde_json::json;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// What developers expect in a sandbox, beside the essential packages.
+const PACKAGES: &str =
+    "bash,ca-certificates,curl,file,gcc,git,jq,less,libc6-dev,make,patch,procps,python3,ripgrep,unzip,xz-utils";
+
+/// Done in the tree before it is packed: places that a sandbox needs; nothing that honours a set-id bit, and nothing of
+/// the package manager's that only costs space.
+const HOOKS: &[&str] = &[
+    "mkdir -p \"$1\"/workspace \"$1\"/home/agent \"$1\"/.vambrace",
+    "printf 'agent:x:1000:1000::/home/agent:/bin/sh\\n' >> \"$1\"/etc/passwd",
+    "printf 'agent:x:1000:\\n' >> \"$1\"/etc/group",
+    "find \"$1\" -xdev -perm /6000 ! -type l -exec chmod a-s {} +",
+    "rm -rf \"$1\"/var/lib/apt/lists \"$1\"/var/cache/apt \"$1\"/usr/share/doc \"$1\"/usr/share/man \"$1\"/usr/share/locale",
+];
+
+/// Builds it. What the package manager says goes to standard error as it comes: it takes a minute.
+pub(super) fn build(place: &PlaceArgs, args: &BuildImageArgs) -> Result<ExitCode, Fault> {
+    let (settings, _) = place.settings().map_err(|f| f.code(125))?;
+    let suite = match &args.suite {
+        Some(suite) => suite.clone(),
+        None => own_suite().ok_or_else(|| {
+            Fault::new("this host's distribution has no name that packages go by").hint("name one: --suite bookworm")
+        })?,
+    };
+    let folder = Scratch::make()?;
+    let archive = folder.0.join("rootfs.tar");
+    put_together(&suite, args.include.as_deref().unwrap_or(PACKAGES), &archive)?;
+    let mut rootfs = File::open(&archive).map_err(|e| Fault::new(format!("{}: {e}", archive.display())))?;
+    let (id, size) = make_image(&settings.docker.socket, &args.name, &mut rootfs).map_err(|e| fault(&e))?;
+    if args.json {
+        render::json(&json!({"name": args.name, "id": id, "bytes": size, "suite": suite}));
+    } else {
+        render::line(&format!("{} {id}, {:.0} MB, from {suite}", args.name, size as f64 / 1e6));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn put_together(suite: &str, packages: &str, archive: &Path) -> Result<(), Fault> {
+    #[allow(clippy::disallowed_methods, reason = "the operator's own tool, asked for by name")]
+    let mut tool = Command::new("mmdebstrap");
+    tool.args(["--variant=minbase", &format!("--include={packages}")]);
+    tool.args(HOOKS.iter().map(|hook| format!("--customize-hook={hook}")));
+    // Behind the sources' names: where this host has its packages from, so that no other place is asked.
+    tool.arg(suite).arg(archive).args(own_sources()).stdin(Stdio::null()).stdout(Stdio::null());
+    match tool.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Fault::new(format!("mmdebstrap failed: {status}"))
+            .hint("what it said above tells why; does `apt-get update` work on this host?")
+            .code(125)),
+        Err(error) => Err(Fault::new(format!("mmdebstrap cannot be started: {error}"))
+            .hint("apt-get install mmdebstrap; or give the profile another image")
+            .code(125)),
+    }
+}
+
+/// The codename of this host's distribution (os-release(5)).
+fn own_suite() -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    Some(name.trim_matches('"').to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The files that name this host's package archives (sources.list(5)).
+fn own_sources() -> Vec<PathBuf> {
+    let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|item| item.path());
+    let is_list = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "list" || kind == "sources");
+    let has_some = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+    [PathBuf::from("/etc/apt/sources.list")].into_iter().chain(folder.filter(is_list)).filter(has_some).collect()
+}
+
+/// A folder for one build, gone at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> Result<Self, Fault> {
+        let name = format!("vambrace-image-{}", crate::crypto::hex(&os::host::random::<8>()));
+        let folder = std::env::temp_dir().join(name);
+        os::fs::private_dir(&folder).map_err(|e| Fault::new(format!("{}: {e}", folder.display())))?;
+        Ok(Scratch(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = os::tree::remove(&self.0);
+    }
+}

@@ -1,0 +1,79 @@
+//! The default image: a root file system that somebody has put together, given to the engine without any registry.
+
+use super::engine::{connect, fault};
+use crate::model::RunFault;
+use bollard::query_parameters::BuildImageOptionsBuilder;
+use futures_util::{StreamExt, stream};
+use hyper::body::Bytes;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+/// Bytes of the archive in memory at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Makes an image of this name of an archive of a root file system; gives its id and its size in bytes.
+///
+/// # Errors
+/// Where the engine is not there or refuses, or the disk is full.
+pub(crate) fn make_image(socket: &Path, name: &str, rootfs: &mut File) -> Result<(String, u64), RunFault> {
+    let plain = |e: io::Error| RunFault::Engine {
+        what: format!("the image cannot be put together: {e}"),
+        hint: "is the disk full?".into(),
+    };
+    let archive = context(rootfs).map_err(plain)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(plain)?;
+    runtime.block_on(async {
+        let docker = connect(socket).await?;
+        let options =
+            BuildImageOptionsBuilder::new().t(name).dockerfile("Dockerfile").rm(true).forcerm(true).networkmode("none");
+        let body = bollard::body_try_stream(stream::iter(Chunks(archive)));
+        let mut said = Box::pin(docker.build_image(options.build(), None, Some(body)));
+        while let Some(info) = said.next().await {
+            info.map_err(|e| fault("make the image", &e))?;
+        }
+        let image = docker.inspect_image(name).await.map_err(|e| fault("look at the image", &e))?;
+        Ok((image.id.unwrap_or_default(), u64::try_from(image.size.unwrap_or(0)).unwrap_or(0)))
+    })
+}
+
+/// What the engine builds from: the archive, which it unpacks, and nothing that is executed.
+fn context(rootfs: &mut File) -> io::Result<File> {
+    let dockerfile = b"FROM scratch\nADD rootfs.tar /\nUSER 65534\n";
+    let mut archive = tar::Builder::new(temporary()?);
+    let mut header = tar::Header::new_gnu();
+    header.set_size(dockerfile.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "Dockerfile", dockerfile.as_slice())?;
+    rootfs.rewind()?;
+    archive.append_file("rootfs.tar", rootfs)?;
+    let mut file = archive.into_inner()?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// A file without a name, which is gone with its descriptor.
+fn temporary() -> io::Result<File> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let folder = std::env::temp_dir();
+    Ok(openat(CWD, &folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// A file, piece by piece.
+struct Chunks(File);
+
+impl Iterator for Chunks {
+    type Item = io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut bytes = vec![0; CHUNK];
+        match self.0.read(&mut bytes) {
+            Ok(0) => None,
+            Ok(read) => {
+                bytes.truncate(read);
+                Some(Ok(bytes.into()))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
