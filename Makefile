@@ -37,8 +37,8 @@ lint:
 	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
 
 bench:
-	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev bubblewrap"
-	$(CARGO) bench --locked
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev bubblewrap busybox-static curl docker.io"
+	tests/engine.sh $(CARGO) bench --locked
 
 test-compat:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev npm util-linux"

@@ -34,6 +34,9 @@ mod model {
     pub(crate) use crate::secret::Secret;
 }
 
+#[path = "parts/containers.rs"]
+mod containers;
+
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("echo") {
         return echo_server();
@@ -52,6 +55,7 @@ fn main() {
     devices(&world);
     sealing();
     passwords(&world);
+    containers::containers(&world);
 }
 
 /// A scratch folder with a copy of the program that every user can execute.
