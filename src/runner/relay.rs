@@ -7,7 +7,7 @@ use super::disk::Disk;
 use super::framing;
 use super::order::{Finished, Order, Report, Start, VERSION, WINDOW};
 use super::pump::{Reports, refused, sealed};
-use crate::model::{Ending, LimitKind, Means, Outcome, RunFault, SandboxProfile};
+use crate::model::{Ending, LaunchFault, LimitKind, Means, Outcome, RunFault, SandboxProfile, Tier};
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::{Engine, EngineSettings, Entered, Place, left_inside};
 use std::cell::{Cell, RefCell};
@@ -89,7 +89,7 @@ impl Line {
                 None => {}
                 Some(why) => {
                     containers.remove(&place).await;
-                    return Err(not_inside(&why));
+                    return Err(plain(not_inside(&why)));
                 }
             },
             other => {
@@ -197,6 +197,7 @@ async fn carry(
         line.send(own, Order::Secret(opened(secret)?));
     }
     line.send(own, Order::Start(Box::new(Start::new(&command, stdin, &left_inside(&profile)))));
+    let begun = Instant::now();
     let mut bounds = Bounds::new(&profile);
     let mut reason = None;
     for order in early {
@@ -235,16 +236,44 @@ async fn carry(
             }
         }
     };
-    let mut outcome = result?;
+    let mut outcome = result.map_err(plain)?;
     if let (Some(reason), Ending::Cancelled) = (reason, outcome.ending) {
         outcome.ending = reason;
     }
+    outcome.elapsed = begun.elapsed();
+    outcome.output_bytes = profile.limits.output_bytes - bounds.output_left;
+    // There is no list in a container that could have refused anything.
+    outcome.refused.clear();
     let walls = &mut outcome.enforcement;
+    let is_as_ordered = walls.tier == Tier::Container
+        && (walls.network, walls.exec_mode) == (profile.network, profile.exec_mode)
+        && walls.proof.len() == 64
+        && walls.proof.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_as_ordered {
+        return Err(not_inside("it reports other walls than it was told to build"));
+    }
     walls.container = Some(place.container.clone());
     walls.host_uid = place.uid;
     walls.namespaces = ["mnt", "pid", "ipc", "uts", "net"].map(ToOwned::to_owned).to_vec();
     walls.limits = LimitKind::ALL.map(|kind| (kind, Means::Cgroup));
     Ok(outcome)
+}
+
+/// A fault that is told from inside: its words are shown to people.
+fn plain(fault: RunFault) -> RunFault {
+    let short = |text: String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect::<String>();
+    match fault {
+        RunFault::Refused { what, hint } => RunFault::Refused { what: short(what), hint: short(hint) },
+        RunFault::Engine { what, hint } => RunFault::Engine { what: short(what), hint: short(hint) },
+        RunFault::NotFound(command) => RunFault::NotFound(short(command)),
+        RunFault::NotExecutable { command, cause } => {
+            RunFault::NotExecutable { command: short(command), cause: short(cause) }
+        }
+        RunFault::WallMissing(LaunchFault { step, cause }) => {
+            RunFault::WallMissing(LaunchFault { step: short(step), cause: short(cause) })
+        }
+        other @ (RunFault::NeverStarted(_) | RunFault::RunnerGone | RunFault::Busy | RunFault::LockedDown) => other,
+    }
 }
 
 /// The container of a profile and the line into it; meanwhile what comes for the run is kept for it.

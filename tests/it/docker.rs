@@ -304,8 +304,27 @@ fn an_engine_an_image_or_a_container_that_is_not_there_is_an_error_with_a_hint()
 fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
     import(
         "vambrace-test:wild",
-        &["VOLUME /data", "HEALTHCHECK CMD touch /tmp/checked", "ENTRYPOINT [\"/bin/false\"]", "USER root"],
-        |root| fs::create_dir(root.join("data")).unwrap(),
+        &[
+            "VOLUME /data",
+            "HEALTHCHECK CMD touch /tmp/checked",
+            "ENTRYPOINT [\"/bin/false\"]",
+            "USER root",
+            "ENV LD_PRELOAD=/lib/evil.so",
+        ],
+        |root| {
+            fs::create_dir(root.join("data")).unwrap();
+            // Whoever loads this ends with a word that is in no test.
+            fs::write(root.join("etc/ld.so.preload"), "/lib/evil.so\n").unwrap();
+            let source = root.join("evil.c");
+            fs::write(&source, "#include <unistd.h>\n__attribute__((constructor)) void evil(void) { _exit(66); }")
+                .unwrap();
+            let built = std::process::Command::new("cc")
+                .args(["-shared", "-fPIC", "-o"])
+                .arg(root.join("lib/evil.so"))
+                .arg(&source)
+                .status();
+            assert!(built.unwrap().success());
+        },
     );
     let dock = Dock::with(User::Root, "scope = \"agent\"\n[profiles.wild]\nimage = \"vambrace-test:wild\"\n");
     let ran = dock.world.run(&["exec", "--profile", "wild", "--", "sh", "-c", "id -u; mount | grep ' /data '"]);
@@ -314,6 +333,8 @@ fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
     let live = dock.inspect("agent.main");
     assert!(live["Mounts"].as_array().unwrap().iter().all(|mount| mount["Type"] != "volume"), "{live}");
     assert_eq!(live["State"]["Health"], Value::Null);
+    assert_eq!(live["Config"]["Env"], json!(["LD_PRELOAD=", "PATH="]));
+    assert!(!dock.world.run(&["exec", "--profile", "wild", "--", "env"]).exits(0).contains("LD_PRELOAD"));
 }
 
 #[test]

@@ -150,6 +150,7 @@ impl Engine {
             gateway: self.settings.gateway.clone(),
             sandbox: sandbox.to_owned(),
             image: image.id.clone(),
+            variables: image.variables,
             rest: words(&bundle, &["runner", "--rest"]),
             user: ready.user,
             scratch: scratch(profile, &ready, &image.volumes),

@@ -20,6 +20,8 @@ pub(super) struct Ready {
     pub(super) id: String,
     /// The id of the image that the profile names: what the record tells.
     pub(super) base: String,
+    /// Names of variables that the image sets. None of them is a command's, and some would be orders to our own loader.
+    pub(super) variables: Vec<String>,
     /// Folders for which the image wants a volume, made by whoever runs it. They get a tmpfs instead.
     pub(super) volumes: Vec<String>,
 }
@@ -54,6 +56,12 @@ pub(super) async fn prepare(docker: &Docker, name: &str, gateway: &str, bundle: 
             hint: "choose an image for this machine".into(),
         });
     }
+    let set = base.config.as_ref().and_then(|config| config.env.clone()).unwrap_or_default();
+    let mut variables: Vec<String> = set.iter().map(|text| text.split('=').next().unwrap_or(text).to_owned()).collect();
+    // Building on an image gives it one.
+    if !variables.iter().any(|name| name == "PATH") {
+        variables.push("PATH".into());
+    }
     let volumes = base.config.as_ref().and_then(|config| config.volumes.clone()).unwrap_or_default();
     // Each gateway has a name of its own: what another builds at the same time would be another image of one name.
     let of = id.trim_start_matches("sha256:");
@@ -62,7 +70,7 @@ pub(super) async fn prepare(docker: &Docker, name: &str, gateway: &str, bundle: 
         let labels = image.config.as_ref()?.labels.as_ref()?;
         let is_ours = labels.get(BASE) == Some(&id) && labels.get(BUNDLE) == Some(&bundle.digest);
         let made = image.id.clone().filter(|_| is_ours)?;
-        Some(Ready { id: made, base: id.clone(), volumes: volumes.clone() })
+        Some(Ready { id: made, base: id.clone(), variables: variables.clone(), volumes: volumes.clone() })
     };
     if let Some(ready) = docker.inspect_image(&tag).await.ok().as_ref().and_then(ready) {
         return Ok(ready);
@@ -105,7 +113,7 @@ async fn build(docker: &Docker, tag: &str, base: &str, bundle: &Bundle) -> Resul
 /// What the engine builds from: nothing is executed, files are added.
 fn context(base: &str, bundle: &Bundle) -> io::Result<Vec<u8>> {
     let dockerfile = format!(
-        "FROM {base}\nCOPY files {FOLDER}\nLABEL {BASE}={base} {BUNDLE}={}\nENTRYPOINT []\nCMD []\nUSER 65534\n",
+        "FROM {base}\nCOPY files {FOLDER}\nCOPY preload /etc/ld.so.preload\nLABEL {BASE}={base} {BUNDLE}={}\nENTRYPOINT []\nCMD []\nUSER 65534\n",
         bundle.digest
     );
     let mut archive = tar::Builder::new(Vec::new());
@@ -116,6 +124,8 @@ fn context(base: &str, bundle: &Bundle) -> io::Result<Vec<u8>> {
         archive.append_data(&mut header, name, bytes)
     };
     add("Dockerfile", dockerfile.as_bytes(), 0o644)?;
+    // What stands there would be loaded into this program, whatever it is told (ld.so(8)).
+    add("preload", b"", 0o644)?;
     for (name, bytes) in &bundle.files {
         add(&format!("files/{name}"), bytes, 0o755)?;
     }

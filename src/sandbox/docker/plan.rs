@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) sandbox: String,
     /// The id of the image with the bundle.
     pub(super) image: String,
+    /// Variables that the image sets, which are emptied.
+    pub(super) variables: Vec<String>,
     /// The words that keep it alive.
     pub(super) rest: Vec<String>,
     pub(super) user: (u32, u32),
@@ -84,7 +86,7 @@ impl Plan {
             image: Some(self.image.clone()),
             entrypoint: Some(self.rest.clone()),
             cmd: Some(Vec::new()),
-            env: Some(Vec::new()),
+            env: Some(self.variables.iter().map(|name| format!("{name}=")).collect()),
             working_dir: Some("/".into()),
             // The image's own would be commands that nobody asked for.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
@@ -157,7 +159,6 @@ const OWN_PROCESSES: i64 = 16;
 
 /// Of `Config`: what an engine fills in from the image, none of which reaches a command or weakens a wall.
 const OF_THE_IMAGE: &[(&str, &[&str])] = &[
-    ("Env", &[]),
     ("Labels", &[]),
     ("ExposedPorts", &[]),
     ("Volumes", &[]),
@@ -191,6 +192,15 @@ fn compare(of: &str, planned: &Value, live: &Value, free: &[(&str, &[&str])], fo
         return;
     };
     for (name, value) in live {
+        if name == "Env" {
+            let none = Vec::new();
+            let (wanted, live) = (planned.get(name).and_then(Value::as_array), value.as_array());
+            let (wanted, live) = (wanted.unwrap_or(&none), live.unwrap_or(&none));
+            if wanted.len() != live.len() || !live.iter().all(|entry| wanted.contains(entry)) {
+                found.push(format!("{of}.{name}"));
+            }
+            continue;
+        }
         if name == "Labels" {
             let wanted = planned.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
             let differs = wanted.iter().any(|(label, text)| value.get(label) != Some(text));
@@ -269,6 +279,7 @@ mod tests {
             gateway: "0".into(),
             sandbox: "shared".into(),
             image: "sha256:1".into(),
+            variables: vec!["PATH".into(), "LD_PRELOAD".into()],
             rest: vec!["/.vambrace/vambrace".into(), "runner".into(), "--rest".into()],
             user: (1000, 1000),
             shown: vec![Shown {
@@ -288,7 +299,6 @@ mod tests {
         let body = plan().body();
         let mut config = serde_json::to_value(&body).unwrap();
         let host = config.as_object_mut().unwrap().remove("HostConfig").unwrap();
-        config["Env"] = serde_json::json!(["PATH=/bin"]);
         config["Labels"]["maintainer"] = "somebody".into();
         serde_json::json!({"Image": "sha256:1", "Config": config, "HostConfig": host, "Mounts": [{"Destination": "/workspace"}]})
     }
@@ -346,6 +356,8 @@ mod tests {
             ("Cmd", serde_json::json!(["-c", "x"])),
             ("Healthcheck", serde_json::json!({"Test": ["CMD", "x"]})),
             ("Tty", serde_json::json!(true)),
+            ("Env", serde_json::json!(["PATH=", "LD_PRELOAD=/evil.so"])),
+            ("Env", serde_json::json!(["PATH=", "LD_PRELOAD=", "LD_AUDIT=/evil.so"])),
             ("Labels", serde_json::json!({})),
         ] {
             let mut other = live();
