@@ -289,10 +289,14 @@ fn probe(place: &PlaceArgs, args: &SandboxProbeArgs) -> Result<ExitCode, Fault> 
         None => settings.profiles.defaults.clone(),
         Some(name) => named(&settings, name)?,
     };
-    let rows = sandbox::probe_host();
+    let rows = match profile.backend {
+        Backend::Native => sandbox::probe_host(),
+        Backend::Docker => sandbox::probe_engine(&settings.docker.socket, &profile.image).map_err(|e| fault(&e))?,
+    };
     let able = rows.iter().all(|row| row.here || !row.required);
     // Not on a host that cannot build them: the rows say why better than the first step that fails.
-    let proofs = able.then(|| {
+    // In a container they stand around each command, and its record says what was proved.
+    let proofs = (able && profile.backend == Backend::Native).then(|| {
         let mut launcher = Launcher::new(settings.protected.clone()).map_err(RunFault::WallMissing)?;
         launcher.prove(&profile)
     });
@@ -394,9 +398,17 @@ fn print_plan(
         vec![format!("  {}", b.target.display()), b.shown.as_str().to_owned(), source]
     });
     render::line(&table(&rows.collect::<Vec<_>>()));
-    render::line(
-        "  everything else: not there; /tmp, /dev/shm and the home folder are empty, writable and end with the run",
-    );
+    render::line(&match profile.backend {
+        Backend::Native => {
+            "  everything else: not there; /tmp, /dev/shm and the home folder are empty, writable and end \
+                            with the run"
+                .to_owned()
+        }
+        Backend::Docker => format!(
+            "  everything else: what is in the image {}, read-only; /tmp, /dev/shm and the home folder are writable",
+            profile.image
+        ),
+    });
     if profile.exec_mode == ExecMode::Allowlist {
         render::line("\nexecutables: the kernel executes these and no other file, whoever asks and by whatever name");
         profile.exec_allow.iter().for_each(|path| render::line(&format!("  {path}")));

@@ -405,6 +405,8 @@ impl Layer {
         let words = |domains: &[Domain]| domains.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let limits = &profile.limits;
         vec![
+            ("backend", profile.backend.as_str().into(), from(&|l| l.backend.is_some())),
+            ("image", profile.image.clone(), from(&|l| l.image.is_some())),
             ("workspace_access", profile.workspace_access.as_str().into(), from(&|l| l.workspace_access.is_some())),
             ("scope", profile.scope.as_str().into(), from(&|l| l.scope.is_some())),
             ("idle", units::show_duration(profile.idle), from(&|l| l.idle.is_some())),

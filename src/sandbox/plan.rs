@@ -3,8 +3,8 @@
 use super::boundary::{self, Protected};
 use super::environment;
 use crate::model::{
-    Domain, ExecMode, ExecRequest, FileAct, Limits, Network, RunFault, SandboxProfile, SecretUse, Tier, WindowSize,
-    WorkspaceAccess,
+    Backend, Domain, ExecMode, ExecRequest, FileAct, Limits, Network, RunFault, SandboxProfile, SecretUse, Tier,
+    WindowSize, WorkspaceAccess,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -205,7 +205,8 @@ pub(crate) fn plan(profile: &SandboxProfile, command: Command, protected: &Prote
 /// # Errors
 /// Where the profile names a place that may not be shown.
 pub(crate) fn view(profile: &SandboxProfile, protected: &Protected) -> Result<Vec<Bind>, RunFault> {
-    let mut binds = system();
+    // A container has the system of its image.
+    let mut binds = if profile.backend == Backend::Native { system() } else { Vec::new() };
     binds.extend(named(profile, protected)?);
     Ok(binds)
 }

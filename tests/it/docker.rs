@@ -437,6 +437,23 @@ fn sandbox_run_has_the_same_walls_without_a_gateway_and_leaves_nothing() {
 }
 
 #[test]
+fn probe_and_explain_speak_of_the_engine_and_the_image() {
+    let dock = Dock::with(User::Root, "[profiles.none]\nimage = \"no-such-image:1\"\n");
+    let world = &dock.world;
+    let probed = world.json(&["sandbox", "probe", "--json"]);
+    assert_eq!(probed["able"], true, "{probed}");
+    let row = |name: &str| probed["walls"].as_array().unwrap().iter().find(|row| row["wall"] == name).cloned().unwrap();
+    assert!(row("image")["detail"].as_str().unwrap().starts_with(IMAGE));
+    assert_eq!((row("memory limit")["here"].clone(), row("seccomp")["here"].clone()), (json!(true), json!(true)));
+    world.run(&["sandbox", "probe", "--profile", "none"]).fails(1, "cannot build every wall");
+    let said = world.run(&["sandbox", "explain"]).exits(0);
+    assert!(said.contains(&format!("what is in the image {IMAGE}")) && !said.contains("/usr  "), "{said}");
+    let explained = world.json(&["sandbox", "explain", "--json"]);
+    let setting = |name: &str| explained["settings"].as_array().unwrap().iter().find(|s| s["setting"] == name).cloned();
+    assert_eq!(setting("backend").unwrap()["value"], "docker");
+}
+
+#[test]
 fn what_is_pruned_or_recreated_takes_its_container_with_it() {
     let dock = Dock::with(User::Root, "scope = \"session\"\n");
     let world = &dock.world;

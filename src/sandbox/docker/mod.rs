@@ -10,10 +10,12 @@ mod bundle;
 mod engine;
 mod image;
 mod plan;
+mod probe;
 mod shown;
 
 pub(crate) use base::make_image;
 pub(crate) use engine::{Engine, Entered, Place, Settings};
+pub(crate) use probe::probe_engine;
 
 use crate::model::{SandboxProfile, Tier, WorkspaceAccess};
 use crate::sandbox::plan::inside;

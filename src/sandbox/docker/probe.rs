@@ -1,0 +1,52 @@
+//! What an engine can enforce, by its own word.
+
+use super::engine::{connect, fault, missing};
+use crate::model::RunFault;
+use crate::sandbox::native::Probe;
+use std::path::Path;
+
+/// Asks it for every wall in turn, and for the image.
+///
+/// # Errors
+/// Where it is not there.
+pub(crate) fn probe_engine(socket: &Path, image: &str) -> Result<Vec<Probe>, RunFault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| RunFault::Engine {
+        what: format!("the engine cannot be asked: {e}"),
+        hint: "is this process allowed as many descriptors as it needs?".into(),
+    })?;
+    runtime.block_on(ask(socket, image))
+}
+
+async fn ask(socket: &Path, image: &str) -> Result<Vec<Probe>, RunFault> {
+    let docker = connect(socket).await?;
+    let version = docker.version().await.map_err(|e| fault("say what it is", &e))?;
+    let info = docker.info().await.map_err(|e| fault("say what it can", &e))?;
+    let name = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
+    let row = |wall, here, required, detail: String| Probe { wall, here, required, detail };
+    let options = info.security_options.unwrap_or_default();
+    let has = |what: &str| options.iter().any(|option| option.contains(&format!("name={what}")) || option == what);
+    let limit = |wall, here: Option<bool>| {
+        let detail =
+            if here == Some(true) { "control group" } else { "the engine would leave it out, so nothing runs" };
+        row(wall, here == Some(true), true, detail.into())
+    };
+    let found = match docker.inspect_image(image).await {
+        Ok(found) => row("image", true, true, format!("{image} {:.19}", found.id.unwrap_or_default())),
+        Err(error) if missing(&error) => row("image", false, true, format!("{image}: `vambrace sandbox build-image`")),
+        Err(error) => return Err(fault("look for the image", &error)),
+    };
+    let word = |text: Option<String>| text.unwrap_or_else(|| "?".into());
+    Ok(vec![
+        row("engine", true, true, format!("{} {}", name.unwrap_or_else(|| "unnamed".into()), word(version.version))),
+        row("API", true, true, docker.client_version().to_string()),
+        row("kernel", true, false, word(info.kernel_version)),
+        row("seccomp", has("seccomp"), true, "the engine's own filter, and ours in it".into()),
+        row("apparmor", has("apparmor"), false, "the engine's own profile".into()),
+        row("selinux", has("selinux"), false, "the engine's own labels".into()),
+        row("user namespace", has("userns") || has("rootless"), false, "whether root inside is nobody outside".into()),
+        limit("memory limit", info.memory_limit),
+        limit("cpu limit", info.cpu_cfs_quota),
+        limit("pids limit", info.pids_limit),
+        found,
+    ])
+}
