@@ -94,9 +94,8 @@ fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<Sandbox
     if let Some(image) = &args.image {
         profile.image = image.clone();
     }
-    let is_plain = profile.network == Network::None && profile.exec_mode == ExecMode::Full;
-    if profile.backend == Backend::Docker && !is_plain {
-        return Err(Fault::new("containers have no network and no list of executables yet")
+    if profile.backend == Backend::Docker && (profile.network == Network::Host || profile.exec_mode != ExecMode::Full) {
+        return Err(Fault::new("containers have neither the host's network nor a list of executables")
             .hint("use --backend native, or --net none")
             .code(126));
     }

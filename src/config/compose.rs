@@ -346,9 +346,8 @@ impl Reader<'_> {
         }
         let docker_has = |what: &str, why: &str| Err(self.fault(&format!("{key}.{what}"), format!("{why} `docker`")));
         match profile.network {
-            Network::None => {}
+            Network::None | Network::Allowlist => {}
             Network::Host => return docker_has("network", "\"host\" is never given to containers of the backend"),
-            Network::Allowlist => return docker_has("network", "\"allowlist\" is not built yet for the backend"),
         }
         if profile.exec_mode == ExecMode::Allowlist {
             return docker_has("sandbox_mode", "\"allowlist\" is not built yet for the backend");

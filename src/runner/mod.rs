@@ -13,6 +13,7 @@ mod pump;
 mod relay;
 mod runners;
 mod serve;
+mod shared_way;
 mod streams;
 mod way_out;
 

@@ -7,7 +7,9 @@ use super::disk::Disk;
 use super::framing;
 use super::order::{Finished, Order, Report, Start, VERSION, WINDOW};
 use super::pump::{Reports, refused, sealed};
-use crate::model::{Ending, LaunchFault, LimitKind, Means, Outcome, RunFault, SandboxProfile, Tier};
+use super::shared_way::{Way, Ways};
+use crate::egress;
+use crate::model::{Domain, Ending, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, Tier};
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::{Engine, EngineSettings, Entered, Place, left_inside};
 use std::cell::{Cell, RefCell};
@@ -40,6 +42,7 @@ struct Line {
     is_open: Cell<bool>,
     /// Whether everything inside stands still.
     is_held: Cell<bool>,
+    ways: Ways,
 }
 
 impl Containers {
@@ -100,7 +103,14 @@ impl Line {
         }
         let (orders, mut queue) = mpsc::unbounded_channel::<(u64, Order)>();
         let (is_open, is_held) = (Cell::new(true), Cell::new(false));
-        let line = Rc::new(Line { orders, runs: RefCell::default(), next: Cell::new(1), is_open, is_held });
+        let line = Rc::new(Line {
+            orders,
+            runs: RefCell::default(),
+            next: Cell::new(1),
+            is_open,
+            is_held,
+            ways: Ways::default(),
+        });
         tokio::task::spawn_local(async move {
             while let Some((number, order)) = queue.recv().await {
                 if framing::write(&mut to, number, &order).await.is_err() {
@@ -127,6 +137,13 @@ impl Line {
             };
             let _ = run.send(report);
         }
+    }
+
+    /// A run's share of what carries connections out of the container.
+    async fn way(&self, containers: &Containers, place: &Place, profile: &SandboxProfile) -> Result<Way, RunFault> {
+        let ports = Domain::ports_of(&profile.domains);
+        let doors = containers.engine.doors(place, &ports);
+        self.ways.take(&profile.domains, doors).await
     }
 
     /// Stops everything inside, or lets it go on: for all of its runs at once.
@@ -197,6 +214,10 @@ async fn carry(
         line.send(own, Order::Secret(opened(secret)?));
     }
     line.send(own, Order::Start(Box::new(Start::new(&command, stdin, &left_inside(&profile)))));
+    let mut way = match profile.network {
+        Network::Allowlist => Some(line.way(containers, &place, &profile).await?),
+        Network::None | Network::Host => None,
+    };
     let begun = Instant::now();
     let mut bounds = Bounds::new(&profile);
     let mut reason = None;
@@ -226,6 +247,7 @@ async fn carry(
                     break Err(ended(&place));
                 }
             },
+            report = carried(&mut way) => drop(reports.send((number, Report::Network(Box::new(report)))).await),
             exceeded = disk.exceeded(), if is_timed => if exceeded {
                 reason = Some(Ending::DiskLimit);
                 line.send(own, Order::Cancel);
@@ -236,6 +258,11 @@ async fn carry(
             }
         }
     };
+    if let Some(mut way) = way {
+        for report in way.end().await {
+            let _ = reports.send((number, Report::Network(Box::new(report)))).await;
+        }
+    }
     let mut outcome = result.map_err(plain)?;
     if let (Some(reason), Ending::Cancelled) = (reason, outcome.ending) {
         outcome.ending = reason;
@@ -246,12 +273,13 @@ async fn carry(
     outcome.refused.clear();
     let walls = &mut outcome.enforcement;
     let is_as_ordered = walls.tier == Tier::Container
-        && (walls.network, walls.exec_mode) == (profile.network, profile.exec_mode)
+        && (walls.network, walls.exec_mode) == (Network::None, profile.exec_mode)
         && walls.proof.len() == 64
         && walls.proof.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_as_ordered {
         return Err(not_inside("it reports other walls than it was told to build"));
     }
+    walls.network = profile.network;
     walls.container = Some(place.container.clone());
     walls.host_uid = place.uid;
     walls.namespaces = ["mnt", "pid", "ipc", "uts", "net"].map(ToOwned::to_owned).to_vec();
@@ -273,6 +301,14 @@ fn plain(fault: RunFault) -> RunFault {
             RunFault::WallMissing(LaunchFault { step: short(step), cause: short(cause) })
         }
         other @ (RunFault::NeverStarted(_) | RunFault::RunnerGone | RunFault::Busy | RunFault::LockedDown) => other,
+    }
+}
+
+/// What was carried, if anything is.
+async fn carried(way: &mut Option<Way>) -> egress::Report {
+    match way {
+        Some(way) => way.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The list of domains, through a real gateway in a network of its own with a world beyond it: what is listed is
 //! reached by programs that know of nothing, and nothing else by any. In both tiers.
 
+use crate::engine;
 use crate::neighbours::Network;
 use crate::world::*;
 use nix::sys::signal::Signal;
@@ -653,6 +654,48 @@ import os; print(talk('open.example', 443, os.environ['KEY'].encode()[::-1]))"
         assert_eq!(refused(&stage)[0].0, "[secret KEY].evil.example");
         assert!(!serde_json::to_string(&stage.world.journal()).unwrap().contains("nobody-else"));
     }
+}
+
+#[test]
+fn a_container_has_the_same_way_out_and_no_other() {
+    let image = engine::image();
+    let listed = "network = \"allowlist\"\nallow_domains = [\"open.example\", \"private.example\"]\n";
+    // Without folders of the host: here the runner sees other mounts than the engine.
+    let config = format!(
+        "[defaults.sandbox]\nbackend = \"docker\"\nimage = \"{image}\"\nworkspace_access = \"none\"\n{listed}\
+         [profiles.closed]\nnetwork = \"none\"\nallow_domains = []\n"
+    )
+    .replace("allow_domains = []\n", "");
+    let stage = Stage::with(User::Root, &config);
+    let world = &stage.world;
+
+    let said = world.exec(&["wget", "-q", "-O", "-", "http://open.example/"]).exits(0);
+
+    assert_eq!(said, "hello from beyond\n");
+    assert_eq!(stage.served(), 1);
+    let connected: Vec<Value> = world.events("net.connected");
+    assert_eq!(connected.len(), 1, "{connected:?}");
+    assert!(connected[0].to_string().contains("open.example"), "{connected:?}");
+    let run = world.events("exec.finished").pop().unwrap();
+    assert_eq!(connected[0]["run"], run["run"]);
+    assert!(run["enforcement"].as_str().unwrap().contains("net=allowlist"), "{run}");
+    // A name that is not listed, one that leads inwards, a port, an address.
+    for url in [
+        "http://not-listed.example/",
+        "http://private.example/",
+        "http://open.example:8443/",
+        &format!("http://{SERVER}/"),
+    ] {
+        assert_ne!(world.exec(&["timeout", "5", "wget", "-q", "-O", "-", url]).code, 0, "{url}");
+    }
+    assert_eq!(stage.served(), 1);
+    assert!(!world.events("net.refused").is_empty());
+    assert_ne!(
+        world.run(&["exec", "--profile", "closed", "--", "wget", "-q", "-O", "-", "http://open.example/"]).code,
+        0
+    );
+    let runner = world.status()["dockerRunner"]["pid"].as_i64().unwrap() as i32;
+    eventually("nothing carries connections any more", || stage.carriers(runner).is_empty());
 }
 
 #[test]

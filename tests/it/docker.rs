@@ -431,7 +431,7 @@ fn sandbox_run_has_the_same_walls_without_a_gateway_and_leaves_nothing() {
         assert_eq!(ran.code, 4, "{ran:?}");
         assert_eq!(fs::read(folder.join("got")).unwrap(), b"given");
         assert!(ran.stderr.contains("\"backend\":\"docker\""), "{}", ran.stderr);
-        world.run(&["sandbox", "run", "--net", "host", "--", "true"]).fails(126, "no network");
+        world.run(&["sandbox", "run", "--net", "host", "--", "true"]).fails(126, "neither the host's network");
         eventually("its container is gone", || dock.containers().is_empty());
     }
 }

@@ -3,12 +3,14 @@
 //! Where a sandbox may reach domains, a range of addresses is delivered to it itself, and sockets are opened that an
 //! egress process outside answers. There is no way out by that either.
 
+use super::{clone, handover};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, listen, recv, send, socket,
 };
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 /// Where stand-in addresses come from: the range for measurements between networks (RFC 2544), which no host has and no
 /// network forwards. The sandbox is given it whole by `route_locally`; the egress process gives its addresses to names.
@@ -109,6 +111,47 @@ fn open(kind: SockType, address: SocketAddrV4) -> io::Result<OwnedFd> {
         listen(&made, Backlog::new(WAITING)?)?;
     }
     Ok(made)
+}
+
+/// The same in the network namespace of another process, which may have been prepared before: the route and the address
+/// are made where they are not there. Forks, since a namespace is entered for good.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN, EADDRINUSE where somebody listens there already.
+pub(crate) fn open_doors_of(pid: i32, ports: &[u16]) -> io::Result<Vec<OwnedFd>> {
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    let (ours, theirs) = UnixStream::pair()?;
+    match clone::fork(nix::sched::CloneFlags::empty())? {
+        clone::Fork::Child => {
+            drop(ours);
+            let open = || -> io::Result<()> {
+                nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+                match route_locally() {
+                    Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                    done => done?,
+                }
+                let doors = open_doors(ports)?;
+                let beside: Vec<_> = doors.iter().map(AsFd::as_fd).collect();
+                handover::send(&theirs, &[0; 4], &beside).map(drop)
+            };
+            if let Err(error) = open() {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                let _ = handover::send(&theirs, &errno.to_ne_bytes(), &[]);
+            }
+            clone::exit_now(0)
+        }
+        clone::Fork::Parent { pidfd, .. } => {
+            drop(theirs);
+            let mut errno = [0; 4];
+            let doors = handover::receive(&ours, &mut errno);
+            super::super::process::wait_pidfd(&pidfd)?;
+            match (doors?, i32::from_ne_bytes(errno)) {
+                (Some(doors), 0) if doors.len() == ports.len() + 2 => Ok(doors),
+                (_, errno) if errno != 0 => Err(io::Error::from_raw_os_error(errno)),
+                _ => Err(io::Error::other("the doors did not arrive")),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

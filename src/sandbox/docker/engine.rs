@@ -8,8 +8,9 @@ use super::bundle::Bundle;
 use super::plan::{self, Plan, SANDBOX};
 use super::{image, shown};
 use crate::crypto;
-use crate::model::{Container, RunFault, SandboxProfile};
+use crate::model::{Container, Network, RunFault, SandboxProfile};
 use crate::os;
+use crate::os::linux::netns::{self, NAME_SERVER};
 use crate::sandbox::boundary::Protected;
 use crate::sandbox::environment::HOME;
 use crate::sandbox::plan::{Bind, PROOF, SECRETS, WORKSPACE, named};
@@ -25,6 +26,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -155,6 +157,7 @@ impl Engine {
             user: ready.user,
             scratch: scratch(profile, &ready, &image.volumes),
             shown: ready.shown,
+            dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
             limits: profile.limits.clone(),
             idle_seconds: profile.idle.as_secs(),
             name,
@@ -275,6 +278,28 @@ impl Engine {
             }
         });
         Ok(Entered { from, to })
+    }
+
+    /// What leads out of a container whose network is an allowlist: its name server's sockets and a listener for each
+    /// port, in its network namespace.
+    ///
+    /// # Errors
+    /// Where the container is gone, or this process may not enter its namespace.
+    pub(crate) async fn doors(&self, place: &Place, ports: &[u16]) -> Result<Vec<OwnedFd>, RunFault> {
+        let docker = self.connect().await?;
+        let id = &place.container.id;
+        let pid = async || -> Result<i32, RunFault> {
+            let live = self.look(&docker, id).await?.ok_or_else(|| gone(id))?;
+            let pid = live.state.and_then(|state| state.pid).and_then(|pid| i32::try_from(pid).ok());
+            pid.filter(|pid| *pid > 0).ok_or_else(|| gone(id))
+        };
+        let before = pid().await?;
+        let doors = netns::open_doors_of(before, ports).map_err(|e| RunFault::Engine {
+            what: format!("what leads out of the container cannot be opened: {e}"),
+            hint: "a network that is an allowlist needs a docker runner that is root on the engine's own host".into(),
+        })?;
+        // A number that was given to another process meanwhile would be another's namespace.
+        if pid().await? == before { Ok(doors) } else { Err(gone(id)) }
     }
 
     /// Ends a container with everything in it.

@@ -17,7 +17,7 @@ pub(crate) use base::make_image;
 pub(crate) use engine::{Engine, Entered, Place, Settings};
 pub(crate) use probe::probe_engine;
 
-use crate::model::{SandboxProfile, Tier, WorkspaceAccess};
+use crate::model::{Network, SandboxProfile, Tier, WorkspaceAccess};
 use crate::sandbox::plan::inside;
 
 /// What of a profile is left to be done inside the container: its folders stand at their places already.
@@ -29,6 +29,9 @@ pub(crate) fn left_inside(profile: &SandboxProfile) -> SandboxProfile {
         kept: None,
         read_only: places(&profile.read_only),
         read_write: places(&profile.read_write),
+        // What leads out is served from the host.
+        network: Network::None,
+        domains: Vec::new(),
         least_tier: Tier::Landlock,
         ..profile.clone()
     }

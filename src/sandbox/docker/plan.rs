@@ -48,6 +48,8 @@ pub(super) struct Plan {
     pub(super) shown: Vec<Shown>,
     /// Folders in memory by where they stand, with their options for mount(8).
     pub(super) scratch: BTreeMap<String, String>,
+    /// The name server inside, where names are answered.
+    pub(super) dns: Option<String>,
     pub(super) limits: Limits,
     pub(super) idle_seconds: u64,
 }
@@ -111,6 +113,7 @@ impl Plan {
             privileged: Some(false),
             readonly_rootfs: Some(true),
             network_mode: Some("none".into()),
+            dns: self.dns.clone().map(|address| vec![address]),
             ipc_mode: Some("private".into()),
             init: Some(true),
             restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: Some(0) }),
@@ -181,7 +184,6 @@ const OF_THE_ENGINE: &[(&str, &[&str])] = &[
     ("VolumeDriver", &["\"local\""]),
     ("CpuPeriod", &[]),
     ("CpuQuota", &[]),
-    ("Dns", &[]),
     ("Annotations", &[]),
 ];
 
@@ -289,6 +291,7 @@ mod tests {
                 identity: "1:2".into(),
             }],
             scratch: BTreeMap::from([("/tmp".to_owned(), "rw,noexec".to_owned())]),
+            dns: None,
             limits: Limits::default(),
             idle_seconds: 60,
         }
@@ -329,6 +332,7 @@ mod tests {
             ("VolumesFrom", serde_json::json!(["other"])),
             ("PortBindings", serde_json::json!({"9222/tcp": [{"HostPort": "9222"}]})),
             ("PublishAllPorts", serde_json::json!(true)),
+            ("Dns", serde_json::json!(["192.0.2.53"])),
             ("ExtraHosts", serde_json::json!(["a:1.2.3.4"])),
             ("Sysctls", serde_json::json!({"net.ipv4.ip_forward": "1"})),
             ("RestartPolicy", serde_json::json!({"Name": "always"})),

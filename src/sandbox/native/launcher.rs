@@ -111,8 +111,18 @@ struct Spare {
 #[derive(Debug)]
 pub(crate) struct Lent {
     pub(crate) uid: u32,
-    _slot: Slot,
+    _slot: Option<Slot>,
 }
+
+impl Lent {
+    /// A uid that is nobody's because no sandbox of ours has it: for what serves a container.
+    pub(crate) fn apart() -> Self {
+        Lent { uid: UID_APART, _slot: None }
+    }
+}
+
+/// Below those of containers and of native sandboxes.
+const UID_APART: u32 = 0x6ffe_0000;
 
 /// What a folder is, whatever its name: device, inode, owner, group.
 type Identity = (u64, u64, u32, u32);
@@ -478,7 +488,7 @@ impl Launcher {
             return Ok(None);
         }
         let slot = self.take_slot()?;
-        Ok(Some(Lent { uid: self.owner(&slot).uid, _slot: slot }))
+        Ok(Some(Lent { uid: self.owner(&slot).uid, _slot: Some(slot) }))
     }
 
     fn take_slot(&self) -> Result<Slot, RunFault> {
