@@ -25,7 +25,7 @@ test:
 	@tests/engine.sh $(CARGO) test --locked; tested=$$?; rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*; exit $$tested
 
 test-walls-off:
-	tests/walls-off.sh
+	tests/engine.sh tests/walls-off.sh
 
 lint:
 	$(CARGO) fmt --check

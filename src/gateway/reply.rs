@@ -79,7 +79,9 @@ pub(super) fn unrecorded_end(fault: &JournalFault) -> Answer {
 /// A run without an outcome.
 pub(super) fn run_fault(fault: &RunFault) -> Answer {
     let code = match fault {
-        RunFault::RunnerGone | RunFault::Busy | RunFault::WallMissing(_) => ErrorCode::Unavailable,
+        RunFault::RunnerGone | RunFault::Busy | RunFault::Engine { .. } | RunFault::WallMissing(_) => {
+            ErrorCode::Unavailable
+        }
         _ => ErrorCode::InvalidRequest,
     };
     let shape = ErrorShape::new(code, fault.to_string())
