@@ -437,6 +437,47 @@ fn sandbox_run_has_the_same_walls_without_a_gateway_and_leaves_nothing() {
 }
 
 #[test]
+fn an_engine_that_goes_ends_what_runs_and_is_found_again_when_it_is_back() {
+    let dock = Dock::with(User::Ordinary, "scope = \"agent\"\n");
+    let (world, way) = (&dock.world, dock.way.clone().unwrap());
+    let mark = mark(86606);
+    let mut ws = world.connect();
+    let id = ws.ask("exec.run", json!({"command": ["sleep", mark]}));
+    eventually("it runs", || !processes_with(mark).is_empty());
+    way.cut(true);
+    let answer = ws.response(&id);
+    assert_eq!(answer["error"]["details"]["code"], "ENGINE_UNAVAILABLE", "{answer}");
+    eventually("what ran has ended with its line", || processes_with(mark).is_empty());
+    world.exec(&["true"]).fails(125, "engine");
+    way.cut(false);
+    world.exec(&["true"]).exits(0);
+    assert_eq!(dock.containers(), ["agent.main"]);
+}
+
+#[test]
+fn a_container_that_is_paused_by_somebody_is_given_up_after_the_deadline() {
+    let dock = Dock::with(User::Root, "scope = \"agent\"\n[defaults.sandbox.limits]\ntimeout = \"2s\"\n");
+    dock.world.exec(&["true"]).exits(0);
+    let first = dock.inspect("agent.main")["Id"].as_str().unwrap().to_owned();
+    assert_eq!(ask("POST", &format!("/containers/{first}/pause"), None).0, 204);
+    dock.world.exec(&["true"]).fails(125, "paused");
+    dock.world.exec(&["true"]).exits(0);
+    assert_ne!(dock.inspect("agent.main")["Id"], first.as_str());
+}
+
+#[test]
+fn two_gateways_on_one_engine_know_nothing_of_each_other() {
+    let docks = [Dock::with(User::Root, "scope = \"agent\"\n"), Dock::with(User::Root, "scope = \"agent\"\n")];
+    for (dock, word) in docks.iter().zip(["one", "two"]) {
+        dock.world.sh(&format!("echo {word} > /tmp/mark")).exits(0);
+    }
+    assert_ne!(docks[0].inspect("agent.main")["Id"], docks[1].inspect("agent.main")["Id"]);
+    docks[0].world.run(&["sandbox", "prune", "--all"]).exits(0);
+    eventually("its own is gone", || docks[0].containers().is_empty());
+    assert_eq!(docks[1].world.sh("cat /tmp/mark").exits(0), "two\n");
+}
+
+#[test]
 fn probe_and_explain_speak_of_the_engine_and_the_image() {
     let dock = Dock::with(User::Root, "[profiles.none]\nimage = \"no-such-image:1\"\n");
     let world = &dock.world;

@@ -9,7 +9,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -69,6 +70,8 @@ pub fn import(name: &str, changes: &[&str], also: impl Fn(&Path)) {
 /// A world whose sandboxes are containers of that image. What it has made in the engine goes with it.
 pub struct Dock {
     pub world: World,
+    /// With a user who has no right to the engine's socket: the way to it.
+    pub way: Option<Way>,
 }
 
 impl Dock {
@@ -80,14 +83,14 @@ impl Dock {
     pub fn with(user: User, config: &str) -> Self {
         image();
         let world = World::new(user);
-        let mut host = String::new();
+        let (mut host, mut way) = (String::new(), None);
         if user == User::Ordinary {
             let socket = world.dir.join("engine.sock");
-            relay(&socket);
+            way = Some(relay(&socket));
             host = format!("[docker]\nhost = \"unix://{}\"\n", socket.display());
         }
         let defaults = format!("{host}[defaults.sandbox]\nbackend = \"docker\"\nimage = \"{IMAGE}\"\n");
-        Dock { world: world.config(&format!("{defaults}{config}")).start() }
+        Dock { world: world.config(&format!("{defaults}{config}")).start(), way }
     }
 
     /// Names of this world's containers, without what all have in common.
@@ -139,15 +142,37 @@ impl Drop for Dock {
 }
 
 /// Passes connections on to the engine, for a user who has no right to its socket.
-fn relay(path: &Path) {
+#[derive(Clone, Default)]
+pub struct Way {
+    is_cut: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<UnixStream>>>,
+}
+
+impl Way {
+    /// Ends every connection and takes no other, as if the engine were gone; or lets it be there again.
+    pub fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::SeqCst);
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn relay(path: &Path) -> Way {
     let listener = UnixListener::bind(path).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+    let way = Way::default();
+    let ours = way.clone();
     std::thread::spawn(move || {
-        for ours in listener.incoming().flatten() {
-            let theirs = UnixStream::connect(SOCKET).unwrap();
+        for client in listener.incoming().flatten() {
+            if ours.is_cut.load(Ordering::SeqCst) {
+                continue;
+            }
+            let engine = UnixStream::connect(SOCKET).unwrap();
+            ours.open.lock().unwrap().extend([client.try_clone().unwrap(), engine.try_clone().unwrap()]);
             for (mut from, mut to) in [
-                (ours.try_clone().unwrap(), theirs.try_clone().unwrap()),
-                (theirs.try_clone().unwrap(), ours.try_clone().unwrap()),
+                (client.try_clone().unwrap(), engine.try_clone().unwrap()),
+                (engine.try_clone().unwrap(), client.try_clone().unwrap()),
             ] {
                 std::thread::spawn(move || {
                     let mut bytes = [0; 16 << 10];
@@ -161,4 +186,5 @@ fn relay(path: &Path) {
             }
         }
     });
+    way
 }
