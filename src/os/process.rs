@@ -95,6 +95,31 @@ pub(crate) fn make_dumpable() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?)
 }
 
+/// Sends a signal to every process that descends from this one, as far as one look at /proc finds them, parents first.
+///
+/// Whoever forks and ends faster than it is read is missed: look again until there is nobody.
+#[cfg(target_os = "linux")]
+pub(crate) fn signal_descendants(signal: nix::sys::signal::Signal) {
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is a name in brackets that may hold anything.
+        stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
+    };
+    let items = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = items.filter_map(|item| item.file_name().to_str()?.parse::<i32>().ok());
+    let parents: Vec<(i32, i32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut found = vec![std::process::id() as i32];
+    let mut at = 0;
+    while at < found.len() {
+        let of = found[at];
+        found.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    for pid in &found[1..] {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), signal);
+    }
+}
+
 /// The effective uid of this process.
 pub(crate) fn uid() -> u32 {
     rustix::process::geteuid().as_raw()

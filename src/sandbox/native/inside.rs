@@ -313,7 +313,7 @@ fn start(mut brief: Brief, kept: &Kept, executables: Option<&[PathBuf]>) -> Resu
     let entries = at(Step::SecretVariables, secrets::entries(&secrets))?;
     drop(secrets);
     let status = &kept.status;
-    let ends = at(Step::Start, Ends::watch())?;
+    let ends = at(Step::Start, Ends::watch(Everybody::Reachable))?;
     let witness = executables.map(|listed| Witness::begin(listed, status)).transpose();
     let mut witness = at(Step::Guard, witness)?;
     let command = spawn(&brief, has_terminal, entries, status, witness.is_some())?;
@@ -362,18 +362,27 @@ pub(super) trait Overseer {
     fn serve(&mut self) -> bool;
 }
 
+/// Whom a signal to everybody of a sandbox is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Everybody {
+    /// All whom this process may signal: those of its pid namespace, or of its Landlock domain.
+    Reachable,
+    /// All that descend from it, looked for in /proc: where neither keeps others apart.
+    Descendants,
+}
+
 /// The ends of our children, as a descriptor (signalfd(2)).
-pub(super) struct Ends(nix::sys::signalfd::SignalFd);
+pub(super) struct Ends(nix::sys::signalfd::SignalFd, Everybody);
 
 impl Ends {
-    pub(super) fn watch() -> io::Result<Self> {
+    pub(super) fn watch(everybody: Everybody) -> io::Result<Self> {
         use nix::sys::signal::{SigSet, Signal};
         use nix::sys::signalfd::{SfdFlags, SignalFd};
         // To the init of a pid namespace nobody sends the second; to a keeper the launcher does.
         let mut ends = SigSet::from(Signal::SIGCHLD);
         ends.add(Signal::SIGTERM);
         ends.thread_block()?;
-        Ok(Ends(SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+        Ok(Ends(SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?, everybody))
     }
 
     /// Reaps orphans as init must, until the command itself ends. Meanwhile the launcher may have everything stopped.
@@ -394,7 +403,7 @@ impl Ends {
             fds.extend(orders.iter().chain(&calls).map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
             let again = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
             match poll(&mut fds, Some(&again).filter(|_| is_held)) {
-                Ok(0) => stop_all(),
+                Ok(0) => stop_all(self.1),
                 Ok(_) => {}
                 Err(_) => continue,
             }
@@ -407,7 +416,7 @@ impl Ends {
                 }
             }
             if is_ordered {
-                is_open = obey(channel, &mut is_held);
+                is_open = obey(channel, &mut is_held, self.1);
             }
             if is_asked {
                 overseer = overseer.take().and_then(|overseer| overseer.serve().then_some(overseer));
@@ -433,7 +442,7 @@ fn reap(command: i32) -> Option<Report> {
 }
 
 /// Stops or continues every process of the sandbox but this one; false when the launcher has let go.
-fn obey(mut channel: &File, is_held: &mut bool) -> bool {
+fn obey(mut channel: &File, is_held: &mut bool, everybody: Everybody) -> bool {
     let mut word = [0];
     match channel.read(&mut word) {
         Ok(1) => {}
@@ -441,8 +450,8 @@ fn obey(mut channel: &File, is_held: &mut bool) -> bool {
         _ => return false,
     }
     match word[0] {
-        FREEZE => stop_all(),
-        THAW => signal_all(nix::sys::signal::Signal::SIGCONT),
+        FREEZE => stop_all(everybody),
+        THAW => signal_all(everybody, nix::sys::signal::Signal::SIGCONT),
         _ => return true,
     }
     *is_held = word[0] == FREEZE;
@@ -454,16 +463,20 @@ fn obey(mut channel: &File, is_held: &mut bool) -> bool {
 /// One call reaches all: the kernel walks its list under a lock that a fork needs too (kill(2), pid -1). But whoever is in
 /// a call that continues others at that moment ends it first, and takes the stop back. So it is said more often than
 /// anybody can be in such a call each time.
-fn stop_all() {
+fn stop_all(everybody: Everybody) {
     const TIMES: usize = 64;
     for _ in 0..TIMES {
-        signal_all(nix::sys::signal::Signal::SIGSTOP);
+        signal_all(everybody, nix::sys::signal::Signal::SIGSTOP);
     }
 }
 
-/// Sends a signal to everything in this pid namespace but its init, or in this keeper's Landlock domain but the keeper.
-pub(super) fn signal_all(signal: nix::sys::signal::Signal) {
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
+/// Sends a signal to everything in this pid namespace but its init, or in this keeper's Landlock domain but the keeper;
+/// or to all that descends from this process.
+pub(super) fn signal_all(everybody: Everybody, signal: nix::sys::signal::Signal) {
+    match everybody {
+        Everybody::Reachable => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal)),
+        Everybody::Descendants => os::process::signal_descendants(signal),
+    }
 }
 
 /// The namespaces that the fork makes: whoever builds the tree must be in them.

@@ -11,7 +11,7 @@ use super::brief::Brief;
 use super::deputy::Deputy;
 use super::files;
 use super::inside::{
-    Ends, FIRST_KEPT, Kept, Overseer, die_with_launcher, enter_folder, hand_over, signal_all, take_stdio,
+    Ends, Everybody, FIRST_KEPT, Kept, Overseer, die_with_launcher, enter_folder, hand_over, signal_all, take_stdio,
 };
 use super::monitor::{Evidence, Report};
 use super::secrets;
@@ -109,7 +109,14 @@ fn keep(base: &Base<'_>, kept: &Kept) -> Steps<Report> {
     at(Step::DieWithRunner, die_with_launcher(&kept.launcher, Signal::TERM))?;
     at(Step::Undumpable, os::process::make_undumpable())?;
     at(Step::NoNewPrivs, rustix::thread::set_no_new_privs(true).map_err(Into::into))?;
-    at(Step::Keeper, keep_to_what_is_kept(base.facts.launcher))?;
+    // A container may have a kernel without that: then the container is the wall between its commands and others.
+    let everybody = match base.walls.tier {
+        Tier::Container if base.facts.landlock_abi < LEAST_TO_KEEP_SIGNALS => Everybody::Descendants,
+        _ => {
+            at(Step::Keeper, keep_to_what_is_kept(base.facts.launcher))?;
+            Everybody::Reachable
+        }
+    };
     hand_over(&kept.channel, None, Vec::new())?;
     at(Step::Cgroup, super::inside::wait_for_admission(&kept.channel))?;
     let brief = match at(Step::Brief, Brief::receive(&kept.channel))? {
@@ -118,7 +125,7 @@ fn keep(base: &Base<'_>, kept: &Kept) -> Steps<Report> {
         None => return Ok(Report::Signaled(libc::SIGKILL as u8)),
     };
     at(Step::Descriptors, take_stdio(&brief, &kept.channel))?;
-    let ends = at(Step::Start, Ends::watch())?;
+    let ends = at(Step::Start, Ends::watch(everybody))?;
     let (ours, theirs) = at(Step::Start, UnixStream::pair())?;
     let command = match at(Step::Start, clone::fork(nix::sched::CloneFlags::empty()))? {
         Fork::Child => {
@@ -139,7 +146,7 @@ fn keep(base: &Base<'_>, kept: &Kept) -> Steps<Report> {
     let report = ends.of(command, &kept.channel, deputy.as_mut().map(|deputy| deputy as &mut dyn Overseer));
     // With it nobody answers any more: what is asked from here on is refused.
     drop(deputy);
-    end_all();
+    end_all(everybody);
     Ok(report)
 }
 
@@ -204,7 +211,9 @@ fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief, keeper: UnixSt
         Tier::Landlock if base.walls.has_own_network() => Net::Refused,
         _ => Net::LeftAlone,
     };
-    at(Step::Landlock, landlock::restrict_with(base.facts.landlock_abi, &system, &named, net))?;
+    if base.facts.landlock_abi > 0 {
+        at(Step::Landlock, landlock::restrict_with(base.facts.landlock_abi, &system, &named, net))?;
+    }
     let listener = at(Step::Seccomp, seccomp::install_with_listener(base.filter))?;
     let asked: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
     at(Step::Seccomp, handover::send(&keeper, &[0], &asked))?;
@@ -226,12 +235,26 @@ fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief, keeper: UnixSt
 const TO_KEEPER: i32 = FIRST_KEPT + 3;
 
 /// Ends everything that descends from the command, and reaps it.
-fn end_all() {
-    use nix::sys::wait::waitpid;
-    signal_all(nix::sys::signal::Signal::SIGKILL);
+fn end_all(everybody: Everybody) {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    signal_all(everybody, nix::sys::signal::Signal::SIGKILL);
+    let flags = match everybody {
+        Everybody::Reachable => WaitPidFlag::empty(),
+        // Who forks faster than /proc is read is looked for again.
+        Everybody::Descendants => WaitPidFlag::WNOHANG,
+    };
     // Orphans are ours: the end is when there is no child left.
-    while !matches!(waitpid(None, None), Err(nix::errno::Errno::ECHILD)) {}
+    loop {
+        match waitpid(None, Some(flags)) {
+            Err(nix::errno::Errno::ECHILD) => return,
+            Ok(WaitStatus::StillAlive) => signal_all(everybody, nix::sys::signal::Signal::SIGKILL),
+            _ => {}
+        }
+    }
 }
+
+/// The Landlock ABI whose domains keep a signal to everybody to themselves.
+const LEAST_TO_KEEP_SIGNALS: u8 = 6;
 
 /// What the system shows in this tier: the same as elsewhere, as far as it is there.
 pub(super) const SYSTEM: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
