@@ -199,7 +199,12 @@ off "container: every field" $engine 's/if runs \&\& differences\.is_empty\(\)/i
 off "container: whose it is" $engine 's/if label\(plan::GATEWAY\) != .*/if false {/' docker::a_container_of_somebody
 off "container: folders of now" $engine 's/let is_same = shown::identities.*/let is_same = true;/' docker::a_container_is_adopted
 off "container: volumes of the image" $engine 's/for volume in volumes \{/for volume in volumes.iter().take(0) {/' docker::an_images_volumes
-off "container: preload of the image" $image 's/COPY preload [^ ]*\\nLABEL/LABEL/' docker::an_images_volumes
+bundle=src/sandbox/docker/bundle.rs
+off "container: preload of the image" $bundle 's/without_preload\(bytes\)\?/bytes/; s/^fn without_preload/#[allow(dead_code)]\nfn without_preload/' docker::an_images_volumes
+off "container: folder nobody knows" $bundle 's|"/.vambrace-\{:.16\}", crypto.*|"/.vambrace{:.0}", base)|' docker::an_images_volumes
+off "container: limits of who keeps it" src/sandbox/native/filter.rs 's/Kind::Contained => on_oneself_alone\(\&mut rules\),/Kind::Contained => {}/' docker::what_keeps_a_command
+off "container: in use" $engine 's/Fit::Stale\(id\) if in_use\(\&id\) => .*//' docker::a_container_in_use
+off "container: the engine's socket" src/config/compose.rs 's/\.chain\(\[canonical\(engine\), engine\.to_owned\(\)\]\)/.chain([engine.to_owned()].into_iter().take(0))/' docker::the_engines_socket
 off "container: builds on the image" $image 's/is_some_and\(\|steps\| !steps\.is_empty\(\)\)/is_some_and(|_| false)/' docker::an_engine_an_image
 off "container: what is thawed" src/runner/relay.rs 's/^ *line\.hold\(false\);//' docker::lockdown
 off "container: end with what it kept" src/gateway/methods/sandboxes.rs 's/^ *self\.parts\.runners\.discard\(name\);//' docker::what_is_pruned

@@ -17,7 +17,7 @@ const PACKAGES: &str =
 /// Done in the tree before it is packed: places that a sandbox needs; nothing that honours a set-id bit, and nothing of
 /// the package manager's that only costs space.
 const HOOKS: &[&str] = &[
-    "mkdir -p \"$1\"/workspace \"$1\"/home/agent \"$1\"/.vambrace",
+    "mkdir -p \"$1\"/workspace \"$1\"/home/agent",
     "printf 'agent:x:1000:1000::/home/agent:/bin/sh\\n' >> \"$1\"/etc/passwd",
     "printf 'agent:x:1000:\\n' >> \"$1\"/etc/group",
     "find \"$1\" -xdev -perm /6000 ! -type l -exec chmod a-s {} +",

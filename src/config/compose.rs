@@ -141,7 +141,7 @@ pub(crate) fn compose(
         .chain(named.values())
         .any(|profile| profile.backend == Backend::Docker);
     Ok(Settings {
-        docker: DockerSettings { socket, is_used },
+        docker: DockerSettings { socket: socket.clone(), is_used },
         doors,
         runner_socket: file.runner.socket.clone(),
         journald: match file.journal.journald {
@@ -158,17 +158,19 @@ pub(crate) fn compose(
             named,
             agent_profiles,
         },
-        protected: protected(places, &file.store),
+        protected: protected(places, &file.store, &socket),
     })
 }
 
 /// What no sandbox may be shown: our own places as they really are.
-fn protected(places: &Places, store: &StoreFile) -> Protected {
+fn protected(places: &Places, store: &StoreFile, engine: &Path) -> Protected {
     let config_dir = places.config.parent().map(Path::to_owned).unwrap_or_default();
     // A file named on the command line may lie anywhere: then it alone is ours, not its folder.
     let config = if places.config_is_named { places.config.clone() } else { config_dir };
     let keys = [&store.key_file, &store.previous_key_file, &places.credentials].into_iter().flatten();
-    let own = [&places.state, &places.runtime, &config].into_iter().chain(keys).map(|p| canonical(p)).collect();
+    let own = [&places.state, &places.runtime, &config].into_iter().chain(keys);
+    // Whoever reaches the engine's socket is root on its host.
+    let own = own.map(|p| canonical(p)).chain([canonical(engine), engine.to_owned()]).collect();
     let home = std::env::var_os("HOME").map(|h| canonical(Path::new(&h)));
     Protected { own, home, kept: Some(canonical(&places.sandboxes)) }
 }

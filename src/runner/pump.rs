@@ -427,6 +427,16 @@ impl Pump {
             }
         }
         let (verdict, refused) = (self.launched.monitor.verdict(), self.launched.monitor.refused().to_vec());
+        if matches!(verdict, Verdict::Killed) && self.reason.is_none() && launcher.borrow().is_contained() {
+            // Whoever kept it was killed, so what the command has started is kept by nobody. It ends with the container,
+            // and that with us.
+            tracing::error!("the keeper of a command was killed");
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "all of this process is to end at once, whatever else it runs"
+            )]
+            std::process::exit(1);
+        }
         let finished = launcher.borrow_mut().finish(self.launched);
         let ending = match (self.reason, verdict) {
             (None, Verdict::Fault(fault)) => return (Err(fault), finished),

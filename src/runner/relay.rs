@@ -25,6 +25,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// How long after its deadline a run may take to be reported as ended.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// Reports of one run that wait to be passed on; beyond it the container waits.
+const QUEUED: usize = 64;
+
 /// How long a runner inside may take to introduce itself.
 const GREETING: Duration = Duration::from_secs(30);
 
@@ -32,34 +35,61 @@ const GREETING: Duration = Duration::from_secs(30);
 pub(super) struct Containers {
     engine: Engine,
     lines: RefCell<HashMap<String, Rc<OnceCell<Rc<Line>>>>>,
+    /// Whether everything stands still, by the gateway's word.
+    is_held: Cell<bool>,
 }
 
 /// The way to the runner inside one container.
 struct Line {
     orders: mpsc::UnboundedSender<(u64, Order)>,
-    runs: RefCell<HashMap<u64, mpsc::UnboundedSender<Report>>>,
+    runs: RefCell<HashMap<u64, mpsc::Sender<Report>>>,
     next: Cell<u64>,
     is_open: Cell<bool>,
     /// Whether everything inside stands still.
     is_held: Cell<bool>,
     ways: Ways,
+    place: Place,
 }
 
 impl Containers {
     pub(super) fn new(settings: EngineSettings) -> Self {
-        Containers { engine: Engine::new(settings), lines: RefCell::default() }
+        Containers { engine: Engine::new(settings), lines: RefCell::default(), is_held: Cell::new(false) }
     }
 
     /// Removes containers that nobody uses any more.
     pub(super) async fn tidy(&self) {
-        self.engine.prune(None, |id| self.lines.borrow().get(id).is_some_and(in_use)).await;
+        self.engine.prune(None, |id| self.is_used(id)).await;
         self.lines.borrow_mut().retain(|_, line| line.get().is_none_or(|line| line.is_open.get()));
+    }
+
+    fn open_lines(&self) -> Vec<Rc<Line>> {
+        self.lines.borrow().values().filter_map(|cell| cell.get().cloned()).collect()
+    }
+
+    /// Stops everything in every container, or lets it go on; what comes meanwhile is refused.
+    pub(super) fn hold(&self, held: bool) {
+        self.is_held.set(held);
+        self.open_lines().iter().for_each(|line| line.hold(held));
+    }
+
+    /// Ends everything in every container. One in which nothing is known to run goes itself: nothing may live on there.
+    pub(super) async fn lock_down(&self) {
+        for line in self.open_lines() {
+            line.send(0, Order::LockDown);
+            if line.runs.borrow().is_empty() {
+                self.remove(&line.place).await;
+            }
+        }
+    }
+
+    /// Whether something runs in this container, or is about to.
+    fn is_used(&self, id: &str) -> bool {
+        self.lines.borrow().get(id).is_some_and(in_use)
     }
 
     /// Removes the container of a sandbox that keeps nothing any more.
     pub(super) async fn discard(&self, sandbox: &str) {
-        let is_used = |id: &str| self.lines.borrow().get(id).is_some_and(in_use);
-        self.engine.prune(Some(sandbox), is_used).await;
+        self.engine.prune(Some(sandbox), |id| self.is_used(id)).await;
     }
 
     /// The line into a container, which is entered the first time.
@@ -69,7 +99,11 @@ impl Containers {
             let entered = self.engine.enter(place).await?;
             Line::open(entered, Rc::clone(self), place.clone()).await
         };
-        Ok(Rc::clone(cell.get_or_try_init(enter).await?))
+        let entered = cell.get_or_try_init(enter).await.map(Rc::clone);
+        if entered.is_err() && cell.get().is_none() {
+            self.lines.borrow_mut().remove(&place.container.id);
+        }
+        entered
     }
 
     async fn remove(&self, place: &Place) {
@@ -110,7 +144,10 @@ impl Line {
             is_open,
             is_held,
             ways: Ways::default(),
+            place: place.clone(),
         });
+        // What was said to every line before there was this one.
+        line.hold(containers.is_held.get());
         tokio::task::spawn_local(async move {
             while let Some((number, order)) = queue.recv().await {
                 if framing::write(&mut to, number, &order).await.is_err() {
@@ -135,7 +172,7 @@ impl Line {
                 // What a run that was given up still says.
                 continue;
             };
-            let _ = run.send(report);
+            let _ = run.send(report).await;
         }
     }
 
@@ -162,10 +199,15 @@ impl Line {
 struct Run<'a> {
     line: &'a Line,
     number: u64,
+    /// Whether it was told to begin and has not said yet that it ended.
+    goes_on: Cell<bool>,
 }
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
+        if self.goes_on.get() {
+            self.line.send(self.number, Order::Cancel);
+        }
         self.line.runs.borrow_mut().remove(&self.number);
     }
 }
@@ -199,27 +241,28 @@ async fn carry(
     let secrets = sealed(beside, command.secrets.len())?;
     let mut disk = Disk::watch(&profile);
     let mut early = Vec::new();
-    let (place, line) = get_in(containers, &profile, orders, &mut early).await?;
+    let mut bounds = Bounds::new(&profile);
+    let (place, line) = get_in(containers, &profile, orders, &mut early, bounds.deadline).await?;
     *placed = Some(place.clone());
-    let (sender, mut said) = mpsc::unbounded_channel();
-    let own = line.next.replace(line.next.get() + 1);
-    line.runs.borrow_mut().insert(own, sender);
-    let run = Run { line: &line, number: own };
-    if !line.is_open.get() {
-        return Err(ended(&place));
-    }
-    // What stood still when its last run was killed.
-    line.hold(false);
-    for secret in &secrets {
-        line.send(own, Order::Secret(opened(secret)?));
-    }
-    line.send(own, Order::Start(Box::new(Start::new(&command, stdin, &left_inside(&profile)))));
+    // Everything that can fail comes before the command is told to begin.
+    let values = secrets.iter().map(opened).collect::<Result<Vec<_>, _>>()?;
     let mut way = match profile.network {
         Network::Allowlist => Some(line.way(containers, &place, &profile).await?),
         Network::None | Network::Host => None,
     };
+    if containers.is_held.get() {
+        return Err(RunFault::LockedDown);
+    }
+    let (sender, mut said) = mpsc::channel(QUEUED);
+    let own = line.next.replace(line.next.get() + 1);
+    line.runs.borrow_mut().insert(own, sender);
+    let run = Run { line: &line, number: own, goes_on: Cell::new(true) };
+    if !line.is_open.get() {
+        return Err(ended(&place));
+    }
+    values.into_iter().for_each(|value| line.send(own, Order::Secret(value)));
+    line.send(own, Order::Start(Box::new(Start::new(&command, stdin, &left_inside(&profile)))));
     let begun = Instant::now();
-    let mut bounds = Bounds::new(&profile);
     let mut reason = None;
     for order in early {
         bounds.pass_on(&run, Some(order));
@@ -234,12 +277,21 @@ async fn carry(
                 bounds.pass_on(&run, order);
                 if orders.is_closed() && orders.is_empty() {
                     // Nobody listens any more; what is left is to see it end.
-                    break rest(&mut said).await;
+                    break match rest(&mut said).await {
+                        Some(result) => {
+                            run.goes_on.set(false);
+                            result
+                        }
+                        None => Err(RunFault::RunnerGone),
+                    };
                 }
             }
             report = said.recv() => match report {
                 None => break Err(ended(&place)),
-                Some(Report::Finished(finished)) => break finished.read(),
+                Some(Report::Finished(finished)) => {
+                    run.goes_on.set(false);
+                    break finished.read();
+                }
                 Some(report) if bounds.allow(&report) => drop(reports.send((number, report)).await),
                 Some(_) => {
                     tracing::warn!(container = place.container.id, "what is inside says more than it may");
@@ -250,14 +302,19 @@ async fn carry(
             report = carried(&mut way) => drop(reports.send((number, Report::Network(Box::new(report)))).await),
             exceeded = disk.exceeded(), if is_timed => if exceeded {
                 reason = Some(Ending::DiskLimit);
+                bounds.hurry();
                 line.send(own, Order::Cancel);
             },
-            () = sleep_until(bounds.deadline), if bounds.held.is_none() => {
+            () = sleep_until(bounds.deadline), if bounds.held.is_none() || bounds.is_hurried => {
                 containers.remove(&place).await;
                 break Err(ended(&place));
             }
         }
     };
+    if run.goes_on.get() {
+        // It was told to end and does not say that it has: it ends with its container.
+        containers.remove(&place).await;
+    }
     if let Some(mut way) = way {
         for report in way.end().await {
             let _ = reports.send((number, Report::Network(Box::new(report)))).await;
@@ -318,17 +375,18 @@ async fn get_in(
     profile: &SandboxProfile,
     orders: &mut mpsc::UnboundedReceiver<Order>,
     early: &mut Vec<Order>,
+    deadline: Instant,
 ) -> Result<(Place, Rc<Line>), RunFault> {
     // A task of its own: a container that is half made is made to its end, and found by the next or removed.
     let (of, wanted) = (Rc::clone(containers), profile.clone());
     let mut making = tokio::task::spawn_local(async move {
-        let place = of.engine.place(&wanted).await?;
+        let place = of.engine.place(&wanted, |id| of.is_used(id)).await?;
         match of.line(&place).await {
             Ok(line) if line.is_open.get() => return Ok((place, line)),
             // It ended since the last command, and that was not seen yet.
             _ => of.remove(&place).await,
         }
-        let place = of.engine.place(&wanted).await?;
+        let place = of.engine.place(&wanted, |id| of.is_used(id)).await?;
         let line = of.line(&place).await?;
         Ok((place, line))
     });
@@ -339,23 +397,22 @@ async fn get_in(
                 None | Some(Order::Cancel) => return Err(RunFault::NeverStarted(Ending::Cancelled)),
                 Some(Order::LockDown) => return Err(RunFault::NeverStarted(Ending::LockedDown)),
                 Some(order) => early.push(order),
-            }
+            },
+            () = sleep_until(deadline) => return Err(RunFault::NeverStarted(Ending::TimedOut)),
         }
     }
 }
 
-/// Waits for the end of a run that was cancelled because nobody listens any more.
-async fn rest(said: &mut mpsc::UnboundedReceiver<Report>) -> Result<Outcome, RunFault> {
+/// Waits for the end of a run that was cancelled because nobody listens any more; `None` where it does not come.
+async fn rest(said: &mut mpsc::Receiver<Report>) -> Option<Result<Outcome, RunFault>> {
     let last = async {
         loop {
-            match said.recv().await {
-                Some(Report::Finished(finished)) => return finished.read(),
-                Some(_) => {}
-                None => return Err(RunFault::RunnerGone),
+            if let Report::Finished(finished) = said.recv().await? {
+                return Some(finished.read());
             }
         }
     };
-    timeout(GRACE, last).await.unwrap_or(Err(RunFault::RunnerGone))
+    timeout(GRACE, last).await.ok().flatten()
 }
 
 /// What a run inside may still say, and until when.
@@ -364,6 +421,10 @@ struct Bounds {
     output_left: u64,
     deadline: Instant,
     held: Option<Instant>,
+    /// It was told to end.
+    is_hurried: bool,
+    /// Input that was sent and not said to be taken.
+    input: u64,
 }
 
 impl Bounds {
@@ -374,30 +435,38 @@ impl Bounds {
             output_left: profile.limits.output_bytes,
             deadline: Instant::now() + patience,
             held: None,
+            is_hurried: false,
+            input: 0,
         }
+    }
+
+    /// It was told to end, and has little time to say that it has.
+    fn hurry(&mut self) {
+        self.is_hurried = true;
+        self.deadline = self.deadline.min(Instant::now() + GRACE);
     }
 
     /// Passes an order on and notes what it allows.
     fn pass_on(&mut self, run: &Run<'_>, order: Option<Order>) {
         match order {
-            None => run.line.send(run.number, Order::Cancel),
-            // These are for all runs of the container, as for all of the gateway.
-            Some(Order::Hold(held)) => {
-                match (held, self.held) {
-                    (true, None) => self.held = Some(Instant::now()),
-                    (false, Some(since)) => {
-                        self.held = None;
-                        self.deadline += since.elapsed();
-                    }
-                    _ => {}
-                }
-                run.line.hold(held);
+            None | Some(Order::Cancel) => {
+                self.hurry();
+                run.line.send(run.number, Order::Cancel);
             }
-            Some(Order::LockDown) => run.line.send(0, Order::LockDown),
+            // These are for all containers, and were told to each.
+            Some(Order::Hold(true)) => self.held = self.held.or_else(|| Some(Instant::now())),
+            Some(Order::Hold(false)) => {
+                if let Some(since) = self.held.take() {
+                    self.deadline += since.elapsed();
+                }
+            }
+            Some(Order::LockDown) => self.hurry(),
             Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_)) => {}
             Some(order) => {
-                if let Order::Credit(bytes) = order {
-                    self.credit = (self.credit + u64::from(bytes)).min(WINDOW.into());
+                match &order {
+                    Order::Credit(bytes) => self.credit = (self.credit + u64::from(*bytes)).min(WINDOW.into()),
+                    Order::Input(bytes) => self.input += bytes.len() as u64,
+                    _ => {}
                 }
                 run.line.send(run.number, order);
             }
@@ -409,12 +478,17 @@ impl Bounds {
         match report {
             Report::Stdout(bytes) | Report::Stderr(bytes) => {
                 let length = bytes.len() as u64;
-                let is_allowed = length <= self.credit && length <= self.output_left;
+                let is_allowed = length > 0 && length <= self.credit && length <= self.output_left;
                 self.credit = self.credit.saturating_sub(length);
                 self.output_left = self.output_left.saturating_sub(length);
                 is_allowed
             }
-            Report::InputTaken(_) => true,
+            Report::InputTaken(bytes) => {
+                let bytes = u64::from(*bytes);
+                let is_allowed = bytes <= self.input;
+                self.input = self.input.saturating_sub(bytes);
+                is_allowed
+            }
             Report::Hello(_) | Report::Network(_) | Report::Finished(_) => false,
         }
     }

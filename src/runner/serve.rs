@@ -181,10 +181,17 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
         // These are for everybody.
         if let Order::Hold(held) = order {
             is_held = held;
+            if let Hands::Docker(containers) = &hands {
+                containers.hold(held);
+            }
             runs.values().for_each(|run| drop(run.send(Order::Hold(held))));
             continue;
         }
         if let Order::LockDown = order {
+            if let Hands::Docker(containers) = &hands {
+                let containers = Rc::clone(containers);
+                tokio::task::spawn_local(async move { containers.lock_down().await });
+            }
             runs.values().for_each(|run| drop(run.send(Order::LockDown)));
             continue;
         }

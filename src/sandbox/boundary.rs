@@ -67,6 +67,9 @@ const PERSONAL: &[&str] = &[
     ".docker",
     ".config",
     ".local/share/keyrings",
+    // Images and containers of engines that a person runs.
+    ".local/share/containers",
+    ".local/share/docker",
     ".netrc",
     ".npmrc",
     ".cargo/credentials.toml",

@@ -315,6 +315,9 @@ fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
             fs::create_dir(root.join("data")).unwrap();
             // Whoever loads this ends with a word that is in no test.
             fs::write(root.join("etc/ld.so.preload"), "/lib/evil.so\n").unwrap();
+            // Where a loader looks first, if the folder's name could be known.
+            let first = root.join(".vambrace/lib/glibc-hwcaps/x86-64-v2");
+            fs::create_dir_all(&first).unwrap();
             let source = root.join("evil.c");
             fs::write(&source, "#include <unistd.h>\n__attribute__((constructor)) void evil(void) { _exit(66); }")
                 .unwrap();
@@ -324,6 +327,9 @@ fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
                 .arg(&source)
                 .status();
             assert!(built.unwrap().success());
+            for library in ["libc.so.6", "libgcc_s.so.1"] {
+                fs::copy(root.join("lib/evil.so"), first.join(library)).unwrap();
+            }
         },
     );
     let dock = Dock::with(User::Root, "scope = \"agent\"\n[profiles.wild]\nimage = \"vambrace-test:wild\"\n");
@@ -463,6 +469,63 @@ fn a_container_that_is_paused_by_somebody_is_given_up_after_the_deadline() {
     dock.world.exec(&["true"]).fails(125, "paused");
     dock.world.exec(&["true"]).exits(0);
     assert_ne!(dock.inspect("agent.main")["Id"], first.as_str());
+}
+
+#[test]
+fn what_keeps_a_command_cannot_be_ended_by_it_and_nothing_outlives_lockdown() {
+    for user in USERS {
+        let dock = Dock::with(user, "scope = \"agent\"\n");
+        let world = &dock.world;
+        // Limits of whoever keeps it: of no CPU time the kernel would make an end of that.
+        for act in [["limits-of", "1"], ["nice", "1"], ["affinity-of", "1"]] {
+            assert_ne!(world.attack(&act).code, 0, "{act:?}");
+        }
+        let parent = world.sh("prlimit --pid $PPID --cpu=0:0; echo $PPID");
+        assert!(!parent.stdout.is_empty(), "{parent:?}");
+        world.exec(&["true"]).exits(0);
+        let before = dock.inspect("agent.main")["Id"].clone();
+        // A container in which nothing is known to run goes itself.
+        world.run(&["lockdown", "on", "--kill"]).exits(0);
+        eventually("it is gone", || dock.containers().is_empty());
+        world.run(&["lockdown", "off"]).exits(0);
+        world.exec(&["true"]).exits(0);
+        assert_ne!(dock.inspect("agent.main")["Id"], before);
+    }
+}
+
+#[test]
+fn a_way_out_that_cannot_be_opened_runs_nothing() {
+    // An ordinary user may not enter the network namespace of a container.
+    let dock =
+        Dock::with(User::Ordinary, "scope = \"agent\"\nnetwork = \"allowlist\"\nallow_domains = [\"open.example\"]\n");
+    dock.world.sh("echo ran > /workspace/file").fails(125, "leads out");
+    assert!(!dock.world.workspace().join("file").exists());
+}
+
+#[test]
+fn a_container_in_use_is_not_made_anew_under_its_commands() {
+    let dock = Dock::with(User::Root, "scope = \"agent\"\n[profiles.more.limits]\nmemory = \"1G\"\n");
+    let mark = mark(86607);
+    let mut ws = dock.world.connect();
+    let line = format!("read x; exit 5 # {mark}");
+    let id = ws.ask("exec.run", json!({"command": ["sh", "-c", line], "stdin": true}));
+    let run = ws.event("exec.started")["runId"].clone();
+    eventually("it runs", || !processes_with(mark).is_empty());
+    dock.world.run(&["exec", "--profile", "more", "--", "true"]).fails(125, "as many runs as it takes");
+    ws.ask("exec.input", json!({"runId": run, "data": "", "eof": true}));
+    assert_eq!(ws.response(&id)["payload"]["exitCode"], 5);
+    dock.world.run(&["exec", "--profile", "more", "--", "true"]).exits(0);
+    assert_eq!(dock.inspect("agent.main")["HostConfig"]["Memory"], 1 << 30);
+}
+
+#[test]
+fn the_engines_socket_is_shown_nowhere() {
+    let dock = Dock::running(User::Ordinary);
+    let folder = dock.world.dir.display().to_string();
+    let run = ["sandbox", "run", "--image", IMAGE, "--rw", &folder, "--", "true"];
+    dock.world.run(&run).fails(126, "place of the gateway");
+    let native = ["sandbox", "run", "--backend", "native", "--rw", &folder, "--", "true"];
+    dock.world.run(&native).fails(126, "place of the gateway");
 }
 
 #[test]

@@ -30,7 +30,13 @@ pub(crate) fn make_image(socket: &Path, name: &str, rootfs: &mut File) -> Result
         let body = bollard::body_try_stream(stream::iter(Chunks(archive)));
         let mut said = Box::pin(docker.build_image(options.build(), None, Some(body)));
         while let Some(info) = said.next().await {
-            info.map_err(|e| fault("make the image", &e))?;
+            let info = info.map_err(|e| fault("make the image", &e))?;
+            if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
+                return Err(RunFault::Engine {
+                    what: format!("the engine could not make the image: {error}"),
+                    hint: "is its disk full? its own log tells more".into(),
+                });
+            }
         }
         let image = docker.inspect_image(name).await.map_err(|e| fault("look at the image", &e))?;
         Ok((image.id.unwrap_or_default(), u64::try_from(image.size.unwrap_or(0)).unwrap_or(0)))

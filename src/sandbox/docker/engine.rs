@@ -111,17 +111,23 @@ impl Engine {
     ///
     /// # Errors
     /// Where the engine is not there or refuses, or something is in the way.
-    pub(crate) async fn place(&self, profile: &SandboxProfile) -> Result<Place, RunFault> {
+    ///
+    /// Busy where it would have to be made anew while something runs in it, which `in_use` says of its id.
+    pub(crate) async fn place(
+        &self,
+        profile: &SandboxProfile,
+        in_use: impl Fn(&str) -> bool,
+    ) -> Result<Place, RunFault> {
         let kept = profile.kept.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
         let sandbox =
             kept.map_or_else(|| format!("{ONCE}{}", crypto::hex(&os::host::random::<8>())), ToOwned::to_owned);
+        let binds = named(profile, &self.settings.protected)?;
         let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
         let _turn = turn.lock().await;
-        let binds = named(profile, &self.settings.protected)?;
-        let known = self.known(profile, &sandbox, &binds)?;
-        let placed = match known {
-            Some(place) => Ok(place),
-            None => self.place_alone(profile, &sandbox, &binds).await,
+        let placed = match self.known(profile, &sandbox, &binds) {
+            Ok(Some(place)) => Ok(place),
+            Ok(None) => self.place_alone(profile, &sandbox, &binds, in_use).await,
+            Err(fault) => Err(fault),
         };
         if sandbox.starts_with(ONCE) {
             self.making.borrow_mut().remove(&sandbox);
@@ -139,7 +145,13 @@ impl Engine {
         Ok(is_same.then(|| placed.place.clone()))
     }
 
-    async fn place_alone(&self, profile: &SandboxProfile, sandbox: &str, binds: &[Bind]) -> Result<Place, RunFault> {
+    async fn place_alone(
+        &self,
+        profile: &SandboxProfile,
+        sandbox: &str,
+        binds: &[Bind],
+        in_use: impl Fn(&str) -> bool,
+    ) -> Result<Place, RunFault> {
         let docker = self.connect().await?;
         let bundle = self.bundle()?;
         let image = {
@@ -153,11 +165,12 @@ impl Engine {
             sandbox: sandbox.to_owned(),
             image: image.id.clone(),
             variables: image.variables,
-            rest: words(&bundle, &["runner", "--rest"]),
+            rest: bundle.words(&image.folder, &["runner", "--rest"]),
             user: ready.user,
             scratch: scratch(profile, &ready, &image.volumes),
             shown: ready.shown,
             dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
+            domains: domains(profile),
             limits: profile.limits.clone(),
             idle_seconds: profile.idle.as_secs(),
             name,
@@ -165,7 +178,9 @@ impl Engine {
         let id = match self.look(&docker, &plan.name).await? {
             Some(live) => match self.judge(&plan, &live)? {
                 Fit::Same(id) => id,
+                Fit::Stale(id) if in_use(&id) => return Err(RunFault::Busy),
                 Fit::Stale(id) => {
+                    self.forget(&id);
                     remove(&docker, &id).await?;
                     self.make(&docker, &plan).await?
                 }
@@ -177,7 +192,7 @@ impl Engine {
             container: Container { id, image: image.base, plan: plan.digest() },
             uid: plan.user.0,
             is_once: sandbox.starts_with(ONCE),
-            start: words(&bundle, &["runner", "--in-container"]),
+            start: bundle.words(&image.folder, &["runner", "--in-container"]),
         };
         if !place.is_once {
             let identities = plan.shown.into_iter().map(|shown| shown.identity).collect();
@@ -400,8 +415,10 @@ enum Fit {
     Stale(String),
 }
 
-fn words(bundle: &Bundle, arguments: &[&str]) -> Vec<String> {
-    bundle.start.iter().cloned().chain(arguments.iter().map(|word| (*word).to_owned())).collect()
+fn domains(profile: &SandboxProfile) -> Vec<String> {
+    let mut domains: Vec<String> = profile.domains.iter().map(ToString::to_string).collect();
+    domains.sort();
+    domains
 }
 
 /// Folders in memory: what no folder of the host is shown for.

@@ -1,6 +1,6 @@
 //! Images of containers: the profile's own with the bundle on top, made once for each.
 
-use super::bundle::{Bundle, FOLDER, architecture};
+use super::bundle::{Bundle, architecture};
 use super::engine::{fault, missing};
 use crate::model::RunFault;
 use bollard::Docker;
@@ -22,6 +22,8 @@ pub(super) struct Ready {
     pub(super) base: String,
     /// Names of variables that the image sets. None of them is a command's, and some would be orders to our own loader.
     pub(super) variables: Vec<String>,
+    /// Where the bundle lies in it.
+    pub(super) folder: String,
     /// Folders for which the image wants a volume, made by whoever runs it. They get a tmpfs instead.
     pub(super) volumes: Vec<String>,
 }
@@ -70,7 +72,13 @@ pub(super) async fn prepare(docker: &Docker, name: &str, gateway: &str, bundle: 
         let labels = image.config.as_ref()?.labels.as_ref()?;
         let is_ours = labels.get(BASE) == Some(&id) && labels.get(BUNDLE) == Some(&bundle.digest);
         let made = image.id.clone().filter(|_| is_ours)?;
-        Some(Ready { id: made, base: id.clone(), variables: variables.clone(), volumes: volumes.clone() })
+        Some(Ready {
+            id: made,
+            base: id.clone(),
+            variables: variables.clone(),
+            folder: bundle.folder(&id),
+            volumes: volumes.clone(),
+        })
     };
     if let Some(ready) = docker.inspect_image(&tag).await.ok().as_ref().and_then(ready) {
         return Ok(ready);
@@ -113,7 +121,8 @@ async fn build(docker: &Docker, tag: &str, base: &str, bundle: &Bundle) -> Resul
 /// What the engine builds from: nothing is executed, files are added.
 fn context(base: &str, bundle: &Bundle) -> io::Result<Vec<u8>> {
     let dockerfile = format!(
-        "FROM {base}\nCOPY files {FOLDER}\nCOPY preload /etc/ld.so.preload\nLABEL {BASE}={base} {BUNDLE}={}\nENTRYPOINT []\nCMD []\nUSER 65534\n",
+        "FROM {base}\nCOPY files {}\nLABEL {BASE}={base} {BUNDLE}={}\nENTRYPOINT []\nCMD []\nUSER 65534\n",
+        bundle.folder(base),
         bundle.digest
     );
     let mut archive = tar::Builder::new(Vec::new());
@@ -124,8 +133,6 @@ fn context(base: &str, bundle: &Bundle) -> io::Result<Vec<u8>> {
         archive.append_data(&mut header, name, bytes)
     };
     add("Dockerfile", dockerfile.as_bytes(), 0o644)?;
-    // What stands there would be loaded into this program, whatever it is told (ld.so(8)).
-    add("preload", b"", 0o644)?;
     for (name, bytes) in &bundle.files {
         add(&format!("files/{name}"), bytes, 0o755)?;
     }

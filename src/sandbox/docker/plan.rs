@@ -50,6 +50,8 @@ pub(super) struct Plan {
     pub(super) scratch: BTreeMap<String, String>,
     /// The name server inside, where names are answered.
     pub(super) dns: Option<String>,
+    /// What can be reached, in order: commands of one container share its way out.
+    pub(super) domains: Vec<String>,
     pub(super) limits: Limits,
     pub(super) idle_seconds: u64,
 }
@@ -65,7 +67,7 @@ impl Plan {
         let texts = [
             serde_json::to_value(&body).unwrap_or_default().to_string(),
             serde_json::to_value(&host).unwrap_or_default().to_string(),
-            format!("{labels:?} {identities:?}"),
+            format!("{labels:?} {identities:?} {:?}", self.domains),
         ];
         crypto::hex(&crypto::sha256(&texts.each_ref().map(|text| text.as_bytes())))
     }
@@ -124,8 +126,8 @@ impl Plan {
             nano_cpus: Some(i64::from(limits.milli_cpus) * 1_000_000),
             // One each for the engine's init and for what waits and what takes orders, with its threads.
             pids_limit: Some(i64::from(limits.pids) + OWN_PROCESSES),
-            // When the host runs short, a sandbox goes before anything else.
-            oom_score_adj: Some(900),
+            // When the host runs short, a sandbox goes early; in it a command, which has 900, before what keeps it.
+            oom_score_adj: Some(500),
             shm_size: bytes(limits.scratch_bytes),
             ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", 4096)]),
             tmpfs: Some(self.scratch.clone().into_iter().collect()),
@@ -147,6 +149,12 @@ impl Plan {
         let own = body.host_config.as_ref().and_then(|host| serde_json::to_value(host).ok()).unwrap_or_default();
         compare("Config", &planned, &config, OF_THE_IMAGE, &mut found);
         compare("HostConfig", &own, &host, OF_THE_ENGINE, &mut found);
+        for (field, usual) in [("MaskedPaths", USUALLY_MASKED), ("ReadonlyPaths", USUALLY_READ_ONLY)] {
+            let paths = host.get(field).and_then(Value::as_array);
+            if !usual.iter().all(|path| paths.is_some_and(|paths| paths.iter().any(|there| there == path))) {
+                found.push(format!("HostConfig.{field}"));
+            }
+        }
         let extra = live.mounts.iter().flatten().filter(|mount| {
             let target = mount.destination.as_deref().unwrap_or_default();
             !self.shown.iter().any(|shown| shown.target == target)
@@ -156,6 +164,10 @@ impl Plan {
         found
     }
 }
+
+/// Of /proc and /sys: what engines hide, and what they show read-only, at the least.
+const USUALLY_MASKED: &[&str] = &["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"];
+const USUALLY_READ_ONLY: &[&str] = &["/proc/bus", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Processes and threads in a container that are not a command's.
 const OWN_PROCESSES: i64 = 16;
@@ -173,7 +185,7 @@ const OF_THE_IMAGE: &[(&str, &[&str])] = &[
 
 /// Of `HostConfig`: what engines fill in, with the values that they may; any where the list is empty.
 const OF_THE_ENGINE: &[(&str, &[&str])] = &[
-    ("Runtime", &["\"runc\"", "\"crun\"", "\"oci\""]),
+    ("Runtime", &["\"runc\"", "\"crun\"", "\"io.containerd.runc.v2\""]),
     ("CgroupnsMode", &["\"host\"", "\"private\""]),
     ("Isolation", &["\"default\""]),
     ("ConsoleSize", &["[0,0]"]),
@@ -212,6 +224,8 @@ fn compare(of: &str, planned: &Value, live: &Value, free: &[(&str, &[&str])], fo
             continue;
         }
         let is_same = match planned.get(name).filter(|value| !is_empty(value)) {
+            // An engine adds its own by default.
+            Some(wanted) if name == "Ulimits" => holds(value, wanted),
             Some(wanted) => covers(wanted, value),
             None => {
                 let values = free.iter().find(|(known, _)| known == name).map(|(_, values)| *values);
@@ -244,6 +258,12 @@ fn covers(wanted: &Value, live: &Value) -> bool {
         }
         (wanted, live) => wanted == live || (is_empty(wanted) && is_empty(live)),
     }
+}
+
+/// Whether a live list has every wanted item.
+fn holds(live: &Value, wanted: &Value) -> bool {
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    items(wanted).iter().all(|wanted| items(live).iter().any(|live| covers(wanted, live)))
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -292,6 +312,7 @@ mod tests {
             }],
             scratch: BTreeMap::from([("/tmp".to_owned(), "rw,noexec".to_owned())]),
             dns: None,
+            domains: Vec::new(),
             limits: Limits::default(),
             idle_seconds: 60,
         }
@@ -301,7 +322,10 @@ mod tests {
     fn live() -> Value {
         let body = plan().body();
         let mut config = serde_json::to_value(&body).unwrap();
-        let host = config.as_object_mut().unwrap().remove("HostConfig").unwrap();
+        let mut host = config.as_object_mut().unwrap().remove("HostConfig").unwrap();
+        host["MaskedPaths"] = USUALLY_MASKED.iter().chain(&["/proc/acpi"]).copied().collect();
+        host["ReadonlyPaths"] = USUALLY_READ_ONLY.iter().copied().collect();
+        host["Ulimits"].as_array_mut().unwrap().push(serde_json::json!({"Name": "nproc", "Soft": 9, "Hard": 9}));
         config["Labels"]["maintainer"] = "somebody".into();
         serde_json::json!({"Image": "sha256:1", "Config": config, "HostConfig": host, "Mounts": [{"Destination": "/workspace"}]})
     }
@@ -346,6 +370,9 @@ mod tests {
             ("Runtime", serde_json::json!("own")),
             ("Tmpfs", serde_json::json!({"/tmp": "rw,exec"})),
             ("Mounts", serde_json::json!([])),
+            ("MaskedPaths", serde_json::json!([])),
+            ("ReadonlyPaths", serde_json::json!(["/proc/sys"])),
+            ("Ulimits", serde_json::json!([{"Name": "nofile", "Soft": 4096, "Hard": 4096}])),
             ("LogConfig", serde_json::json!({"Type": "json-file"})),
             ("AutoRemove", serde_json::json!(true)),
             ("Links", serde_json::json!(["other"])),
@@ -378,7 +405,8 @@ mod tests {
     fn the_digest_is_of_everything_and_always_the_same() {
         let digest = plan().digest();
         assert_eq!(digest, plan().digest());
-        let others: [fn(&mut Plan); 6] = [
+        let others: [fn(&mut Plan); 7] = [
+            |plan| plan.domains = vec!["example.org".into()],
             |plan| plan.user = (0, 0),
             |plan| plan.shown[0].identity = "1:3".into(),
             |plan| plan.scratch = BTreeMap::new(),

@@ -288,6 +288,12 @@ const CONTAINED: &[Act] = &[
         attempt: |facts| acts::signal(facts.launcher),
     },
     Act {
+        name: "limits",
+        forbidden: "set limits of whoever keeps the command",
+        expected: ALWAYS_EPERM,
+        attempt: |facts| acts::limits_of(facts.launcher),
+    },
+    Act {
         name: "connect-out",
         forbidden: "connect to another host",
         expected: |walls, _| if walls.network == Network::None { &[ENETUNREACH] } else { &[] },

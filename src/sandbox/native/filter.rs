@@ -445,6 +445,8 @@ const UNKNOWN: Answer = Answer::Errno(ENOSYS as u16);
 pub(super) enum Kind {
     /// In namespaces of their own.
     Walled(ExecMode),
+    /// In the namespaces of a container, which it shares with whoever keeps it and with other commands.
+    Contained,
     /// On the host's paths and among its processes (`landlocked.rs`).
     Landlocked(Network),
 }
@@ -525,6 +527,14 @@ const IOCTLS: [u32; 10] = [
     0x8004_5430, // TIOCGPTN
 ];
 
+/// Limits, priorities and the like: of oneself alone.
+fn on_oneself_alone(rules: &mut BTreeMap<u32, Rule>) {
+    let only = |row: Vec<Argument>| Rule { rows: vec![(row, Answer::Allow)], otherwise: REFUSE };
+    for (number, arguments) in ON_ONESELF {
+        rules.insert(*number as u32, only(arguments.to_vec()));
+    }
+}
+
 /// Narrows the table for a command that shares the host's processes, paths and sockets.
 fn without_namespaces(rules: &mut BTreeMap<u32, Rule>, network: Network) {
     let refused = [REFUSED_WITHOUT_NAMESPACES, REFUSED_WITHOUT_NAMESPACES_HERE];
@@ -537,10 +547,7 @@ fn without_namespaces(rules: &mut BTreeMap<u32, Rule>, network: Network) {
     for number in ASKED {
         rules.entry(*number as u32).and_modify(|rule| rule.otherwise = Answer::Ask);
     }
-    let only = |row: Vec<Argument>| Rule { rows: vec![(row, Answer::Allow)], otherwise: REFUSE };
-    for (number, arguments) in ON_ONESELF {
-        rules.insert(*number as u32, only(arguments.to_vec()));
-    }
+    on_oneself_alone(rules);
     // A lease on what is open for reading holds up whoever opens it for writing.
     let lease = vec![(vec![Argument::Is(1, F_SETLEASE as u32)], REFUSE)];
     rules.insert(SYS_fcntl as u32, Rule { rows: lease, otherwise: Answer::Allow });
@@ -617,8 +624,11 @@ fn rules(kind: Kind) -> BTreeMap<u32, Rule> {
         let row = condition.iter().copied().chain([Argument::Has(*mode_at, S_ISUID | S_ISGID)]).collect();
         rules.insert(*number as u32, except(vec![row]));
     }
-    if let Kind::Landlocked(network) = kind {
-        without_namespaces(&mut rules, network);
+    match kind {
+        Kind::Walled(_) => {}
+        // The limits of whoever keeps the command would be a way to end it, and to outlive the deadline.
+        Kind::Contained => on_oneself_alone(&mut rules),
+        Kind::Landlocked(network) => without_namespaces(&mut rules, network),
     }
     rules
 }

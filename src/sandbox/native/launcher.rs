@@ -79,6 +79,7 @@ pub(crate) struct Launcher {
     filters: [Filter; 2],
     /// For the tier without namespaces, by whether it has the host's network.
     landlocked: [Filter; 2],
+    contained: Filter,
     title: Title,
     cgroups: Cgroups,
     protected: Protected,
@@ -170,6 +171,7 @@ impl Launcher {
             },
             _canary: canary,
             filters: [ExecMode::Full, ExecMode::Allowlist].map(|mode| compile_filter(Kind::Walled(mode))),
+            contained: compile_filter(Kind::Contained),
             landlocked: [Network::None, Network::Host].map(|network| compile_filter(Kind::Landlocked(network))),
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
             cgroups,
@@ -254,7 +256,7 @@ impl Launcher {
         let proof = private.as_ref().map_or_else(|| PROOF.into(), Private::proof);
         let facts = Facts { proof, ..self.facts.clone() };
         let filter = match walls.tier {
-            Tier::Container => &self.filters[0],
+            Tier::Container => &self.contained,
             _ => &self.landlocked[usize::from(walls.network == Network::Host)],
         };
         match clone::fork(nix::sched::CloneFlags::empty()).map_err(wall("fork"))? {
@@ -500,6 +502,11 @@ impl Launcher {
             return Ok(None);
         }
         self.cgroups.create(&format!("{GROUP_PREFIX}{}-{}", std::process::id(), slot.number()), bounds).map(Some)
+    }
+
+    /// Whether this is a runner inside a container.
+    pub(crate) fn is_contained(&self) -> bool {
+        self.tier == Tier::Container
     }
 
     fn means(&self) -> [(LimitKind, Means); 3] {

@@ -175,7 +175,13 @@ impl Walls {
 fn container_grants() -> Vec<(PathBuf, Grant)> {
     const OURS: &[&str] = &["proc", "sys", "dev", "run", "tmp", "home", "workspace"];
     let items = std::fs::read_dir("/").into_iter().flatten().flatten();
-    let of_image = items.filter(|item| !OURS.iter().any(|name| item.file_name() == *name));
+    // A link of the image's is judged by where it leads: one to /sys would grant that.
+    let is_ours = |path: &Path| {
+        let leads_to = crate::os::fs::canonical(path).unwrap_or_default();
+        let top = leads_to.components().nth(1).map(|part| part.as_os_str().to_owned());
+        top.is_none_or(|top| OURS.iter().any(|name| top == *name))
+    };
+    let of_image = items.filter(|item| !is_ours(&item.path()));
     let mut rules: Vec<_> = of_image.map(|item| (item.path(), Grant::ReadExecute)).collect();
     let ours = [
         ("/", Grant::List),
