@@ -521,7 +521,7 @@ fn a_container_in_use_is_not_made_anew_under_its_commands() {
 #[test]
 fn the_engines_socket_is_shown_nowhere() {
     let dock = Dock::running(User::Ordinary);
-    let folder = dock.world.dir.display().to_string();
+    let folder = dock.world.dir.join("engine").display().to_string();
     let run = ["sandbox", "run", "--image", IMAGE, "--rw", &folder, "--", "true"];
     dock.world.run(&run).fails(126, "place of the gateway");
     let native = ["sandbox", "run", "--backend", "native", "--rw", &folder, "--", "true"];

@@ -85,7 +85,7 @@ impl Dock {
         let world = World::new(user);
         let (mut host, mut way) = (String::new(), None);
         if user == User::Ordinary {
-            let socket = world.dir.join("engine.sock");
+            let socket = world.make_dir("engine").join("engine.sock");
             way = Some(relay(&socket));
             host = format!("[docker]\nhost = \"unix://{}\"\n", socket.display());
         }
