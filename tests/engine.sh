@@ -7,6 +7,7 @@ ask() { curl --silent --fail --max-time 60 --unix-socket "$socket" "$@"; }
 as=; [ "$(id -u)" = 0 ] || as=sudo
 log=$(mktemp)
 started=
+had_bridge=$(ip link show docker0 >/dev/null 2>&1 && echo yes)
 
 if ! ask http://engine/_ping >/dev/null; then
   if [ -S "$socket" ] && ! [ -w "$socket" ]; then
@@ -43,6 +44,7 @@ for id in $(ask "http://engine/v1.41/images/json?filters=$filters" | ids); do
 done
 if [ -n "$started" ]; then
   $as kill "$(cat /var/run/docker.pid)" && wait "$started"
+  [ -n "$had_bridge" ] || $as ip link delete docker0 2>/dev/null
 fi
 rm -f "$log"
 exit $done
