@@ -41,7 +41,7 @@ bench:
 	tests/engine.sh $(CARGO) bench --locked
 
 test-compat:
-	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev npm util-linux"
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev util-linux $$(command -v npm >/dev/null || echo npm)"
 	$(CARGO) build --locked --release
 	tests/compat.sh "$${CARGO_TARGET_DIR:-target}/release/vambrace"
 
