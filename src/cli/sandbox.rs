@@ -92,6 +92,11 @@ fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<Sandbox
         Some(BackendArg::Docker) => profile.backend = Backend::Docker,
     }
     if let Some(image) = &args.image {
+        if !config::is_image(image) {
+            return Err(Fault::new(format!("{image:?} is no name of an image"))
+                .hint("write for example vambrace-sandbox:latest or sha256:…")
+                .code(2));
+        }
         profile.image = image.clone();
     }
     if profile.backend == Backend::Docker && (profile.network == Network::Host || profile.exec_mode != ExecMode::Full) {

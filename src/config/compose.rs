@@ -180,7 +180,7 @@ fn canonical(path: &Path) -> PathBuf {
 }
 
 /// Whether an engine could take this for a name, a tag or a digest of an image, and for nothing else.
-fn is_image(text: &str) -> bool {
+pub(crate) fn is_image(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))

@@ -166,6 +166,10 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
     let hello = Hello { version: VERSION, pid: std::process::id(), unable };
     let writer = tokio::task::spawn_local(write_all(to, hello, queue));
     let keeper = tokio::task::spawn_local(keep_tidy(hands.clone()));
+    // What another connection was told ended with it; a gateway that is locked down says so first.
+    if let Hands::Docker(containers) = &hands {
+        containers.hold(false);
+    }
     let mut runs: HashMap<u64, mpsc::UnboundedSender<Order>> = HashMap::new();
     let mut pumps = JoinSet::new();
     let mut is_held = false;
