@@ -9,7 +9,7 @@ use super::order::{Finished, Order, Report, Start, VERSION, WINDOW};
 use super::pump::{Reports, refused, sealed};
 use super::shared_way::{Way, Ways};
 use crate::egress;
-use crate::model::{Domain, Ending, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, Tier};
+use crate::model::{Domain, Ending, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, Tier};
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::{Engine, EngineSettings, Entered, Place, left_inside};
 use std::cell::{Cell, RefCell};
@@ -326,8 +326,9 @@ async fn carry(
     }
     outcome.elapsed = begun.elapsed();
     outcome.output_bytes = profile.limits.output_bytes - bounds.output_left;
-    // There is no list in a container that could have refused anything.
-    outcome.refused.clear();
+    // Told from inside, and only where there is a list.
+    outcome.refused.truncate(if profile.exec_mode == ExecMode::Allowlist { MOST_REFUSED } else { 0 });
+    outcome.refused.iter_mut().for_each(|path| *path = short(std::mem::take(path)));
     let walls = &mut outcome.enforcement;
     let is_as_ordered = walls.tier == Tier::Container
         && (walls.network, walls.exec_mode) == (Network::None, profile.exec_mode)
@@ -344,9 +345,15 @@ async fn carry(
     Ok(outcome)
 }
 
+/// Refused executables of a run that are passed on.
+const MOST_REFUSED: usize = 32;
+
+fn short(text: String) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect()
+}
+
 /// A fault that is told from inside: its words are shown to people.
 fn plain(fault: RunFault) -> RunFault {
-    let short = |text: String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect::<String>();
     match fault {
         RunFault::Refused { what, hint } => RunFault::Refused { what: short(what), hint: short(hint) },
         RunFault::Engine { what, hint } => RunFault::Engine { what: short(what), hint: short(hint) },

@@ -81,7 +81,11 @@ impl Dock {
 
     /// With these lines as well.
     pub fn with(user: User, config: &str) -> Self {
-        image();
+        Self::of(user, image(), config)
+    }
+
+    /// With another image.
+    pub fn of(user: User, image: &str, config: &str) -> Self {
         let world = World::new(user);
         let (mut host, mut way) = (String::new(), None);
         if user == User::Ordinary {
@@ -89,7 +93,7 @@ impl Dock {
             way = Some(relay(&socket));
             host = format!("[docker]\nhost = \"unix://{}\"\n", socket.display());
         }
-        let defaults = format!("{host}[defaults.sandbox]\nbackend = \"docker\"\nimage = \"{IMAGE}\"\n");
+        let defaults = format!("{host}[defaults.sandbox]\nbackend = \"docker\"\nimage = \"{image}\"\n");
         Dock { world: world.config(&format!("{defaults}{config}")).start(), way }
     }
 

@@ -7,6 +7,7 @@
 mod allowed;
 mod bad_input;
 mod cli;
+mod contained_list;
 #[allow(unreachable_pub)]
 mod delivery;
 #[allow(unreachable_pub)]

@@ -8,7 +8,7 @@ use super::bundle::Bundle;
 use super::plan::{self, Plan, SANDBOX};
 use super::{image, shown};
 use crate::crypto;
-use crate::model::{Container, Network, RunFault, SandboxProfile};
+use crate::model::{Container, ExecMode, Network, RunFault, SandboxProfile};
 use crate::os;
 use crate::os::linux::netns::{self, NAME_SERVER};
 use crate::sandbox::boundary::Protected;
@@ -41,7 +41,7 @@ const PATIENCE: u64 = 120;
 const AHEAD: usize = 64 << 10;
 
 /// Begins the names of sandboxes that are removed after their one command.
-const ONCE: &str = "once.";
+pub(super) const ONCE: &str = "once.";
 
 /// Where the engine is and whose its containers are.
 #[derive(Debug, Clone)]
@@ -156,10 +156,10 @@ impl Engine {
         let bundle = self.bundle()?;
         let image = {
             let _turn = self.building.lock().await;
-            image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle).await?
+            image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await?
         };
         let name = format!("vambrace-{:.8}-{sandbox}", self.settings.gateway);
-        let ready = shown::prepare(&self.settings.scratch, &name, binds)?;
+        let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
         let plan = Plan {
             gateway: self.settings.gateway.clone(),
             sandbox: sandbox.to_owned(),
@@ -426,6 +426,9 @@ fn scratch(profile: &SandboxProfile, ready: &shown::Ready, volumes: &[String]) -
     let size = profile.limits.scratch_bytes;
     let (uid, gid) = ready.user;
     let data = "rw,noexec,nosuid,nodev";
+    // What a command writes is no code where only listed executables may be executed.
+    let lists = profile.exec_mode == ExecMode::Allowlist;
+    let code = if lists { data } else { "rw,exec,nosuid,nodev" };
     let own = format!("mode=0700,uid={uid},gid={gid}");
     let mut folders = BTreeMap::from([
         ("/run".to_owned(), format!("{data},size=1m,mode=0755")),
@@ -433,10 +436,14 @@ fn scratch(profile: &SandboxProfile, ready: &shown::Ready, volumes: &[String]) -
         (SECRETS.to_owned(), format!("{data},size=16m,{own}")),
         ("/tmp".to_owned(), format!("{data},size={size},mode=1777")),
         (HOME.to_owned(), format!("{data},size={size},{own}")),
-        (WORKSPACE.to_owned(), format!("rw,exec,nosuid,nodev,size={size},{own}")),
+        (WORKSPACE.to_owned(), format!("{code},size={size},{own}")),
     ]);
     for volume in volumes {
         folders.entry(volume.clone()).or_insert_with(|| format!("{data},size={size},{own}"));
+    }
+    if lists {
+        // The image's own has the loaders, which a mount without code would keep from being mapped.
+        folders.remove("/run");
     }
     folders.retain(|place, _| !ready.shown.iter().any(|shown| shown.target == *place));
     folders

@@ -9,6 +9,7 @@ mod base;
 mod bundle;
 mod engine;
 mod image;
+mod loaders;
 mod plan;
 mod probe;
 mod shown;

@@ -5,7 +5,7 @@
 //! are taken down as soon as the container has its own copies. As an ordinary user we can give it the paths alone.
 
 use super::plan::Shown;
-use crate::model::RunFault;
+use crate::model::{ExecMode, RunFault};
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
 use crate::os::linux::userns;
@@ -42,7 +42,7 @@ pub(super) struct Ready {
 ///
 /// # Errors
 /// Where a path is a link or missing, or belongs to somebody whom the command could not be.
-pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind]) -> Result<Ready, RunFault> {
+pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind], mode: ExecMode) -> Result<Ready, RunFault> {
     let opened = binds.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let is_root = os::process::uid() == 0;
     let own = (os::process::uid(), os::process::gid());
@@ -66,6 +66,9 @@ pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind]) -> Result<Read
             place
         } else if !read_only && owner.0 != user.0 {
             return Err(refused(&bind.source, "it belongs to another user, and only root can show it to the command"));
+        } else if !read_only && mode == ExecMode::Allowlist {
+            let why = "a list of executables asks for a mount without code, and only root can make one";
+            return Err(refused(&bind.source, why));
         } else {
             bind.source.clone()
         };

@@ -79,7 +79,8 @@ pub(crate) struct Launcher {
     filters: [Filter; 2],
     /// For the tier without namespaces, by whether it has the host's network.
     landlocked: [Filter; 2],
-    contained: Filter,
+    /// Inside a container, as the first two.
+    contained: [Filter; 2],
     title: Title,
     cgroups: Cgroups,
     protected: Protected,
@@ -171,7 +172,7 @@ impl Launcher {
             },
             _canary: canary,
             filters: [ExecMode::Full, ExecMode::Allowlist].map(|mode| compile_filter(Kind::Walled(mode))),
-            contained: compile_filter(Kind::Contained),
+            contained: [ExecMode::Full, ExecMode::Allowlist].map(|mode| compile_filter(Kind::Contained(mode))),
             landlocked: [Network::None, Network::Host].map(|network| compile_filter(Kind::Landlocked(network))),
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
             cgroups,
@@ -256,7 +257,7 @@ impl Launcher {
         let proof = private.as_ref().map_or_else(|| PROOF.into(), Private::proof);
         let facts = Facts { proof, ..self.facts.clone() };
         let filter = match walls.tier {
-            Tier::Container => &self.contained,
+            Tier::Container => &self.contained[usize::from(walls.allowed.is_some())],
             _ => &self.landlocked[usize::from(walls.network == Network::Host)],
         };
         match clone::fork(nix::sched::CloneFlags::empty()).map_err(wall("fork"))? {

@@ -2,6 +2,7 @@
 //! served by children that were built alike; each child serves one.
 
 use super::landlocked::{self, Private};
+use super::loader;
 use crate::model::{ExecMode, LaunchFault, Network, RunFault, Tier};
 use crate::os::linux::landlock::Grant;
 use crate::os::linux::rlimits::Rlimits;
@@ -66,7 +67,7 @@ impl Walls {
     /// What Landlock grants in the tier without namespaces, on the host's own paths.
     pub(super) fn host_grants(&self) -> Vec<(PathBuf, Grant)> {
         if self.tier == Tier::Container {
-            return container_grants();
+            return container_grants(self.allowed.is_some());
         }
         let plain = |paths: &[&str], grant| paths.iter().map(|p| (PathBuf::from(p), grant)).collect::<Vec<_>>();
         let mut rules = plain(landlocked::SYSTEM, Grant::ReadExecute);
@@ -80,9 +81,10 @@ impl Walls {
 
     /// The same for what the profile names.
     pub(super) fn named_grants(&self) -> Vec<(PathBuf, Grant)> {
+        let lists = self.allowed.is_some();
         let grant = |shown| match shown {
-            Shown::ReadOnly => Grant::ReadExecute,
-            Shown::ReadOnlyData => Grant::Read,
+            Shown::ReadOnly if !lists => Grant::ReadExecute,
+            Shown::ReadOnly | Shown::ReadOnlyData => Grant::Read,
             Shown::Writable => Grant::ReadWriteExecute,
             Shown::WritableData => Grant::ReadWrite,
             Shown::Device => Grant::Device,
@@ -97,7 +99,7 @@ impl Walls {
     pub(super) fn check_without_namespaces(&self, plan: &Plan) -> Result<(), RunFault> {
         let missing = if self.network == Network::Allowlist {
             "a network that is an allowlist needs a network namespace"
-        } else if self.allowed.is_some() {
+        } else if self.allowed.is_some() && self.tier != Tier::Container {
             "a list of executables needs a mount namespace"
         } else if plan.command.secrets.iter().any(|secret| secret.variable().is_none()) {
             "secrets that are files need a mount namespace"
@@ -169,10 +171,10 @@ impl Walls {
     }
 }
 
-/// What Landlock grants inside a container, beside what the profile names: all of the image can be executed, what is
-/// the container's alone can be written to, and /proc can be read, where Landlock keeps other commands' memory and
-/// environment apart by itself (ptrace rules of landlock(7)).
-fn container_grants() -> Vec<(PathBuf, Grant)> {
+/// What Landlock grants inside a container, beside what the profile names: all of the image can be executed unless there
+/// is a list, what is the container's alone can be written to, and /proc can be read, where Landlock keeps other
+/// commands' memory and environment apart by itself (ptrace rules of landlock(7)).
+fn container_grants(lists: bool) -> Vec<(PathBuf, Grant)> {
     const OURS: &[&str] = &["proc", "sys", "dev", "run", "tmp", "home", "workspace"];
     let items = std::fs::read_dir("/").into_iter().flatten().flatten();
     // A link of the image's is judged by where it leads: one to /sys would grant that.
@@ -182,7 +184,7 @@ fn container_grants() -> Vec<(PathBuf, Grant)> {
         top.is_none_or(|top| OURS.iter().any(|name| top == *name))
     };
     let of_image = items.filter(|item| !is_ours(&item.path()));
-    let mut rules: Vec<_> = of_image.map(|item| (item.path(), Grant::ReadExecute)).collect();
+    let mut rules: Vec<_> = of_image.map(|item| (item.path(), if lists { Grant::Read } else { Grant::ReadExecute })).collect();
     let ours = [
         ("/", Grant::List),
         ("/proc", Grant::Read),
@@ -192,8 +194,10 @@ fn container_grants() -> Vec<(PathBuf, Grant)> {
         ("/dev/shm", Grant::ReadWrite),
         ("/tmp", Grant::ReadWrite),
         (HOME, Grant::ReadWrite),
-        (WORKSPACE, Grant::ReadWriteExecute),
+        (WORKSPACE, if lists { Grant::ReadWrite } else { Grant::ReadWriteExecute }),
     ];
+    // The loaders, for the shim.
+    rules.extend(lists.then(|| (PathBuf::from(loader::FOLDER), Grant::Read)));
     rules.extend(ours.map(|(path, grant)| (PathBuf::from(path), grant)));
     rules
 }
