@@ -246,6 +246,7 @@ struct OutcomeRecord {
     elapsed_us: u64,
     output_bytes: u64,
     refused: Vec<String>,
+    out_of_processes: bool,
     tier: String,
     /// Id, image and plan.
     container: Option<(String, String, String)>,
@@ -302,6 +303,7 @@ impl OutcomeRecord {
             elapsed_us: outcome.elapsed.as_micros() as u64,
             output_bytes: outcome.output_bytes,
             refused: outcome.refused.clone(),
+            out_of_processes: outcome.out_of_processes,
             tier: e.tier.as_str().into(),
             container: e.container.clone().map(|c| (c.id, c.image, c.plan)),
             namespaces: e.namespaces.clone(),
@@ -331,6 +333,7 @@ impl OutcomeRecord {
             elapsed: Duration::from_micros(self.elapsed_us),
             output_bytes: self.output_bytes,
             refused: self.refused,
+            out_of_processes: self.out_of_processes,
             enforcement: Enforcement {
                 tier: Tier::parse(&self.tier)?,
                 container: self.container.map(|(id, image, plan)| Container { id, image, plan }),
@@ -468,6 +471,7 @@ mod tests {
             elapsed: Duration::from_micros(1234),
             output_bytes: 7,
             refused: vec!["/usr/bin/id".into()],
+            out_of_processes: true,
             enforcement: Enforcement {
                 tier: Tier::Root,
                 container: None,

@@ -452,7 +452,8 @@ impl Pump {
             (None, None) => Err(RunFault::NeverStarted(ending)),
             (None, Some(enforcement)) => {
                 let (elapsed, output_bytes) = (finished.elapsed, self.output_bytes);
-                Ok(Outcome { ending, enforcement, elapsed, output_bytes, refused })
+                let out_of_processes = finished.out_of_processes;
+                Ok(Outcome { ending, enforcement, elapsed, output_bytes, refused, out_of_processes })
             }
         };
         (result, finished)

@@ -9,7 +9,9 @@ use super::order::{Finished, Order, Report, Start, VERSION, WINDOW};
 use super::pump::{Reports, refused, sealed};
 use super::shared_way::{Way, Ways};
 use crate::egress;
-use crate::model::{Domain, Ending, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, Tier};
+use crate::model::{
+    Domain, Ending, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, Tier,
+};
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::{Engine, EngineSettings, Entered, Place, left_inside};
 use std::cell::{Cell, RefCell};

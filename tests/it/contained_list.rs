@@ -16,10 +16,9 @@ const LIST: &str = r#"["/usr/bin/dash", "/usr/bin/cat", "/usr/bin/true", "/usr/b
 
 /// An image with this host's C library, whose loader is reached over a link as in a distribution.
 fn image() -> &'static str {
-    const NAME: &str = "vambrace-test-listed:latest";
-    static MADE: OnceLock<()> = OnceLock::new();
+    static MADE: OnceLock<String> = OnceLock::new();
     MADE.get_or_init(|| {
-        import(NAME, &[], |root| {
+        import("listed", &[], |root| {
             let mut files: Vec<PathBuf> = Vec::new();
             for name in ["dash", "cat", "true", "id"] {
                 let program = Path::new("/usr/bin").join(name);
@@ -33,32 +32,28 @@ fn image() -> &'static str {
                 fs::create_dir_all(to.parent().unwrap()).unwrap();
                 fs::copy(&file, &to).unwrap();
             }
-            fs::copy(attacks(), root.join("usr/bin/attacks")).unwrap();
             fs::create_dir_all(root.join("usr/lib/loaders")).unwrap();
+            fs::copy(attacks(), root.join("usr/bin/attacks")).unwrap();
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/library.c");
+            let mut cc = Command::new("cc");
+            cc.args(["-O1", "-w", "-shared", "-fPIC", "-o"]).arg(root.join("usr/lib/library.so"));
+            finish(cc.arg(source)).exits(0);
             fs::copy(LOADER, root.join("usr/lib/loaders/ld.so")).unwrap();
             let link = root.join(LOADER.strip_prefix('/').unwrap());
             fs::create_dir_all(link.parent().unwrap()).unwrap();
             symlink("../usr/lib/loaders/ld.so", link).unwrap();
-        });
-    });
-    NAME
+        })
+    })
 }
 
 fn with(user: User, sandbox: &str, exec: &str) -> Dock {
     let dock = Dock::of(user, image(), &format!("{sandbox}[defaults.exec]\n{exec}\n"));
     let world = &dock.world;
-    let library = attacks().with_file_name(format!("library-{:?}.so", std::thread::current().id()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/library.c");
-    let done = Command::new("cc").args(["-O1", "-w", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
-    assert!(done.is_ok_and(|s| s.success()), "cannot build a library: install gcc and libc6-dev");
     fs::create_dir_all(world.workspace()).unwrap();
     world.give(&world.dir.join("state-workspaces"));
     world.give(&world.workspace());
-    for (from, name) in [(library.as_path(), "library.so"), (Path::new("/usr/bin/id"), "id")] {
-        let to = world.workspace().join(name);
-        fs::copy(from, &to).unwrap();
-        world.give(&to);
-    }
+    fs::copy("/usr/bin/id", world.workspace().join("id")).unwrap();
+    world.give(&world.workspace().join("id"));
     dock
 }
 
@@ -100,7 +95,8 @@ fn a_list_of_executables_holds_in_a_container_by_every_way_there_is() {
         assert_eq!(dash(&dock, &format!("{program} --version")).code, 126, "{program}");
     }
 
-    let refused = &dock.world.events("exec.finished").into_iter().find(|e| e["refused"].to_string().contains("/usr/bin/id"));
+    let refused =
+        &dock.world.events("exec.finished").into_iter().find(|e| e["refused"].to_string().contains("/usr/bin/id"));
     assert!(refused.is_some(), "the record names what was refused");
     dock.world.exec(&["/usr/bin/id"]).fails(126, "cannot be executed");
 }
@@ -109,12 +105,13 @@ fn a_list_of_executables_holds_in_a_container_by_every_way_there_is() {
 fn what_a_command_writes_or_has_in_memory_is_no_code_in_a_container_with_a_list() {
     let (dock, full) = (listed(User::Root, ""), with(User::Root, "", "sandbox_mode = \"full\""));
     let said = "code was loaded";
-    let preload = "LD_PRELOAD=/workspace/library.so /usr/bin/cat /dev/null";
-    assert!(dash(&full, preload).stdout.contains(said));
+    let own = "cat /usr/lib/library.so > own.so; LD_PRELOAD=/workspace/own.so /usr/bin/cat /dev/null";
+    assert!(dash(&full, own).stdout.contains(said), "without a list");
     for folder in ["/workspace", "/tmp", "/home/agent", "/dev/shm"] {
-        let line = format!("cat library.so > {folder}/more.so; LD_PRELOAD={folder}/more.so /usr/bin/cat /dev/null");
+        let copy = format!("cat /usr/lib/library.so > {folder}/more.so");
+        let line = format!("{copy}; LD_PRELOAD={folder}/more.so /usr/bin/cat /dev/null");
         assert!(!dash(&dock, &line).stdout.contains(said), "{folder}");
-        let mapped = format!("cat library.so > {folder}/more.so; attacks map-as-code {folder}/more.so");
+        let mapped = format!("{copy}; attacks map-as-code {folder}/more.so");
         assert_eq!(dash(&dock, &mapped).stdout, "EPERM\n", "{folder}");
     }
     for (flags, made) in [("0", "EPERM\n"), ("1", "EPERM\n"), ("10", "EPERM\n"), ("8", "")] {
@@ -131,13 +128,13 @@ fn a_list_asks_for_mounts_without_code_which_only_root_can_make() {
     dock.world.exec(&["true"]).fails(126, "a mount without code");
     let own = listed(User::Ordinary, "workspace_access = \"none\"\nscope = \"session\"\n");
     assert_eq!(dash(&own, "echo x > file && cat file").exits(0), "x\n");
-    assert_eq!(dash(&own, "cat /usr/bin/id > id; /usr/bin/id").code, 126);
+    assert_eq!(dash(&own, "/usr/bin/id").code, 126);
+    assert_eq!(dash(&own, "cat /usr/lib/library.so > own.so; attacks map-as-code own.so").stdout, "EPERM\n");
 }
 
 #[test]
 fn an_image_whose_loader_the_shim_cannot_cover_runs_nothing_with_a_list() {
-    const NAME: &str = "vambrace-test-other-loader:latest";
-    import(NAME, &[], |root| {
+    let image = import("other-loader", &[], |root| {
         // A program that names a loader of its own, at a place that nobody knows.
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/library.c");
         let mut cc = Command::new("cc");
@@ -147,6 +144,6 @@ fn an_image_whose_loader_the_shim_cannot_cover_runs_nothing_with_a_list() {
         fs::copy(LOADER, root.join("usr/lib/own-ld.so")).unwrap();
     });
     let config = "[defaults.exec]\nsandbox_mode = \"allowlist\"\nallow = [\"/usr/bin/strange\"]\n";
-    let dock = Dock::of(User::Root, NAME, config);
+    let dock = Dock::of(User::Root, &image, config);
     dock.world.exec(&["strange"]).fails(125, "a loader that the shim does not cover");
 }

@@ -1,6 +1,6 @@
 //! Containers as walls: a real engine, real images, and the same acts that are tried on native walls.
 
-use crate::engine::{Dock, IMAGE, ask, import};
+use crate::engine::{Dock, ask, image, import};
 use crate::world::*;
 use serde_json::{Value, json};
 use std::fs;
@@ -25,7 +25,7 @@ fn a_command_runs_in_a_container_and_the_record_says_in_which() {
         let json = world.json(&["exec", "--json", "--", "true"]);
         let enforcement = &json["enforcement"];
         assert_eq!((&enforcement["backend"], &enforcement["tier"]), (&json!("docker"), &json!("container")));
-        let image = ask("GET", &format!("/images/{IMAGE}/json"), None).1;
+        let image = ask("GET", &format!("/images/{}/json", image()), None).1;
         assert_eq!(enforcement["container"]["image"], image["Id"]);
         assert_eq!(enforcement["limits"], json!({"cpu": "cgroup", "memory": "cgroup", "pids": "cgroup"}));
     }
@@ -157,7 +157,7 @@ fn a_container_of_somebody_else_with_our_name_is_not_used_and_not_touched() {
     let (status, made) = ask(
         "POST",
         &format!("/containers/create?name={name}"),
-        Some(&json!({"Image": IMAGE, "Cmd": ["sleep", "1000"], "HostConfig": {"Privileged": true}})),
+        Some(&json!({"Image": image(), "Cmd": ["sleep", "1000"], "HostConfig": {"Privileged": true}})),
     );
     assert_eq!(status, 201, "{made}");
     let id = made["Id"].as_str().unwrap();
@@ -203,6 +203,8 @@ fn a_fork_bomb_is_bounded_and_harms_nobody_else() {
     let bomb = "b() { b | b & }; b; sleep 2; exit 0";
     let ran = dock.world.run(&["exec", "--timeout", "5s", "--", "sh", "-c", bomb]);
     assert!(ran.stderr.contains("fork") || ran.code != 0, "{ran:?}");
+    let finished = dock.world.events("exec.finished").pop().unwrap();
+    assert_eq!(finished["limits_reached"], json!(["pids"]), "{finished}");
     dock.world.run(&["exec", "--agent", "other", "--", "true"]).exits(0);
     dock.world.exec(&["true"]).exits(0);
 }
@@ -270,14 +272,12 @@ fn lockdown_reaches_into_containers() {
 
 #[test]
 fn an_engine_an_image_or_a_container_that_is_not_there_is_an_error_with_a_hint() {
-    let dock = Dock::with(
-        User::Root,
-        "scope = \"agent\"\n[profiles.none]\nimage = \"no-such-image:1\"\n[profiles.build]\nimage = \"vambrace-test:build\"\n",
-    );
+    let build = import("build", &["ONBUILD RUN /bin/true"], |_| ());
+    let profiles = format!("[profiles.none]\nimage = \"no-such-image:1\"\n[profiles.build]\nimage = \"{build}\"\n");
+    let dock = Dock::with(User::Root, &format!("scope = \"agent\"\n{profiles}"));
     let world = &dock.world;
     let run = |profile: &str| world.run(&["exec", "--profile", profile, "--", "true"]);
     run("none").fails(125, "has no image \"no-such-image:1\"");
-    import("vambrace-test:build", &["ONBUILD RUN /bin/true"], |_| ());
     run("build").fails(125, "ONBUILD");
     // Killed while something runs in it.
     let mut ws = world.connect();
@@ -302,8 +302,8 @@ fn an_engine_an_image_or_a_container_that_is_not_there_is_an_error_with_a_hint()
 
 #[test]
 fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
-    import(
-        "vambrace-test:wild",
+    let wild = import(
+        "wild",
         &[
             "VOLUME /data",
             "HEALTHCHECK CMD touch /tmp/checked",
@@ -332,7 +332,7 @@ fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
             }
         },
     );
-    let dock = Dock::with(User::Root, "scope = \"agent\"\n[profiles.wild]\nimage = \"vambrace-test:wild\"\n");
+    let dock = Dock::with(User::Root, &format!("scope = \"agent\"\n[profiles.wild]\nimage = \"{wild}\"\n"));
     let ran = dock.world.run(&["exec", "--profile", "wild", "--", "sh", "-c", "id -u; mount | grep ' /data '"]);
     let said = ran.exits(0);
     assert!(!said.starts_with("0\n") && said.contains("tmpfs") && said.contains("noexec"), "{said}");
@@ -431,7 +431,7 @@ fn sandbox_run_has_the_same_walls_without_a_gateway_and_leaves_nothing() {
         let dock = Dock::running(user);
         let world = &dock.world;
         let folder = world.make_dir("work");
-        let run = ["sandbox", "run", "--image", IMAGE, "--workspace", folder.to_str().unwrap(), "--json", "--"];
+        let run = ["sandbox", "run", "--image", image(), "--workspace", folder.to_str().unwrap(), "--json", "--"];
         let line = "cat > got; id -u; exit 4";
         let ran = world.run_with_input(&[&run[..], &["sh", "-c", line]].concat(), b"given");
         assert_eq!(ran.code, 4, "{ran:?}");
@@ -522,7 +522,7 @@ fn a_container_in_use_is_not_made_anew_under_its_commands() {
 fn the_engines_socket_is_shown_nowhere() {
     let dock = Dock::running(User::Ordinary);
     let folder = dock.world.dir.join("engine").display().to_string();
-    let run = ["sandbox", "run", "--image", IMAGE, "--rw", &folder, "--", "true"];
+    let run = ["sandbox", "run", "--image", image(), "--rw", &folder, "--", "true"];
     dock.world.run(&run).fails(126, "place of the gateway");
     let native = ["sandbox", "run", "--backend", "native", "--rw", &folder, "--", "true"];
     dock.world.run(&native).fails(126, "place of the gateway");
@@ -547,11 +547,11 @@ fn probe_and_explain_speak_of_the_engine_and_the_image() {
     let probed = world.json(&["sandbox", "probe", "--json"]);
     assert_eq!(probed["able"], true, "{probed}");
     let row = |name: &str| probed["walls"].as_array().unwrap().iter().find(|row| row["wall"] == name).cloned().unwrap();
-    assert!(row("image")["detail"].as_str().unwrap().starts_with(IMAGE));
+    assert!(row("image")["detail"].as_str().unwrap().starts_with(image()));
     assert_eq!((row("memory limit")["here"].clone(), row("seccomp")["here"].clone()), (json!(true), json!(true)));
     world.run(&["sandbox", "probe", "--profile", "none"]).fails(1, "cannot build every wall");
     let said = world.run(&["sandbox", "explain"]).exits(0);
-    assert!(said.contains(&format!("what is in the image {IMAGE}")) && !said.contains("/usr  "), "{said}");
+    assert!(said.contains(&format!("what is in the image {}", image())) && !said.contains("/usr  "), "{said}");
     let explained = world.json(&["sandbox", "explain", "--json"]);
     let setting = |name: &str| explained["settings"].as_array().unwrap().iter().find(|s| s["setting"] == name).cloned();
     assert_eq!(setting("backend").unwrap()["value"], "docker");

@@ -405,6 +405,11 @@ fn a_fork_bomb_is_bounded_and_the_next_command_runs() {
             &format!("for i in $(seq 50); do sleep {} & done; echo started; kill $(jobs -p); wait", mark(86403)),
         ]);
         assert!(ran.stderr.to_lowercase().contains("fork"), "{ran:?}");
+        // Where a control group bounds them, the record says so.
+        let finished = world.events("exec.finished").pop().unwrap();
+        let by_group = world.json(&["exec", "--json", "--", "true"])["enforcement"]["limits"]["pids"] == "cgroup";
+        let told = finished["limits_reached"] == json!(["pids"]) && ran.stderr.contains("limits.pids");
+        assert_eq!(told, by_group, "{finished} {ran:?}");
         world.run(&["exec", "--timeout", "500ms", "--", "sh", "-c", ":(){ :|:& };: ; sleep 100"]);
         assert_eq!(processes_with(mark(86403)), Vec::<i32>::new());
         assert_eq!(world.exec(&["echo", "alive"]).exits(0), "alive\n");
@@ -549,7 +554,8 @@ fn a_thousand_runs_leave_nothing_behind() {
         let count = |what: &str| fs::read_dir(format!("/proc/{runner}/{what}")).unwrap().count();
         // Containers of other tests come and go meanwhile; what they mount is in the engine's folders or in theirs.
         let root = world.dir.display().to_string();
-        let is_others = |line: &&str| line.contains("/docker") || line.contains("/vambrace-test-") && !line.contains(&root);
+        let is_others =
+            |line: &&str| line.contains("/docker") || line.contains("/vambrace-test-") && !line.contains(&root);
         let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|l| !is_others(l)).count();
         world.exec(&["true"]).exits(0);
         world.rest();

@@ -123,7 +123,8 @@ async fn build(docker: &Docker, tag: &str, context: &io::Result<Vec<u8>>) -> Res
     })?;
     let options =
         BuildImageOptionsBuilder::new().t(tag).dockerfile("Dockerfile").rm(true).forcerm(true).networkmode("none");
-    let mut said = Box::pin(docker.build_image(options.build(), None, Some(bollard::body_full(context.clone().into()))));
+    let mut said =
+        Box::pin(docker.build_image(options.build(), None, Some(bollard::body_full(context.clone().into()))));
     while let Some(info) = said.next().await {
         let info = info.map_err(|e| fault("build the image with this program", &e))?;
         if let Some(error) = info.error_detail.and_then(|detail| detail.message) {

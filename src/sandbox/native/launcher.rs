@@ -281,7 +281,7 @@ impl Launcher {
     }
 
     fn walls(&self, plan: &Plan) -> Result<Walls, RunFault> {
-        Walls::of(plan, self.tier, self.means().contains(&(LimitKind::Memory, Means::Cgroup)))
+        Walls::of(plan, self.tier, &self.means())
     }
 
     /// Builds the walls of a profile around nothing and tells what was proved of them.
@@ -471,6 +471,7 @@ impl Launcher {
             walls,
             landlock_abi: self.facts.landlock_abi,
             oom_kills_before: (self.tier == Tier::Container).then(cgroup::oom_kills_of_container),
+            refused_before: (self.tier == Tier::Container).then(cgroup::refused_processes_of_container),
             limits: self.means(),
         })
     }
@@ -552,8 +553,10 @@ impl Launcher {
         let elapsed = launched.started.elapsed();
         let out_of_memory = launched.inmate.group.as_ref().is_some_and(Group::ran_out_of_memory)
             || launched.oom_kills_before.is_some_and(|before| cgroup::oom_kills_of_container() > before);
+        let out_of_processes = launched.inmate.group.as_ref().is_some_and(|group| group.refused_processes() > 0)
+            || launched.refused_before.is_some_and(|before| cgroup::refused_processes_of_container() > before);
         let enforcement = launched.enforcement();
-        Finished { out_of_memory, enforcement, elapsed, _remains: launched }
+        Finished { out_of_memory, out_of_processes, enforcement, elapsed, _remains: launched }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::landlocked::{self, Private};
 use super::loader;
-use crate::model::{ExecMode, LaunchFault, Network, RunFault, Tier};
+use crate::model::{ExecMode, LaunchFault, LimitKind, Means, Network, RunFault, Tier};
 use crate::os::linux::landlock::Grant;
 use crate::os::linux::rlimits::Rlimits;
 use crate::sandbox::environment::HOME;
@@ -26,12 +26,13 @@ pub(super) struct Walls {
 }
 
 impl Walls {
-    /// Those of a plan. `memory_in_group` says that a control group bounds the memory of the whole tree.
+    /// Those of a plan. `means` says what bounds the whole tree: a control group, or limits of each process.
     ///
     /// # Errors
     /// Where this tier is weaker than what the profile accepts.
-    pub(super) fn of(plan: &Plan, tier: Tier, memory_in_group: bool) -> Result<Self, RunFault> {
+    pub(super) fn of(plan: &Plan, tier: Tier, means: &[(LimitKind, Means)]) -> Result<Self, RunFault> {
         let limits = &plan.limits;
+        let is_in_group = |kind| means.contains(&(kind, Means::Cgroup));
         if tier != Tier::Container && tier < plan.least_tier {
             return Err(RunFault::WallMissing(LaunchFault {
                 step: "look for walls that are strong enough".into(),
@@ -50,9 +51,9 @@ impl Walls {
             scratch_bytes: limits.scratch_bytes,
             allowed: plan.allowed.clone(),
             rlimits: Rlimits {
-                // One more for the init.
-                pids: limits.pids.saturating_add(1),
-                data_bytes: (!memory_in_group).then_some(limits.memory_bytes),
+                // One more for the init; and one for the group to be the first that refuses, which tells of it.
+                pids: limits.pids.saturating_add(1 + u32::from(is_in_group(LimitKind::Pids))),
+                data_bytes: (!is_in_group(LimitKind::Memory)).then_some(limits.memory_bytes),
                 file_bytes: limits.disk_bytes.max(limits.scratch_bytes),
             },
         })
@@ -184,7 +185,8 @@ fn container_grants(lists: bool) -> Vec<(PathBuf, Grant)> {
         top.is_none_or(|top| OURS.iter().any(|name| top == *name))
     };
     let of_image = items.filter(|item| !is_ours(&item.path()));
-    let mut rules: Vec<_> = of_image.map(|item| (item.path(), if lists { Grant::Read } else { Grant::ReadExecute })).collect();
+    let mut rules: Vec<_> =
+        of_image.map(|item| (item.path(), if lists { Grant::Read } else { Grant::ReadExecute })).collect();
     let ours = [
         ("/", Grant::List),
         ("/proc", Grant::Read),
