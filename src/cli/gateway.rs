@@ -10,10 +10,10 @@ use crate::egress;
 use crate::model::Secret;
 use crate::os;
 use crate::runner;
-use crate::runner::With;
+use crate::runner::{Around, Helpers, With};
 use crate::sandbox::{EngineSettings, Protected};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 impl PlaceArgs {
@@ -109,12 +109,20 @@ pub(super) fn run(place: &PlaceArgs, args: &GatewayArgs) -> Result<ExitCode, Fau
 
 pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
     daemon::start_log();
-    let protected = Protected { own: args.protect.clone(), home: args.home.clone(), kept: args.kept.clone() };
+    let protected = Protected {
+        own: args.protect.clone(),
+        home: args.home.clone(),
+        kept: args.kept.clone(),
+        workspaces: args.workspaces.clone(),
+    };
     let with = match args.backend {
         BackendArg::Native => With::Native(protected),
         BackendArg::Docker => With::Docker(EngineSettings {
             socket: args.engine.clone(),
-            gateway: args.gateway.clone().unwrap_or_default(),
+            gateway: args
+                .gateway
+                .clone()
+                .unwrap_or_else(|| daemon::whose(args.kept.as_deref().unwrap_or(Path::new("/")))),
             scratch: args.scratch.clone().unwrap_or_default(),
             protected,
         }),
@@ -125,7 +133,8 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
         None => runner::serve_inherited(with),
         Some(path) => {
             let uid = gateway_uid(args.gateway_user.as_deref())?;
-            runner::serve_socket(path, uid, with, || {
+            let helpers = args.egress_socket.clone().map_or(Helpers::Own, Helpers::Service);
+            runner::serve_socket(path, uid, with, Around { helpers }, || {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             })
         }

@@ -172,7 +172,7 @@ fn protected(places: &Places, store: &StoreFile, engine: &Path) -> Protected {
     // Whoever reaches the engine's socket is root on its host.
     let own = own.map(|p| canonical(p)).chain([canonical(engine), engine.to_owned()]).collect();
     let home = std::env::var_os("HOME").map(|h| canonical(Path::new(&h)));
-    Protected { own, home, kept: Some(canonical(&places.sandboxes)) }
+    Protected { own, home, kept: Some(canonical(&places.sandboxes)), workspaces: Some(canonical(&places.workspaces)) }
 }
 
 fn canonical(path: &Path) -> PathBuf {

@@ -22,7 +22,7 @@ use crate::server::{DoorFault, Doors, Listen, Tls, Wider};
 use crate::store::{Name, Store, StoreFault};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use token::StoredToken;
@@ -116,7 +116,7 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     tokio::spawn(tick(Arc::clone(&gateway.0)));
     tokio::spawn(sync(gateway.1.clone(), Arc::clone(&store)));
     tokio::spawn(keep_seen(Arc::clone(&gateway.0)));
-    tokio::spawn(prune(Arc::clone(&gateway.0)));
+    tokio::spawn(prune(Arc::clone(&gateway.0), runners.native.clone()));
     for (_, runner) in runners.all() {
         tokio::spawn(watch_runner(Arc::clone(&gateway.0), runner.clone()));
     }
@@ -300,14 +300,18 @@ fn supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
 
 /// The runner that speaks to the container engine.
 pub(crate) fn docker_supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
-    // Whose containers they are: this state on this host.
-    let host = os::host::machine_id().unwrap_or_default();
-    let whose = crate::crypto::sha256(&[host.as_bytes(), b"\0", places.state.as_os_str().as_encoded_bytes()]);
     let mut more = vec!["--backend".to_owned(), "docker".to_owned()];
     more.extend(["--engine".to_owned(), settings.docker.socket.display().to_string()]);
     more.extend(["--scratch".to_owned(), places.runtime.join("containers").display().to_string()]);
-    more.extend(["--gateway".to_owned(), crate::crypto::hex(&whose[..8])]);
+    more.extend(["--gateway".to_owned(), whose(&places.state)]);
     own_runner(settings, places, more)
+}
+
+/// Whose containers they are: this folder's on this host.
+pub(crate) fn whose(folder: &Path) -> String {
+    let host = os::host::machine_id().unwrap_or_default();
+    let whose = crate::crypto::sha256(&[host.as_bytes(), b"\0", folder.as_os_str().as_encoded_bytes()]);
+    crate::crypto::hex(&whose[..8])
 }
 
 fn own_runner(settings: &Settings, places: &Places, more: Vec<String>) -> Result<Supply, DaemonFault> {
@@ -320,6 +324,9 @@ fn own_runner(settings: &Settings, places: &Places, more: Vec<String>) -> Result
     }
     if let Some(kept) = &settings.protected.kept {
         arguments.extend(["--kept".to_owned(), kept.display().to_string()]);
+    }
+    if let Some(workspaces) = &settings.protected.workspaces {
+        arguments.extend(["--workspaces".to_owned(), workspaces.display().to_string()]);
     }
     if let Some(home) = &settings.protected.home {
         arguments.extend(["--home".to_owned(), home.display().to_string()]);
@@ -347,12 +354,16 @@ async fn keep_seen(gateway: Arc<Gateway>) {
 }
 
 /// Removes what sandboxes keep and nobody has used for long, at the start and every ten minutes.
-async fn prune(gateway: Arc<Gateway>) {
+async fn prune(gateway: Arc<Gateway>, runner: Client) {
+    let mut runner = runner.state();
     let mut every = interval(Duration::from_secs(600));
     loop {
         every.tick().await;
-        let gateway = Arc::clone(&gateway);
-        let _ = tokio::task::spawn_blocking(move || gateway.prune_idle()).await;
+        // Whose trees they are.
+        if runner.wait_for(|state| state.connected).await.is_err() {
+            return;
+        }
+        gateway.prune_idle().await;
     }
 }
 
