@@ -243,8 +243,11 @@ fn list(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
     }
     let time = |ms: &Value| config::rough(Duration::from_millis(ms.as_u64().unwrap_or(0)));
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let mut rows =
-        vec![["SANDBOX", "AGENT", "SESSION", "RUNNING", "UNUSED FOR", "REMOVED AFTER"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["SANDBOX", "AGENT", "SESSION", "RUNNING", "UNUSED FOR", "REMOVED AFTER", "CONTAINER"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for kept in answer["sandboxes"].as_array().into_iter().flatten() {
         rows.push(vec![
             text(&kept["name"]),
@@ -253,6 +256,7 @@ fn list(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
             kept["running"].to_string(),
             time(&kept["idleMs"]),
             time(&kept["prunedAfterMs"]),
+            container(&kept["container"]),
         ]);
     }
     match rows.len() {
@@ -260,6 +264,23 @@ fn list(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
         _ => render::line(&table(&rows)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A container in a few words: its id, since when it is there, and whether the next command finds it as it is.
+fn container(container: &Value) -> String {
+    if container.is_null() {
+        return "-".into();
+    }
+    let text = |key: &str| container[key].as_str().unwrap_or("?").to_owned();
+    let differs: Vec<&str> =
+        container["differences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let fit = match differs[..] {
+        [] => "as planned".to_owned(),
+        // The digest of the plan: other folders of the same names, or another way out.
+        ["Config.Labels"] => "of another plan, is made anew".to_owned(),
+        _ => format!("differs in {}, is made anew", differs.join(", ")),
+    };
+    render::one_line(&format!("{:.12} {} since {:.16}, {fit}", text("id"), text("state"), text("created")))
 }
 
 fn prune(place: &PlaceArgs, args: &SandboxPruneArgs) -> Result<ExitCode, Fault> {

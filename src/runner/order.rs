@@ -6,8 +6,8 @@
 
 use crate::model::{
     Container, Delivery, Domain, Ending, Enforcement, ExecMode, FileAct, LaunchFault, LimitKind, Limits,
-    MOST_SECRETS_A_RUN, Means, Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse, Stdin,
-    Tier, WindowSize, WorkspaceAccess, is_variable_name,
+    MOST_SECRETS_A_RUN, Means, Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse,
+    StandingContainer, Stdin, Tier, WindowSize, WorkspaceAccess, is_variable_name,
 };
 use crate::sandbox::Command;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub(super) enum Order {
     Discard(String),
     /// Something about what sandboxes keep; the number is that of the question.
     Kept(KeptOrder),
+    /// What stands for this sandbox; the command is nobody's, the number is that of the question. In the runner of
+    /// containers alone.
+    Look(Box<Start>),
 }
 
 /// What the runner tells the gateway.
@@ -64,6 +67,30 @@ pub(super) enum Report {
     Finished(Box<Finished>),
     /// The answer to `Order::Kept`; more follow after a list.
     Kept(KeptReport),
+    /// The answer to `Order::Look`; nothing where no container stands.
+    Looked(Option<Box<Looked>>),
+}
+
+/// A container that stands for a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Looked {
+    id: String,
+    created: String,
+    state: String,
+    differences: Vec<String>,
+}
+
+impl Looked {
+    pub(super) fn new(standing: StandingContainer) -> Self {
+        let StandingContainer { id, created, state, differences } = standing;
+        Looked { id, created, state, differences }
+    }
+
+    pub(super) fn read(self) -> StandingContainer {
+        let Looked { id, created, state, differences } = self;
+        StandingContainer { id, created, state, differences }
+    }
 }
 
 /// What is asked about kept sandboxes.
@@ -437,6 +464,7 @@ impl Message for Order {
             Order::Secret(bytes) => (9, bytes.clone()),
             Order::Discard(sandbox) => (10, sandbox.clone().into_bytes()),
             Order::Kept(order) => (11, json(order)),
+            Order::Look(start) => (12, json(start)),
         }
     }
 
@@ -461,6 +489,7 @@ impl Message for Order {
             9 => Some(Order::Secret(payload)),
             10 => String::from_utf8(payload).ok().map(Order::Discard),
             11 => serde_json::from_slice(&payload).ok().map(Order::Kept),
+            12 => serde_json::from_slice(&payload).ok().map(|s| Order::Look(Box::new(s))),
             _ => None,
         }
     }
@@ -476,6 +505,7 @@ impl Message for Report {
             Report::Finished(finished) => (5, json(finished)),
             Report::Network(report) => (6, json(report)),
             Report::Kept(report) => (7, json(report)),
+            Report::Looked(looked) => (8, json(looked)),
         }
     }
 
@@ -488,6 +518,7 @@ impl Message for Report {
             5 => serde_json::from_slice(&payload).ok().map(|f| Report::Finished(Box::new(f))),
             6 => crate::egress::Report::decode(&payload).map(|r| Report::Network(Box::new(r))),
             7 => serde_json::from_slice(&payload).ok().map(Report::Kept),
+            8 => serde_json::from_slice(&payload).ok().map(Report::Looked),
             _ => None,
         }
     }

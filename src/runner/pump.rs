@@ -389,7 +389,7 @@ impl Pump {
             Some(Order::Input(bytes)) => {
                 let _ = reports.send((number, Report::InputTaken(bytes.len() as u32))).await;
             }
-            Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_) | Order::Kept(_)) => {}
+            Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_) | Order::Kept(_) | Order::Look(_)) => {}
         }
     }
 

@@ -12,7 +12,8 @@ use super::shared_way::{Way, Ways};
 use super::trees;
 use crate::egress;
 use crate::model::{
-    Domain, Ending, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, Tier,
+    Domain, Ending, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile,
+    StandingContainer, Tier,
 };
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::{Engine, EngineSettings, Entered, Place, Protected, left_inside};
@@ -31,6 +32,9 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// Reports of one run that wait to be passed on; beyond it the container waits.
 const QUEUED: usize = 64;
+
+/// How long the engine may take to say what stands for a sandbox.
+const A_LOOK: Duration = Duration::from_secs(5);
 
 /// How long a runner inside may take to introduce itself.
 const GREETING: Duration = Duration::from_secs(30);
@@ -93,6 +97,11 @@ impl Containers {
     /// Whether something runs in this container, or is about to.
     fn is_used(&self, id: &str) -> bool {
         self.lines.borrow().get(id).is_some_and(in_use)
+    }
+
+    /// What stands for the sandbox of a profile. An engine that does not answer is no reason to wait.
+    pub(super) async fn look(&self, profile: &SandboxProfile) -> Option<StandingContainer> {
+        timeout(A_LOOK, self.engine.standing(profile)).await.ok()?.ok()?
     }
 
     /// Removes the container of a sandbox that keeps nothing any more.
@@ -505,7 +514,7 @@ impl Bounds {
                 self.input = self.input.saturating_sub(bytes);
                 is_allowed
             }
-            Report::Hello(_) | Report::Network(_) | Report::Kept(_) | Report::Finished(_) => false,
+            Report::Hello(_) | Report::Network(_) | Report::Kept(_) | Report::Looked(_) | Report::Finished(_) => false,
         }
     }
 }

@@ -125,6 +125,7 @@ fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_n
 
         dock.world.stop(nix::sys::signal::Signal::SIGTERM);
         dock.world.start_again();
+        assert_eq!(dock.standing()["asPlanned"], true, "{}", dock.standing());
         assert_eq!(id(&dock), first, "it is adopted");
         dock.world.stop(nix::sys::signal::Signal::SIGKILL);
         dock.world.start_again();
@@ -135,7 +136,12 @@ fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_n
         let more = json!({"Memory": 1 << 30, "MemorySwap": 1 << 30});
         assert_eq!(ask("POST", &format!("/containers/{}/update", first.as_str().unwrap()), Some(&more)).0, 200);
         dock.world.start_again();
+        let standing = dock.standing();
+        assert_eq!((&standing["asPlanned"], &standing["id"]), (&json!(false), &first), "{standing}");
+        assert_eq!(standing["differences"], json!(["HostConfig.Memory", "HostConfig.MemorySwap"]));
+        assert!(dock.world.run(&["sandbox", "list"]).exits(0).contains("differs in HostConfig.Memory"));
         let second = id(&dock);
+        assert!(dock.world.run(&["sandbox", "list"]).exits(0).contains("running since 20"), "age, and as planned");
         assert_ne!(second, first, "a container that is not as planned is made anew");
 
         // The folder it shows is another one by now, under the same name.
@@ -144,6 +150,7 @@ fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_n
         dock.world.make_dir("state-workspaces/main");
         dock.world.write("state-workspaces/main/new", b"new\n");
         dock.world.give(&workspace);
+        assert_eq!(dock.standing()["differences"], json!(["Config.Labels"]), "the same name, another folder");
         assert_eq!(dock.world.sh("cat new").exits(0), "new\n");
         assert_ne!(dock.inspect("agent.main")["Id"], second);
         assert_eq!(dock.containers(), ["agent.main"]);

@@ -113,6 +113,11 @@ impl Dock {
         ask("GET", &format!("/containers/{id}/json"), None).1
     }
 
+    /// What the gateway says of the container of its only kept sandbox.
+    pub fn standing(&self) -> Value {
+        self.world.json(&["sandbox", "list", "--json"])["sandboxes"][0]["container"].clone()
+    }
+
     fn listed(&self) -> Vec<(String, String)> {
         let gateway = self.label();
         let (_, found) = ask("GET", "/containers/json?all=1", None);

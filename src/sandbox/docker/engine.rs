@@ -8,7 +8,7 @@ use super::bundle::Bundle;
 use super::plan::{self, Plan, SANDBOX};
 use super::{image, shown};
 use crate::crypto;
-use crate::model::{Container, ExecMode, Network, RunFault, SandboxProfile};
+use crate::model::{Container, ExecMode, Network, RunFault, SandboxProfile, StandingContainer};
 use crate::os;
 use crate::os::linux::netns::{self, NAME_SERVER};
 use crate::sandbox::boundary::Protected;
@@ -118,9 +118,7 @@ impl Engine {
         profile: &SandboxProfile,
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
-        let kept = profile.kept.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-        let sandbox =
-            kept.map_or_else(|| format!("{ONCE}{}", crypto::hex(&os::host::random::<8>())), ToOwned::to_owned);
+        let sandbox = sandbox_of(profile).unwrap_or_else(|| format!("{ONCE}{}", crypto::hex(&os::host::random::<8>())));
         let binds = named(profile, &self.settings.protected)?;
         let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
         let _turn = turn.lock().await;
@@ -158,22 +156,10 @@ impl Engine {
             let _turn = self.building.lock().await;
             image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await?
         };
-        let name = format!("vambrace-{:.8}-{sandbox}", self.settings.gateway);
-        let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
-        let plan = Plan {
-            gateway: self.settings.gateway.clone(),
-            sandbox: sandbox.to_owned(),
-            image: image.id.clone(),
-            variables: image.variables,
-            rest: bundle.words(&image.folder, &["runner", "--rest"]),
-            user: ready.user,
-            scratch: scratch(profile, &ready, &image.volumes),
-            shown: ready.shown,
-            dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
-            domains: domains(profile),
-            limits: profile.limits.clone(),
-            idle_seconds: profile.idle.as_secs(),
-            name,
+        let (plan, stand) = {
+            let name = self.name(sandbox);
+            let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
+            (self.plan(profile, sandbox, name, &image, &bundle, &ready), ready.stand)
         };
         let id = match self.look(&docker, &plan.name).await? {
             Some(live) => match self.judge(&plan, &live)? {
@@ -187,7 +173,7 @@ impl Engine {
             },
             None => self.make(&docker, &plan).await?,
         };
-        drop(ready.stand);
+        drop(stand);
         let place = Place {
             container: Container { id, image: image.base, plan: plan.digest() },
             uid: plan.user.0,
@@ -202,6 +188,65 @@ impl Engine {
         Ok(place)
     }
 
+    fn name(&self, sandbox: &str) -> String {
+        format!("vambrace-{:.8}-{sandbox}", self.settings.gateway)
+    }
+
+    fn plan(
+        &self,
+        profile: &SandboxProfile,
+        sandbox: &str,
+        name: String,
+        image: &image::Ready,
+        bundle: &Bundle,
+        ready: &shown::Ready,
+    ) -> Plan {
+        Plan {
+            name,
+            gateway: self.settings.gateway.clone(),
+            sandbox: sandbox.to_owned(),
+            image: image.id.clone(),
+            variables: image.variables.clone(),
+            rest: bundle.words(&image.folder, &["runner", "--rest"]),
+            user: ready.user,
+            scratch: scratch(profile, ready, &image.volumes),
+            shown: ready.shown.clone(),
+            dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
+            domains: domains(profile),
+            limits: profile.limits.clone(),
+            idle_seconds: profile.idle.as_secs(),
+        }
+    }
+
+    /// What stands for the sandbox of a profile, and how it differs from what would be made now. Makes nothing.
+    ///
+    /// # Errors
+    /// Where the engine is not there.
+    pub(crate) async fn standing(&self, profile: &SandboxProfile) -> Result<Option<StandingContainer>, RunFault> {
+        let Some(sandbox) = sandbox_of(profile) else { return Ok(None) };
+        let docker = self.connect().await?;
+        let name = self.name(&sandbox);
+        let Some(live) = self.look(&docker, &name).await? else { return Ok(None) };
+        let bundle = self.bundle()?;
+        let image = image::find(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await;
+        let differences = match image.map(|wanted| wanted.ready) {
+            Ok(Some(image)) => match named(profile, &self.settings.protected)
+                .and_then(|binds| shown::describe(&self.settings.scratch, &name, &binds, profile.exec_mode))
+            {
+                Ok(ready) => self.plan(profile, &sandbox, name, &image, &bundle, &ready).differences(&live),
+                Err(_) => vec!["Mounts".into()],
+            },
+            Ok(None) | Err(_) => vec!["Image".into()],
+        };
+        let state = live.state.as_ref().and_then(|state| state.status).map(|status| status.to_string());
+        Ok(Some(StandingContainer {
+            id: live.id.unwrap_or_default(),
+            created: live.created.unwrap_or_default(),
+            state: state.unwrap_or_default(),
+            differences,
+        }))
+    }
+
     fn judge(&self, plan: &Plan, live: &ContainerInspectResponse) -> Result<Fit, RunFault> {
         let id = live.id.clone().unwrap_or_default();
         let label = |name: &str| live.config.as_ref()?.labels.as_ref()?.get(name).map(String::as_str);
@@ -214,7 +259,7 @@ impl Engine {
         let state = live.state.as_ref();
         let runs = state.and_then(|state| state.status) == Some(ContainerStateStatusEnum::RUNNING);
         let differences = plan.differences(live);
-        if runs && differences.is_empty() && label(plan::PLAN) == Some(&plan.digest()) {
+        if runs && differences.is_empty() {
             return Ok(Fit::Same(id));
         }
         tracing::info!(name = plan.name, ?differences, runs, "the container is not as planned, and is made anew");
@@ -413,6 +458,11 @@ enum Fit {
     Same(String),
     /// Ours, and otherwise.
     Stale(String),
+}
+
+/// The name of a sandbox that outlives its command.
+fn sandbox_of(profile: &SandboxProfile) -> Option<String> {
+    profile.kept.as_deref()?.file_name()?.to_str().map(ToOwned::to_owned)
 }
 
 fn domains(profile: &SandboxProfile) -> Vec<String> {

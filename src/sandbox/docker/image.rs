@@ -31,12 +31,19 @@ pub(super) struct Ready {
     pub(super) volumes: Vec<String>,
 }
 
-/// Finds the image, and that with the bundle on top, which is made where it is not there.
+/// An image that a profile names, and what is there to be made of it.
+pub(super) struct Wanted {
+    /// That with the bundle on top, where it was made already.
+    pub(super) ready: Option<Ready>,
+    base: String,
+    tag: String,
+}
+
+/// Finds the image, and that with the bundle on top, which is made where it is not there. Where only listed executables
+/// may be executed, it has the shim over its loaders.
 ///
 /// # Errors
 /// Where there is no such image, it is for another machine, or cannot be built upon.
-///
-/// Where only listed executables may be executed, the image has the shim over its loaders.
 pub(super) async fn prepare(
     docker: &Docker,
     name: &str,
@@ -44,6 +51,33 @@ pub(super) async fn prepare(
     bundle: &Bundle,
     mode: ExecMode,
 ) -> Result<Ready, RunFault> {
+    let Wanted { ready, base, tag } = find(docker, name, gateway, bundle, mode).await?;
+    if let Some(ready) = ready {
+        return Ok(ready);
+    }
+    let loaders = match mode {
+        ExecMode::Full => Vec::new(),
+        ExecMode::Allowlist => loaders::of_image(docker, &base, gateway).await?,
+    };
+    build(docker, &tag, &context(&base, bundle, mode, &loaders)).await?;
+    let made = find(docker, name, gateway, bundle, mode).await?.ready;
+    made.ok_or_else(|| RunFault::Engine {
+        what: format!("the image {tag} is not the one that was built"),
+        hint: "somebody else may have given another one its name; remove that and try again".into(),
+    })
+}
+
+/// Looks for both and makes nothing.
+///
+/// # Errors
+/// As above.
+pub(super) async fn find(
+    docker: &Docker,
+    name: &str,
+    gateway: &str,
+    bundle: &Bundle,
+    mode: ExecMode,
+) -> Result<Wanted, RunFault> {
     let base = match docker.inspect_image(name).await {
         Ok(base) => base,
         Err(error) if missing(&error) => {
@@ -94,19 +128,8 @@ pub(super) async fn prepare(
             volumes: volumes.clone(),
         })
     };
-    if let Some(ready) = docker.inspect_image(&tag).await.ok().as_ref().and_then(ready) {
-        return Ok(ready);
-    }
-    let loaders = match mode {
-        ExecMode::Full => Vec::new(),
-        ExecMode::Allowlist => loaders::of_image(docker, &id, gateway).await?,
-    };
-    build(docker, &tag, &context(&id, bundle, mode, &loaders)).await?;
-    let image = docker.inspect_image(&tag).await.map_err(|e| fault("look at the image that was built", &e))?;
-    ready(&image).ok_or_else(|| RunFault::Engine {
-        what: format!("the image {tag} is not the one that was built"),
-        hint: "somebody else may have given another one its name; remove that and try again".into(),
-    })
+    let ready = docker.inspect_image(&tag).await.ok().as_ref().and_then(ready);
+    Ok(Wanted { ready, base: id, tag })
 }
 
 fn id_of(image: &ImageInspect, name: &str) -> Result<String, RunFault> {

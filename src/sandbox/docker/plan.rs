@@ -136,7 +136,8 @@ impl Plan {
         }
     }
 
-    /// How a live container differs from this plan; nothing where it is the one.
+    /// How a live container differs from this plan; nothing where it is the one. A label holds the digest of the plan, with
+    /// what no other field tells.
     pub(super) fn differences(&self, live: &ContainerInspectResponse) -> Vec<String> {
         let mut found = Vec::new();
         if live.image.as_deref() != Some(self.image.as_str()) {
