@@ -38,6 +38,7 @@ pub(super) fn run(place: &PlaceArgs, command: SandboxCommand) -> Result<ExitCode
         }
         SandboxCommand::Prune(args) => prune(place, &args),
         SandboxCommand::BuildImage(args) => image::build(place, &args),
+        SandboxCommand::CheckImage(args) => image::check(place, &args),
     }
 }
 

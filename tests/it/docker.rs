@@ -419,6 +419,7 @@ fn the_default_image_is_built_from_this_hosts_packages_and_developers_can_work_i
     sh("python3 -c 'import json, ssl, subprocess; subprocess.check_call([\"true\"])'").exits(0);
     sh("echo '{\"a\": 1}' | jq -e .a && rg -q a a.c && curl --version > /dev/null && tar -cf t.tar a.c && sed -i s/int/int/ a.c && \
         awk 1 a.c > /dev/null && find . -name a.c | xargs ls > /dev/null").exits(0);
+    assert_eq!(facts["found"], json!([]), "neither a set-id program nor a secret");
     // Nothing in it honours a set-id bit.
     assert_eq!(sh("find / -xdev -perm /6000 -type f 2>/dev/null | wc -l").exits(0), "0\n");
     drop(dock);
@@ -430,6 +431,33 @@ fn the_default_image_is_built_from_this_hosts_packages_and_developers_can_work_i
             ask("DELETE", &format!("/images/{}?force=1", image["Id"].as_str().unwrap()), None);
         }
     }
+}
+
+#[test]
+fn an_images_set_id_programs_and_secrets_are_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let image = import("laden", &["ENV GITHUB_TOKEN=x"], |root| {
+        fs::write(root.join("bin/sudo-own"), "x").unwrap();
+        fs::set_permissions(root.join("bin/sudo-own"), fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::create_dir_all(root.join("root/.ssh")).unwrap();
+        fs::write(root.join("root/.ssh/id_ed25519"), "x").unwrap();
+        fs::write(root.join("root/.ssh/id_ed25519.pub"), "x").unwrap();
+    });
+    let world = World::new(User::Root);
+    let ran = world.run(&["sandbox", "check-image", &image, "--json"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let places: Vec<_> = told["found"].as_array().unwrap().iter().map(|f| (&f["kind"], &f["place"])).collect();
+    let expected = [
+        (json!("secret"), json!("GITHUB_TOKEN")),
+        (json!("set-id"), json!("/bin/sudo-own")),
+        (json!("secret"), json!("/root/.ssh/id_ed25519")),
+    ];
+    assert_eq!(places.len(), 3, "{told}");
+    assert!(expected.iter().all(|(kind, place)| places.contains(&(kind, place))), "{told}");
+    world.run(&["sandbox", "check-image", crate::engine::image()]).exits(0);
+    world.run(&["sandbox", "check-image", "no-such:1"]).fails(125, "has no image");
+    assert_eq!(world.run(&["sandbox", "check-image", "--", "-x"]).code, 2);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod base;
 mod bundle;
+mod contents;
 mod engine;
 mod image;
 mod loaders;
@@ -15,6 +16,7 @@ mod probe;
 mod shown;
 
 pub(crate) use base::make_image;
+pub(crate) use contents::{Contents, Found, look_into};
 pub(crate) use engine::{Engine, Entered, Place, Settings};
 pub(crate) use probe::probe_engine;
 
