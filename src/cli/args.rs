@@ -113,6 +113,12 @@ pub(super) struct GatewayArgs {
     /// TCP port; 0 takes a free one
     #[arg(long)]
     pub(super) port: Option<u16>,
+    /// Have commands run by the runner that listens here, instead of starting one
+    #[arg(long, value_name = "PATH")]
+    pub(super) runner_socket: Option<PathBuf>,
+    /// The same for the runner of containers
+    #[arg(long, value_name = "PATH")]
+    pub(super) docker_runner_socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

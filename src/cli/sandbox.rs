@@ -358,7 +358,7 @@ fn probe(place: &PlaceArgs, args: &SandboxProbeArgs) -> Result<ExitCode, Fault> 
 fn explain(place: &PlaceArgs, args: &SandboxExplainArgs) -> Result<ExitCode, Fault> {
     let places = place.places();
     let file = place.file(&places)?;
-    let settings = config::compose(&file, &places, None, None)?;
+    let settings = config::compose(&file, &places, &config::Flags::default())?;
     let agent = AgentId::parse(&args.agent).map_err(|e| Fault::new(e.to_string()))?;
     let own = settings.profiles.agents.get(&agent);
     let agent_layer = file.agents.get(&*agent).map(|a| &a.sandbox);

@@ -5,6 +5,7 @@
 
 use super::framing;
 use super::order::{Finished, Hello, INPUT_WINDOW, KeptOrder, KeptReport, Order, Report, Start, VERSION};
+use super::spawner::Spawner;
 use crate::egress;
 use crate::model::{Outcome, RunFault, SandboxProfile, StandingContainer, Stdin, Stream, WindowSize};
 use crate::os::linux::memfd::Sealed;
@@ -13,7 +14,7 @@ use crate::sandbox::kept::Kept;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(crate) enum Supply {
     Child { program: PathBuf, arguments: Vec<String> },
     /// Its own service, listening here.
     Socket(PathBuf),
+    /// A child of a process that was forked off to start it: we cannot start anything ourselves.
+    Spawner(Spawner),
 }
 
 /// What is known of the runner.
@@ -446,10 +449,24 @@ fn connect(supply: &Supply) -> io::Result<(UnixStream, Option<process::Child>)> 
             stream.set_nonblocking(true)?;
             return Ok((UnixStream::from_std(stream)?, None));
         }
+        Supply::Spawner(spawner) => {
+            let stream = spawner.ask()?;
+            stream.set_nonblocking(true)?;
+            return Ok((UnixStream::from_std(stream)?, None));
+        }
         Supply::Child { program, arguments } => (program, arguments),
     };
+    let (stream, child) = start(program, arguments)?;
+    stream.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(stream)?, Some(child)))
+}
+
+/// Starts a runner with one end of a socketpair at standard input, and gives the other.
+pub(super) fn start(
+    program: &Path,
+    arguments: &[String],
+) -> io::Result<(std::os::unix::net::UnixStream, process::Child)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
     #[allow(clippy::disallowed_methods, reason = "this is the one process the gateway starts: its runner")]
     let child = process::Command::new(program)
         .args(arguments)
@@ -459,7 +476,7 @@ fn connect(supply: &Supply) -> io::Result<(UnixStream, Option<process::Child>)> 
         .stdin(OwnedFd::from(theirs))
         .stdout(process::Stdio::null())
         .spawn()?;
-    Ok((UnixStream::from_std(ours)?, Some(child)))
+    Ok((ours, child))
 }
 
 /// Reaps a child that has let go of its socket, and makes sure that it ends.

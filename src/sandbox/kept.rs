@@ -68,9 +68,9 @@ pub(crate) fn make(kept: &Path, idle: Duration) -> io::Result<()> {
 
 /// The file's time alone, where it says the same already: nothing waits for the disk then.
 fn note_use(path: &Path, says: &[u8]) -> io::Result<()> {
-    // What cannot be read is none of ours, and another is put in its place.
-    if os::fs::read_private(path, 64).is_ok_and(|said| said.is_some_and(|said| said == says)) {
-        return fs::OpenOptions::new().write(true).open(path)?.set_modified(SystemTime::now());
+    // One that cannot be read is replaced.
+    if os::fs::read_private(path, 64).is_ok_and(|said| said.as_deref() == Some(says)) {
+        return os::fs::append_private(path)?.set_modified(SystemTime::now());
     }
     match os::fs::write_private(path, says) {
         // The other runner is at it this moment.
