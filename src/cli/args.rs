@@ -97,7 +97,8 @@ pub(super) enum Command {
     },
     /// Print a manual page, or write all of them
     Man {
-        /// The command whose page to print, e.g. `exec`; without it that of vambrace
+        /// The command whose page to print, e.g. `exec` or `sandbox run`; also `vambrace.toml` and `vambrace.7`; without it
+        /// that of vambrace
         command: Option<String>,
         /// Write every page into this folder instead
         #[arg(long, value_name = "DIR")]
@@ -482,6 +483,8 @@ pub(super) enum JournalCommand {
     List(JournalListArgs),
     /// Walk the chain of all entries; exit 1 where it does not hold
     Verify(JournalVerifyArgs),
+    /// Print what `journalctl -x` says of each event: the message catalog for journald
+    Catalog,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -549,7 +549,8 @@ fn a_thousand_runs_leave_nothing_behind() {
         let count = |what: &str| fs::read_dir(format!("/proc/{runner}/{what}")).unwrap().count();
         // Containers of other tests come and go meanwhile; what they mount is in the engine's folders or in theirs.
         let root = world.dir.display().to_string();
-        let is_others = |line: &&str| line.contains("/docker") || line.contains("/vambrace-test-") && !line.contains(&root);
+        let is_others =
+            |line: &&str| line.contains("/docker") || line.contains("/vambrace-test-") && !line.contains(&root);
         let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|l| !is_others(l)).count();
         world.exec(&["true"]).exits(0);
         world.rest();
