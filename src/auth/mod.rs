@@ -18,7 +18,7 @@ mod tailnet;
 mod testing;
 mod throttle;
 
-pub(crate) use gatekeeper::{Admitted, Gatekeeper, Mode};
+pub(crate) use gatekeeper::{Admitted, Gatekeeper, Mode, Rules};
 pub(crate) use invites::Invite;
 pub(crate) use nodes::Surface;
 pub(crate) use proxy::{AllowedUsers, PeerFacts, Proxied, ProxyFault, ProxyRules};

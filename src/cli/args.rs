@@ -114,6 +114,12 @@ pub(super) struct GatewayArgs {
     /// TCP port; 0 takes a free one
     #[arg(long)]
     pub(super) port: Option<u16>,
+    /// Have commands run by the runner that listens here, instead of starting one
+    #[arg(long, value_name = "PATH")]
+    pub(super) runner_socket: Option<PathBuf>,
+    /// The same for the runner of containers
+    #[arg(long, value_name = "PATH")]
+    pub(super) docker_runner_socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -128,8 +134,14 @@ pub(super) struct RunnerArgs {
     #[arg(long, value_name = "PATH")]
     pub(super) protect: Vec<PathBuf>,
     /// Where sandboxes keep their trees
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub(super) kept: Option<PathBuf>,
+    /// Where agents without a workspace of their own get one
+    #[arg(long, value_name = "DIR")]
+    pub(super) workspaces: Option<PathBuf>,
+    /// Have connections that sandboxes may make carried out by the service that listens here, as a runner without a network
+    #[arg(long, value_name = "PATH", requires = "socket")]
+    pub(super) egress_socket: Option<PathBuf>,
     /// Home folder that is never shown inside a sandbox
     #[arg(long, value_name = "DIR")]
     pub(super) home: Option<PathBuf>,
@@ -145,8 +157,9 @@ pub(super) struct RunnerArgs {
     /// With --backend docker: a folder of ours where mounts stand for the engine
     #[arg(long, value_name = "DIR", required_if_eq("backend", "docker"))]
     pub(super) scratch: Option<PathBuf>,
-    /// With --backend docker: tells this gateway's containers from another's
-    #[arg(long, value_name = "ID", required_if_eq("backend", "docker"))]
+    /// With --backend docker: tells this gateway's containers from another's, 16 hex digits; without it, made of this
+    /// machine's id and --kept
+    #[arg(long, value_name = "ID")]
     pub(super) gateway: Option<String>,
     /// Take orders by pipes inside a container: how the docker runner gets into one
     #[arg(long, hide = true, conflicts_with_all = ["socket", "inherited"])]

@@ -3,17 +3,17 @@
 use super::args::{BackendArg, EgressArgs, GatewayArgs, Output, PlaceArgs, RunnerArgs};
 use super::render::{self, Fault, table};
 use crate::client::{self, Keyring, Shown, Target};
-use crate::config::{self, Overrides, Places, Settings};
+use crate::config::{self, Flags, Overrides, Places, Settings};
 use crate::crypto;
 use crate::daemon;
 use crate::egress;
 use crate::model::Secret;
 use crate::os;
 use crate::runner;
-use crate::runner::With;
+use crate::runner::{Around, Helpers, With};
 use crate::sandbox::{EngineSettings, Protected};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 impl PlaceArgs {
@@ -27,10 +27,7 @@ impl PlaceArgs {
     pub(super) fn file(&self, places: &Places) -> Result<config::File, Fault> {
         match config::read(&places.config)? {
             Some(file) => Ok(file),
-            None if places.config_is_named => {
-                Err(Fault::new(format!("{}: there is no such file", places.config.display()))
-                    .hint("leave --config out to run with defaults"))
-            }
+            None if places.config_is_named => Err(config::ConfigFault::missing(&places.config).into()),
             None => Ok(config::File::default()),
         }
     }
@@ -39,7 +36,7 @@ impl PlaceArgs {
     pub(super) fn settings(&self) -> Result<(Settings, Places), Fault> {
         let places = self.places();
         let file = self.file(&places)?;
-        Ok((config::compose(&file, &places, None, None)?, places))
+        Ok((config::compose(&file, &places, &config::Flags::default())?, places))
     }
 
     /// The gateway to talk to: flag, variable, the user's socket, the system's.
@@ -100,21 +97,39 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
 
 pub(super) fn run(place: &PlaceArgs, args: &GatewayArgs) -> Result<ExitCode, Fault> {
     daemon::start_log();
-    let places = place.places();
-    let file = place.file(&places)?;
-    let settings = config::compose(&file, &places, args.bind.as_deref(), args.port)?;
-    daemon::run(settings, &places).map_err(|e| Fault::new(e.to_string()).hint(e.hint()))?;
+    let inherited = os::activation::take().map_err(|e| Fault::new(format!("cannot take the doors we were given: {e}")));
+    let run = || {
+        let places = place.places();
+        let flags = Flags {
+            bind: args.bind.clone(),
+            port: args.port,
+            runner_socket: args.runner_socket.clone(),
+            docker_runner_socket: args.docker_runner_socket.clone(),
+        };
+        let settings = config::compose(&place.file(&places)?, &places, &flags)?;
+        daemon::run(settings, &places, &flags, inherited?).map_err(|e| Fault::new(e.to_string()).hint(e.hint()))
+    };
+    // The last that the service manager shows of us.
+    run().inspect_err(|fault: &Fault| daemon::tell_failure(&fault.message))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
     daemon::start_log();
-    let protected = Protected { own: args.protect.clone(), home: args.home.clone(), kept: args.kept.clone() };
+    let protected = Protected {
+        own: args.protect.clone(),
+        home: args.home.clone(),
+        kept: args.kept.clone(),
+        workspaces: args.workspaces.clone(),
+    };
     let with = match args.backend {
         BackendArg::Native => With::Native(protected),
         BackendArg::Docker => With::Docker(EngineSettings {
             socket: args.engine.clone(),
-            gateway: args.gateway.clone().unwrap_or_default(),
+            gateway: args
+                .gateway
+                .clone()
+                .unwrap_or_else(|| daemon::whose(args.kept.as_deref().unwrap_or(Path::new("/")))),
             scratch: args.scratch.clone().unwrap_or_default(),
             protected,
         }),
@@ -125,7 +140,8 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
         None => runner::serve_inherited(with),
         Some(path) => {
             let uid = gateway_uid(args.gateway_user.as_deref())?;
-            runner::serve_socket(path, uid, with, || {
+            let helpers = args.egress_socket.clone().map_or(Helpers::Own, Helpers::Service);
+            runner::serve_socket(path, uid, with, Around { helpers }, || {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             })
         }
@@ -244,7 +260,7 @@ pub(super) fn config_check(place: &PlaceArgs, args: &Output) -> Result<ExitCode,
 pub(super) fn config_show(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
     let places = place.places();
     let file = place.file(&places)?;
-    let settings = config::compose(&file, &places, None, None)?;
+    let settings = config::compose(&file, &places, &config::Flags::default())?;
     let value = json!({
         "file": file,
         "config": places.config, "state": places.state, "socket": places.socket(), "workspaces": places.workspaces,

@@ -14,7 +14,7 @@ use crate::model::{
     AgentId, Backend, Ending, Enforcement, ExecMode, LaunchFault, Network, ProfileName, RunFault, SandboxProfile,
 };
 use crate::os;
-use crate::runner::WayOut;
+use crate::runner::{Helpers, WayOut};
 use crate::sandbox::{self, Command, Descriptors, Handed, Launched, Launcher, Protected, Verdict};
 use crate::wire;
 use serde_json::{Value, json};
@@ -170,7 +170,7 @@ fn way_out(
         RunFault::WallMissing(LaunchFault { step: "open the way out".into(), cause: e.to_string() })
     };
     let Handed::Doors(doors) = launched.receive().map_err(fault)? else { return Ok(None) };
-    WayOut::open(&profile.domains, &doors, launcher.lend_uid()?).map(Some).map_err(fault)
+    WayOut::open(&Helpers::Own, &profile.domains, &doors, launcher.lend_uid()?).map(Some).map_err(fault)
 }
 
 /// Reads the status pipe to its end, and says when the walls stand; false where the deadline came first and the tree was
@@ -336,7 +336,7 @@ fn probe(place: &PlaceArgs, args: &SandboxProbeArgs) -> Result<ExitCode, Fault> 
 fn explain(place: &PlaceArgs, args: &SandboxExplainArgs) -> Result<ExitCode, Fault> {
     let places = place.places();
     let file = place.file(&places)?;
-    let settings = config::compose(&file, &places, None, None)?;
+    let settings = config::compose(&file, &places, &config::Flags::default())?;
     let agent = AgentId::parse(&args.agent).map_err(|e| Fault::new(e.to_string()))?;
     let own = settings.profiles.agents.get(&agent);
     let agent_layer = file.agents.get(&*agent).map(|a| &a.sandbox);

@@ -27,6 +27,7 @@ const PORT: u16 = 18789;
 pub(crate) struct Settings {
     pub(crate) doors: DoorSettings,
     pub(crate) runner_socket: Option<PathBuf>,
+    pub(crate) docker_runner_socket: Option<PathBuf>,
     pub(crate) docker: DockerSettings,
     pub(crate) journald: JournaldUse,
     pub(crate) keys: KeySettings,
@@ -71,19 +72,23 @@ impl Profiles {
     }
 }
 
+/// What the command line says over the file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flags {
+    pub(crate) bind: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) runner_socket: Option<PathBuf>,
+    pub(crate) docker_runner_socket: Option<PathBuf>,
+}
+
 /// Composes settings; flags stand over the file.
 ///
 /// # Errors
 /// The key whose value cannot be used.
-pub(crate) fn compose(
-    file: &File,
-    places: &Places,
-    bind: Option<&str>,
-    port: Option<u16>,
-) -> Result<Settings, ConfigFault> {
+pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Settings, ConfigFault> {
     let reader = Reader { path: &places.config };
-    let bind = bind.or(file.gateway.bind.as_deref()).unwrap_or("loopback");
-    let port = port.or(file.gateway.port).unwrap_or(PORT);
+    let bind = flags.bind.as_deref().or(file.gateway.bind.as_deref()).unwrap_or("loopback");
+    let port = flags.port.or(file.gateway.port).unwrap_or(PORT);
     let defaults = reader.layer("defaults.sandbox", &file.defaults.sandbox, SandboxProfile::default())?;
     let defaults = reader.exec("defaults.exec", &file.defaults.exec, defaults)?;
     let mut agents = BTreeMap::new();
@@ -143,7 +148,12 @@ pub(crate) fn compose(
     Ok(Settings {
         docker: DockerSettings { socket: socket.clone(), is_used },
         doors,
-        runner_socket: file.runner.socket.clone(),
+        runner_socket: reader.runner("runner.socket", &flags.runner_socket, &file.runner.socket)?,
+        docker_runner_socket: reader.runner(
+            "runner.docker_socket",
+            &flags.docker_runner_socket,
+            &file.runner.docker_socket,
+        )?,
         journald: match file.journal.journald {
             None | Some(JournaldFile::Auto) => JournaldUse::Auto,
             Some(JournaldFile::Required) => JournaldUse::Required,
@@ -172,7 +182,7 @@ fn protected(places: &Places, store: &StoreFile, engine: &Path) -> Protected {
     // Whoever reaches the engine's socket is root on its host.
     let own = own.map(|p| canonical(p)).chain([canonical(engine), engine.to_owned()]).collect();
     let home = std::env::var_os("HOME").map(|h| canonical(Path::new(&h)));
-    Protected { own, home, kept: Some(canonical(&places.sandboxes)) }
+    Protected { own, home, kept: Some(canonical(&places.sandboxes)), workspaces: Some(canonical(&places.workspaces)) }
 }
 
 fn canonical(path: &Path) -> PathBuf {
@@ -256,6 +266,21 @@ impl Reader<'_> {
             previous_key_file: file.previous_key_file.clone(),
             credentials: places.credentials.clone(),
         })
+    }
+
+    /// The socket of a runner that is a service.
+    fn runner(
+        &self,
+        key: &str,
+        flag: &Option<PathBuf>,
+        file: &Option<PathBuf>,
+    ) -> Result<Option<PathBuf>, ConfigFault> {
+        match flag.as_ref().or(file.as_ref()) {
+            Some(path) if !path.is_absolute() => {
+                Err(self.fault(key, format!("{} is not an absolute path", path.display())))
+            }
+            path => Ok(path.cloned()),
+        }
     }
 
     fn folder(&self, key: &str, path: &Path) -> Result<PathBuf, ConfigFault> {
@@ -436,7 +461,7 @@ mod tests {
     fn settings(text: &str) -> Result<Settings, ConfigFault> {
         let overrides =
             Overrides { state_dir: Some("/nonexistent/state".into()), config: Some("/nonexistent/v.toml".into()) };
-        compose(&toml::from_str(text).unwrap(), &Places::find(&overrides, 0), None, None)
+        compose(&toml::from_str(text).unwrap(), &Places::find(&overrides, 0), &Flags::default())
     }
 
     #[test]

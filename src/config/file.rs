@@ -154,6 +154,9 @@ pub(crate) struct RunnerFile {
     /// The socket of a runner that is its own service; without it the gateway starts one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) socket: Option<PathBuf>,
+    /// The same for the runner of containers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) docker_socket: Option<PathBuf>,
 }
 
 /// The container engine.
@@ -393,12 +396,28 @@ impl std::fmt::Display for ConfigFault {
 impl std::error::Error for ConfigFault {}
 
 impl ConfigFault {
-    /// A fault of a value rather than of the text: names the key.
-    pub(super) fn at_key(path: &Path, key: &str, message: impl Into<String>, hint: &str) -> Self {
+    /// A file that was named and is not there.
+    pub(crate) fn missing(path: &Path) -> Self {
         ConfigFault {
             place: path.display().to_string(),
-            message: format!("{key}: {}", message.into()),
+            message: "there is no such file".into(),
             excerpt: None,
+            hint: Some("leave --config out to run with defaults".into()),
+        }
+    }
+
+    /// A fault of a value rather than of the text: names the key.
+    pub(super) fn at_key(path: &Path, key: &str, message: impl Into<String>, hint: &str) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let found = find_key(&text, key).map(|span| locate(&text, span));
+        ConfigFault {
+            place: match &found {
+                Some((line, column, _)) => format!("{}:{line}:{column}", path.display()),
+                // From a flag, or composed of several.
+                None => path.display().to_string(),
+            },
+            message: format!("{key}: {}", message.into()),
+            excerpt: found.map(|(_, _, excerpt)| excerpt),
             hint: Some(hint.into()),
         }
     }
@@ -436,6 +455,22 @@ fn parse(path: &Path, text: &str) -> Result<File, ConfigFault> {
             excerpt: Some(excerpt),
         }
     })
+}
+
+/// Where a dotted key stands.
+fn find_key(text: &str, key: &str) -> Option<Range<usize>> {
+    let root = toml::de::DeTable::parse(text).ok()?;
+    let mut table = root.get_ref();
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let (name, value) = table.iter().find(|(name, _)| name.get_ref() == part)?;
+        if parts.peek().is_none() {
+            return Some(name.span());
+        }
+        let toml::de::DeValue::Table(inner) = value.get_ref() else { return Some(name.span()) };
+        table = inner;
+    }
+    None
 }
 
 /// Line and column from 1, and the line with a caret.
@@ -507,6 +542,16 @@ mod tests {
         for bad in ["[gateway", "gateway = 1", "[gateway]\nport = 1\nport = 2", "[gateway.auth]\nmode = \"\""] {
             assert!(parse(Path::new("v.toml"), bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_key_is_found_in_tables_of_every_spelling() {
+        let text = "[gateway]\nport = 1\nauth.mode = 'none'\n[agents.b]\nsandbox = { network = 'host' }\n";
+        let place = |key| find_key(text, key).map(|span| locate(text, span)).map(|(line, column, _)| (line, column));
+        assert_eq!(place("gateway.port"), Some((2, 1)));
+        assert_eq!(place("gateway.auth.mode"), Some((3, 6)));
+        assert_eq!(place("agents.b.sandbox.network"), Some((5, 13)));
+        assert_eq!(place("gateway.bind"), None);
     }
 
     #[test]

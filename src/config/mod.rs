@@ -9,7 +9,7 @@ mod file;
 mod places;
 mod units;
 
-pub(crate) use compose::{Settings, compose, is_image};
+pub(crate) use compose::{Flags, Settings, compose, is_image};
 pub(crate) use doors::TlsSource;
 pub(crate) use file::{ConfigFault, File, Layer, read, schema};
 pub(crate) use places::{Overrides, Places};

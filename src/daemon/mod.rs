@@ -1,28 +1,35 @@
-//! The composition root and the gateway process's own life: start, signals, stop.
+//! The composition root and the gateway process's own life: start, walls, signals, reload, stop.
 //!
 //! The only place where every room meets. Decides nothing about requests.
 
+mod confine;
 mod log;
+mod notify;
+mod reload;
 mod tls;
 mod token;
+mod watchdog;
 
 pub(crate) use log::start as start_log;
+pub(crate) use notify::tell_failure;
 pub(crate) use token::keep_password;
 
-use crate::auth::{Gatekeeper, Mode, Registry, RegistryParts, Shared};
-use crate::config::{Places, Settings};
+use crate::auth::{Gatekeeper, Mode, Registry, RegistryParts, Rules, Shared};
+use crate::config::{Flags, Places, Settings};
 use crate::crypto::KeyPair;
 use crate::gateway::{Facts, Gateway, OpenFault, Parts};
 use crate::journal::{Journal, JournalFault};
 use crate::model::{Secret, SystemClock};
 use crate::os;
-use crate::runner::{Client, Runners, Supply};
+use crate::os::activation::{Inherited, Listening};
+use crate::runner::{Client, Runners, Spawner, Supply};
 use crate::secrets::Secrets;
 use crate::server::{DoorFault, Doors, Listen, Tls, Wider};
 use crate::store::{Name, Store, StoreFault};
+use reload::Reloader;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use token::StoredToken;
@@ -59,6 +66,9 @@ impl DaemonFault {
                 "the state folder and all in it must belong to the user the gateway runs as"
             }
             DaemonFault::Door(DoorFault::Tcp { .. }) => "choose another --port, or stop what listens there",
+            DaemonFault::Door(DoorFault::Foreign { .. }) => {
+                "change gateway.bind and gateway.port, or the doors with `systemctl edit vambrace.socket`"
+            }
             DaemonFault::Door(DoorFault::NotSafe(_)) => {
                 "see gateway.bind, gateway.auth.mode and gateway.tls of the configuration"
             }
@@ -77,20 +87,76 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> DaemonFault {
 /// Time that running commands get to be cleared away at a stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the gateway until SIGTERM or SIGINT.
-pub(crate) fn run(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
+/// Threads that requests are answered by.
+const WORKERS: usize = 2;
+
+/// Runs the gateway until SIGTERM or SIGINT, on doors that were opened for it where there are some.
+pub(crate) fn run(
+    settings: Settings,
+    places: &Places,
+    flags: &Flags,
+    inherited: Vec<Inherited>,
+) -> Result<(), DaemonFault> {
     os::process::make_undumpable().map_err(system("cannot hide from debuggers"))?;
     os::process::raise_descriptor_limit();
+    // The folders are there before the walls that let us into them. What cannot be made is said by whoever needs it.
+    let _ = os::fs::private_dir(&places.state);
+    if !inherited.iter().any(|given| matches!(given.door, Listening::Unix(_))) {
+        make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
+    }
+    let supplies = with_a_spawner(supplies(&settings, places)?).map_err(system("cannot start what starts runners"))?;
+    let confined = confine::confine(&settings, places)?;
+    if confined.landlock_abi == 0 {
+        tracing::warn!("this kernel has no Landlock: what the gateway reads and writes is not restricted");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(WORKERS)
         .max_blocking_threads(4)
         .enable_all()
         .build()
         .map_err(system("cannot start the runtime"))?;
-    runtime.block_on(serve(settings, places))
+    runtime.block_on(serve(settings, places, flags, supplies, inherited))
 }
 
-async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
+/// Where the runners come from.
+struct Supplies {
+    native: Supply,
+    docker: Option<Supply>,
+}
+
+fn supplies(settings: &Settings, places: &Places) -> Result<Supplies, DaemonFault> {
+    let docker = match &settings.docker_runner_socket {
+        _ if !settings.docker.is_used => None,
+        Some(socket) => Some(Supply::Socket(socket.clone())),
+        None => Some(docker_supply(settings, places)?),
+    };
+    Ok(Supplies { native: supply(settings, places)?, docker })
+}
+
+/// Children are started by a process of its own: from here on this one starts nothing.
+fn with_a_spawner(Supplies { native, docker }: Supplies) -> io::Result<Supplies> {
+    let supplies = [Some(native), docker];
+    let programs = supplies.iter().flatten().filter_map(|supply| match supply {
+        Supply::Child { program, arguments } => Some((program.clone(), arguments.clone())),
+        _ => None,
+    });
+    let programs: Vec<_> = programs.collect();
+    let mut spawners = if programs.is_empty() { Vec::new() } else { Spawner::begin(programs)? }.into_iter();
+    let [native, docker] = supplies.map(|supply| match supply {
+        Some(Supply::Child { .. }) => spawners.next().map(Supply::Spawner),
+        other => other,
+    });
+    let native = native.ok_or_else(|| io::Error::other("there is no native runner"))?;
+    Ok(Supplies { native, docker })
+}
+
+async fn serve(
+    settings: Settings,
+    places: &Places,
+    flags: &Flags,
+    supplies: Supplies,
+    inherited: Vec<Inherited>,
+) -> Result<(), DaemonFault> {
     // Signals first: one that comes during the start must not be lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot listen for signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot listen for signals"))?;
@@ -98,71 +164,74 @@ async fn serve(settings: Settings, places: &Places) -> Result<(), DaemonFault> {
     let store = Arc::new(Store::open(&places.state, &settings.keys)?);
     let stored = Arc::clone(&store);
     let tls = tls::open(&settings, places, &store)?;
-    let runners = Runners {
-        native: Client::supply(supply(&settings, places)?),
-        docker: match settings.docker.is_used {
-            true => Some(Client::supply(docker_supply(&settings, places)?)),
-            false => None,
-        },
-    };
-    make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
-    let doors = Doors::open(listen(&settings, places, tls.clone())).await?;
+    let runners = Runners { native: Client::supply(supplies.native), docker: supplies.docker.map(Client::supply) };
+    let doors = Doors::open(listen(&settings, places, tls.clone(), inherited)).await?;
+    let names = doors.names();
     let address = doors.address().map_err(system("cannot read the bound address"))?;
-    let addresses = vec![address.to_string(), doors.socket().display().to_string()];
-    let gateway = open_gateway(&settings, places, Arc::clone(&store), runners.clone(), tls.clone(), addresses)?;
+    let socket = doors.socket().to_owned();
+    let addresses = vec![address.to_string(), socket.display().to_string()];
+    let (gateway, journal) =
+        open_gateway(&settings, places, Arc::clone(&store), runners.clone(), tls.clone(), addresses)?;
 
     let (stop, stopping) = watch::channel(false);
-    let serving = tokio::spawn(doors.serve(Arc::clone(&gateway.0), stopping));
-    tokio::spawn(tick(Arc::clone(&gateway.0)));
-    tokio::spawn(sync(gateway.1.clone(), Arc::clone(&store)));
-    tokio::spawn(keep_seen(Arc::clone(&gateway.0)));
-    tokio::spawn(prune(Arc::clone(&gateway.0)));
+    let serving = tokio::spawn(doors.serve(Arc::clone(&gateway), stopping));
+    tokio::spawn(tick(Arc::clone(&gateway)));
+    tokio::spawn(sync(journal.clone(), Arc::clone(&store)));
+    tokio::spawn(keep_seen(Arc::clone(&gateway)));
+    tokio::spawn(prune(Arc::clone(&gateway), runners.native.clone()));
     for (_, runner) in runners.all() {
-        tokio::spawn(watch_runner(Arc::clone(&gateway.0), runner.clone()));
+        tokio::spawn(watch_runner(Arc::clone(&gateway), runner.clone()));
     }
     // Ready means that commands run; without a runner the gateway still answers, and says so.
     for (_, runner) in runners.all() {
         let _ = timeout(GRACE, runner.state().wait_for(|s| s.connected)).await;
     }
+    watchdog::start(Arc::clone(&gateway), socket, WORKERS).map_err(system("cannot start the watchdog's thread"))?;
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
     tracing::info!(%address, fingerprint, socket = %places.socket().display(), state = %places.state.display(), "listening");
     let status = format!("listening on {address}");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
+    notify::ready(&status);
+    let mut reloader = Reloader {
+        places,
+        flags,
+        settings,
+        tls,
+        store,
+        gateway: Arc::clone(&gateway),
+        names,
+        has_docker_runner: runners.docker.is_some(),
+        status,
+    };
 
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&settings, places, tls.as_ref(), &stored),
+            _ = hangup.recv() => reloader.reload(),
         }
     }
     tracing::info!("stopping");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    notify::stopping();
     let _ = stop.send(true);
-    gateway.0.close();
+    gateway.close();
     let _ = timeout(GRACE, serving).await;
-    let _ = timeout(GRACE, idle(&gateway.0)).await;
-    gateway.0.keep_seen();
-    gateway.0.write_farewell();
+    let _ = timeout(GRACE, idle(&gateway)).await;
+    gateway.keep_seen();
+    gateway.write_farewell();
     let _ = stored.sync();
-    gateway.1.sync().map_err(system("cannot sync the journal"))
+    journal.sync().map_err(system("cannot sync the journal"))
 }
 
 /// Where to listen, as the settings say.
-fn listen(settings: &Settings, places: &Places, tls: Option<Tls>) -> Listen {
+fn listen(settings: &Settings, places: &Places, tls: Option<Tls>, inherited: Vec<Inherited>) -> Listen {
     let doors = &settings.doors;
-    let mut hosts = doors.hosts.clone();
-    // The name in the public address is one of ours.
-    let public = doors.public_url.as_deref().and_then(|url| url.split("://").nth(1)).unwrap_or_default();
-    let authority = public.split('/').next().unwrap_or_default();
-    let name = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(authority, |(name, _)| name);
-    hosts.extend((!name.is_empty()).then(|| name.trim_matches(['[', ']']).to_ascii_lowercase()));
     Listen {
         address: doors.address,
         socket: places.socket(),
         tls,
-        hosts,
+        hosts: hosts(settings),
         origins: doors.origins.clone(),
+        inherited,
         wider: match &doors.mode {
             Mode::None => Wider::Never,
             Mode::TrustedProxy(rules) if !rules.networks.is_empty() => Wider::Proxies,
@@ -171,13 +240,16 @@ fn listen(settings: &Settings, places: &Places, tls: Option<Tls>) -> Listen {
     }
 }
 
-/// SIGHUP: the certificate is read again. What cannot be used changes nothing, and is said.
-fn reload(settings: &Settings, places: &Places, tls: Option<&Tls>, store: &Store) {
-    let Some(tls) = tls else { return };
-    match tls::reload(settings, places, tls, store) {
-        Ok(()) => tracing::info!(fingerprint = tls.fingerprint(), "the certificate was read again"),
-        Err(error) => tracing::error!(%error, "the certificate was not replaced"),
-    }
+/// The names we are called by.
+fn hosts(settings: &Settings) -> Vec<String> {
+    let doors = &settings.doors;
+    let mut hosts = doors.hosts.clone();
+    // The name in the public address is one of ours.
+    let public = doors.public_url.as_deref().and_then(|url| url.split("://").nth(1)).unwrap_or_default();
+    let authority = public.split('/').next().unwrap_or_default();
+    let name = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(authority, |(name, _)| name);
+    hosts.extend((!name.is_empty()).then(|| name.trim_matches(['[', ']']).to_ascii_lowercase()));
+    hosts
 }
 
 /// The folder of the sockets: ours alone, or passable where operators or users of proxies are named, who are judged at
@@ -227,8 +299,8 @@ fn open_gateway(
         Mode::Password => Some(Shared::Password(token.password()?.ok_or(DaemonFault::NoPassword)?, None)),
         _ => None,
     };
-    let local = (doors.local_trust, doors.operators.clone());
-    let gatekeeper = Gatekeeper::new(key, doors.mode.clone(), secret, local, Arc::new(registry), clock.clone());
+    let rules = Rules { mode: doors.mode.clone(), local_trust: doors.local_trust, operators: doors.operators.clone() };
+    let gatekeeper = Gatekeeper::new(key, rules, secret, Arc::new(registry), clock.clone());
     let fingerprint = tls.clone();
     let gateway = Gateway::open(Parts {
         clock: clock.clone(),
@@ -300,14 +372,18 @@ fn supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
 
 /// The runner that speaks to the container engine.
 pub(crate) fn docker_supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
-    // Whose containers they are: this state on this host.
-    let host = os::host::machine_id().unwrap_or_default();
-    let whose = crate::crypto::sha256(&[host.as_bytes(), b"\0", places.state.as_os_str().as_encoded_bytes()]);
     let mut more = vec!["--backend".to_owned(), "docker".to_owned()];
     more.extend(["--engine".to_owned(), settings.docker.socket.display().to_string()]);
     more.extend(["--scratch".to_owned(), places.runtime.join("containers").display().to_string()]);
-    more.extend(["--gateway".to_owned(), crate::crypto::hex(&whose[..8])]);
+    more.extend(["--gateway".to_owned(), whose(&places.state)]);
     own_runner(settings, places, more)
+}
+
+/// Whose containers they are: this folder's on this host.
+pub(crate) fn whose(folder: &Path) -> String {
+    let host = os::host::machine_id().unwrap_or_default();
+    let whose = crate::crypto::sha256(&[host.as_bytes(), b"\0", folder.as_os_str().as_encoded_bytes()]);
+    crate::crypto::hex(&whose[..8])
 }
 
 fn own_runner(settings: &Settings, places: &Places, more: Vec<String>) -> Result<Supply, DaemonFault> {
@@ -320,6 +396,9 @@ fn own_runner(settings: &Settings, places: &Places, more: Vec<String>) -> Result
     }
     if let Some(kept) = &settings.protected.kept {
         arguments.extend(["--kept".to_owned(), kept.display().to_string()]);
+    }
+    if let Some(workspaces) = &settings.protected.workspaces {
+        arguments.extend(["--workspaces".to_owned(), workspaces.display().to_string()]);
     }
     if let Some(home) = &settings.protected.home {
         arguments.extend(["--home".to_owned(), home.display().to_string()]);
@@ -347,12 +426,16 @@ async fn keep_seen(gateway: Arc<Gateway>) {
 }
 
 /// Removes what sandboxes keep and nobody has used for long, at the start and every ten minutes.
-async fn prune(gateway: Arc<Gateway>) {
+async fn prune(gateway: Arc<Gateway>, runner: Client) {
+    let mut runner = runner.state();
     let mut every = interval(Duration::from_secs(600));
     loop {
         every.tick().await;
-        let gateway = Arc::clone(&gateway);
-        let _ = tokio::task::spawn_blocking(move || gateway.prune_idle()).await;
+        // Whose trees they are.
+        if runner.wait_for(|state| state.connected).await.is_err() {
+            return;
+        }
+        gateway.prune_idle().await;
     }
 }
 

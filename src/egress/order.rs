@@ -81,6 +81,11 @@ impl Order {
         &self.ports
     }
 
+    /// Neither these addresses.
+    pub(super) fn refuse(&mut self, addresses: Vec<IpAddr>) {
+        self.refused.extend(addresses);
+    }
+
     pub(super) fn into_parts(self) -> (Vec<Domain>, Vec<IpAddr>) {
         (self.domains, self.refused)
     }

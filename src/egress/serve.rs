@@ -47,9 +47,12 @@ pub(crate) fn serve_inherited(uid: Option<u32>) -> Result<(), EgressFault> {
     if std::env::var(ENVIRONMENT.0).as_deref() != Ok(ENVIRONMENT.1) {
         return Err(EgressFault::Environment);
     }
+    // The host's as they are here: who orders may be in a network of its own.
+    let own = crate::os::host::addresses();
     confine(uid)?;
     let mut stream = StdStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(EgressFault::Inherited)?);
-    let Some((order, descriptors)) = take_order(&mut stream)? else { return Ok(()) };
+    let Some((mut order, descriptors)) = take_order(&mut stream)? else { return Ok(()) };
+    order.refuse(own);
     let ports = order.ports().to_vec();
     let desk = Rc::new(Desk::new(order));
     let runtime = tokio::runtime::Builder::new_current_thread()

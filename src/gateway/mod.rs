@@ -17,10 +17,11 @@ pub(crate) use call::{call, refusal_json};
 pub(crate) use connection::Connection;
 pub(crate) use outbox::{Outgoing, Outlet};
 
-use crate::auth::{Gatekeeper, Notice, Peer, Session};
+use crate::auth::{Gatekeeper, Notice, Peer, Rules, Session};
 use crate::crypto::KeyPair;
 use crate::journal::{Entry, Event, Journal, JournalFault, Record};
 use crate::model::{Backend, Clock, ConnId, RunId, Secret, UnixMillis};
+use crate::os;
 use crate::os::memory::Locked;
 use crate::policy::Policy;
 use crate::runner::{Remote, RunnerState, Runners};
@@ -32,7 +33,7 @@ use lockdown::Lockdown;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Keeps the shared secrets: reads them, replaces them. The composition root gives the store's.
 pub(crate) trait TokenKeeper: Send + Sync {
@@ -98,6 +99,7 @@ pub(crate) struct Gateway {
     in_progress: AtomicUsize,
     closing: AtomicBool,
     lockdown: Lockdown,
+    policy: RwLock<Arc<Policy>>,
     in_use: Arc<methods::InUse>,
     strangers: Mutex<Strangers>,
     denials: Mutex<Denials>,
@@ -148,6 +150,7 @@ impl Gateway {
             in_progress: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             lockdown,
+            policy: RwLock::new(Arc::new(parts.policy.clone())),
             in_use: Arc::default(),
             strangers: Mutex::default(),
             denials: Mutex::default(),
@@ -166,6 +169,39 @@ impl Gateway {
             }
         }));
         Ok(gateway)
+    }
+
+    /// The operator's rules as they are now; what was judged by others goes on by them.
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these rules hold. Connections stay, but for those of somebody whom they do not let in.
+    ///
+    /// # Errors
+    /// Where the journal does not take it; nothing has changed then.
+    pub(crate) fn replace_rules(&self, policy: Policy, rules: Rules) -> Result<(), JournalFault> {
+        let _receipt = self.parts.journal.append(Record::new(Event::ConfigReloaded))?;
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.gatekeeper().replace_rules(rules);
+        let gone = |session: &Session| !self.gatekeeper().stands(session);
+        for conn in self.hub.close_all(&Close::new(close::AUTH_CHANGED, "gateway auth changed"), gone) {
+            self.cancel_runs_of(conn);
+        }
+        Ok(())
+    }
+
+    /// Records that a configuration was not taken, and why.
+    pub(crate) fn record_refused_configuration(&self, why: &str) {
+        if let Err(error) = self.parts.journal.append(Record::new(Event::ConfigRefused).error(why)) {
+            tracing::error!(%error, "cannot record that a configuration was refused");
+        }
+    }
+
+    /// Whether a request of our own comes through the corridor.
+    pub(crate) async fn answers_itself(self: &Arc<Self>) -> bool {
+        let session = self.gatekeeper().own_session(self.new_conn(), os::process::uid());
+        call(self, session, "health", "").await.error_code.is_none()
     }
 
     /// Milliseconds since this gateway was opened.

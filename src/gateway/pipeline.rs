@@ -39,7 +39,7 @@ pub(super) async fn answer(gateway: &Arc<Gateway>, session: &Session, frame: &Fr
 
     // What do the operator's rules say? Pure; the same question always gets the same answer.
     let (grants, lockdown) = (gateway.parts.secrets.grants(), gateway.lockdown.state());
-    let permit = match policy::judge(&gateway.parts.policy, &grants, lockdown, scoped) {
+    let permit = match policy::judge(&gateway.policy(), &grants, lockdown, scoped) {
         Verdict::Permit(permit) => permit,
         Verdict::Deny(denial) => {
             recorded::denial(gateway, session, method, &denial);

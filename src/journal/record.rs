@@ -32,6 +32,8 @@ events! {
     GatewayStopped = "gateway.stopped", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a02", 5;
     JournalMended = "journal.mended", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a03", 4;
     RunnerRestarted = "runner.restarted", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a04", 4;
+    ConfigReloaded = "config.reloaded", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a05", 5;
+    ConfigRefused = "config.refused", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a06", 4;
     AuthRefused = "auth.refused", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a10", 4;
     RequestDenied = "request.denied", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a11", 4;
     TokenShown = "token.shown", "5d4c1a1f2b0e4f6c9a7be1c8d3f20a20", 5;

@@ -3,6 +3,7 @@
 //! Rooms above call functions with names and types; which call that is, and why it is sound,
 //! stands here. Each `unsafe` block says why it holds.
 
+pub(crate) mod activation;
 pub(crate) mod fs;
 pub(crate) mod host;
 pub(crate) mod memory;

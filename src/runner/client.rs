@@ -4,15 +4,17 @@
 //! connected to.
 
 use super::framing;
-use super::order::{Finished, Hello, INPUT_WINDOW, Order, Report, Start, VERSION};
+use super::order::{Finished, Hello, INPUT_WINDOW, KeptOrder, KeptReport, Order, Report, Start, VERSION};
+use super::spawner::Spawner;
 use crate::egress;
 use crate::model::{Outcome, RunFault, SandboxProfile, Stdin, Stream, WindowSize};
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::Command;
+use crate::sandbox::kept::Kept;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +29,8 @@ pub(crate) enum Supply {
     Child { program: PathBuf, arguments: Vec<String> },
     /// Its own service, listening here.
     Socket(PathBuf),
+    /// A child of a process that was forked off to start it: we cannot start anything ourselves.
+    Spawner(Spawner),
 }
 
 /// What is known of the runner.
@@ -89,6 +93,8 @@ struct Line {
     /// Orders go here while a runner is connected.
     orders: Option<mpsc::UnboundedSender<Sent>>,
     runs: HashMap<u64, Run>,
+    /// Questions about what sandboxes keep, until their end.
+    questions: HashMap<u64, mpsc::UnboundedSender<KeptReport>>,
     next: u64,
 }
 
@@ -168,6 +174,60 @@ impl Client {
     /// Says that a sandbox keeps nothing any more.
     pub(crate) fn discard(&self, sandbox: &str) {
         self.line().to_all(Order::Discard(sandbox.to_owned()));
+    }
+
+    /// Every kept sandbox, by name.
+    ///
+    /// # Errors
+    /// Where there is no runner, or it cannot read them.
+    pub(crate) async fn list_kept(&self) -> io::Result<Vec<Kept>> {
+        let listed = self.ask(KeptOrder::List).await?.into_iter();
+        Ok(listed.filter_map(|(name, used, idle)| Kept::new(name, used, Duration::from_secs(idle))).collect())
+    }
+
+    /// Takes a kept sandbox out of its place: no command that is ordered later finds it there.
+    ///
+    /// # Errors
+    /// NotFound where there is none of this name.
+    pub(crate) async fn take_out(&self, name: &str) -> io::Result<()> {
+        self.ask(KeptOrder::TakeOut(name.to_owned())).await.map(drop)
+    }
+
+    /// Removes what was taken out.
+    ///
+    /// # Errors
+    /// Where something cannot be removed.
+    pub(crate) async fn sweep(&self) -> io::Result<()> {
+        self.ask(KeptOrder::Sweep).await.map(drop)
+    }
+
+    async fn ask(&self, order: KeptOrder) -> io::Result<Vec<(String, u64, u64)>> {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "there is no runner that could be asked");
+        let order = Order::Kept(order);
+        if !framing::fits(&order) {
+            // No name of ours is as long.
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut inbox = {
+            let mut line = self.line();
+            let orders = line.orders.clone().ok_or_else(gone)?;
+            line.next += 1;
+            let number = line.next;
+            let (answers, inbox) = mpsc::unbounded_channel();
+            line.questions.insert(number, answers);
+            let _ = orders.send(Sent { number, order, secrets: Vec::new() });
+            inbox
+        };
+        let mut listed = Vec::new();
+        loop {
+            match inbox.recv().await {
+                Some(KeptReport::Listed(part)) => listed.extend(part),
+                Some(KeptReport::Done) => return Ok(listed),
+                Some(KeptReport::Missing) => return Err(io::ErrorKind::NotFound.into()),
+                Some(KeptReport::Failed(why)) => return Err(io::Error::other(why)),
+                None => return Err(gone()),
+            }
+        }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -272,6 +332,14 @@ impl Client {
                 }
                 return;
             }
+            Report::Kept(report) => {
+                let is_list = matches!(report, KeptReport::Listed(_));
+                let asked = line.questions.remove(&number);
+                if let Some(asked) = asked.filter(|asked| asked.send(report).is_ok() && is_list) {
+                    line.questions.insert(number, asked);
+                }
+                return;
+            }
             Report::Hello(_) => return,
         };
         if let Some(run) = line.runs.get(&number) {
@@ -283,6 +351,7 @@ impl Client {
     fn fail_all(&self) {
         let mut line = self.line();
         line.orders = None;
+        line.questions.clear();
         for (_, run) in line.runs.drain() {
             run.input_room.close();
             let _ = run.events.send(RunEvent::Finished(Err(RunFault::RunnerGone)));
@@ -355,10 +424,24 @@ fn connect(supply: &Supply) -> io::Result<(UnixStream, Option<process::Child>)> 
             stream.set_nonblocking(true)?;
             return Ok((UnixStream::from_std(stream)?, None));
         }
+        Supply::Spawner(spawner) => {
+            let stream = spawner.ask()?;
+            stream.set_nonblocking(true)?;
+            return Ok((UnixStream::from_std(stream)?, None));
+        }
         Supply::Child { program, arguments } => (program, arguments),
     };
+    let (stream, child) = start(program, arguments)?;
+    stream.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(stream)?, Some(child)))
+}
+
+/// Starts a runner with one end of a socketpair at standard input, and gives the other.
+pub(super) fn start(
+    program: &Path,
+    arguments: &[String],
+) -> io::Result<(std::os::unix::net::UnixStream, process::Child)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
     #[allow(clippy::disallowed_methods, reason = "this is the one process the gateway starts: its runner")]
     let child = process::Command::new(program)
         .args(arguments)
@@ -368,7 +451,7 @@ fn connect(supply: &Supply) -> io::Result<(UnixStream, Option<process::Child>)> 
         .stdin(OwnedFd::from(theirs))
         .stdout(process::Stdio::null())
         .spawn()?;
-    Ok((UnixStream::from_std(ours)?, Some(child)))
+    Ok((ours, child))
 }
 
 /// Reaps a child that has let go of its socket, and makes sure that it ends.

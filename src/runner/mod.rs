@@ -14,10 +14,13 @@ mod relay;
 mod runners;
 mod serve;
 mod shared_way;
+mod spawner;
 mod streams;
+mod trees;
 mod way_out;
 
 pub(crate) use client::{Client, Remote, RunEvent, RunHandle, RunnerState, Supply};
 pub(crate) use runners::Runners;
-pub(crate) use serve::{With, rest, serve_in_container, serve_inherited, serve_socket};
-pub(crate) use way_out::WayOut;
+pub(crate) use serve::{Around, With, rest, serve_in_container, serve_inherited, serve_socket};
+pub(crate) use spawner::Spawner;
+pub(crate) use way_out::{Helpers, WayOut};

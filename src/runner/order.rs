@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The version both sides must speak; the gateway and the runner are the same program, but may be upgraded apart.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// Largest frame in either direction, in bytes.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -46,6 +46,8 @@ pub(super) enum Order {
     Secret(Vec<u8>),
     /// What this sandbox keeps is gone, so its container goes too; with run number 0. In the runner of containers alone.
     Discard(String),
+    /// Something about what sandboxes keep; the number is that of the question.
+    Kept(KeptOrder),
 }
 
 /// What the runner tells the gateway.
@@ -60,6 +62,30 @@ pub(super) enum Report {
     /// What became of a name or a connection, with `Network::Allowlist`.
     Network(Box<crate::egress::Report>),
     Finished(Box<Finished>),
+    /// The answer to `Order::Kept`; more follow after a list.
+    Kept(KeptReport),
+}
+
+/// What is asked about kept sandboxes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) enum KeptOrder {
+    List,
+    /// Out of its place, so that the next command gets a new one.
+    TakeOut(String),
+    /// Removes what was taken out.
+    Sweep,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) enum KeptReport {
+    /// Name, when it was used last, and for how many seconds it may lie unused.
+    Listed(Vec<(String, u64, u64)>),
+    Done,
+    Missing,
+    Failed(String),
 }
 
 /// The runner introduces itself.
@@ -85,6 +111,7 @@ pub(super) struct Start {
     workspace_access: String,
     scope: String,
     kept: Option<PathBuf>,
+    idle_seconds: u64,
     network: String,
     domains: Vec<String>,
     read_only: Vec<PathBuf>,
@@ -172,6 +199,7 @@ impl Start {
             workspace_access: profile.workspace_access.as_str().into(),
             scope: profile.scope.as_str().into(),
             kept: profile.kept.clone(),
+            idle_seconds: profile.idle.as_secs(),
             network: profile.network.as_str().into(),
             domains: profile.domains.iter().map(ToString::to_string).collect(),
             read_only: profile.read_only.clone(),
@@ -200,6 +228,7 @@ impl Start {
             workspace_access: WorkspaceAccess::parse(&self.workspace_access)?,
             scope: SandboxScope::parse(&self.scope)?,
             kept: self.kept,
+            idle: Duration::from_secs(self.idle_seconds),
             network: Network::parse(&self.network)?,
             domains: self.domains.iter().map(|text| Domain::parse(text).ok()).collect::<Option<_>>()?,
             read_only: self.read_only,
@@ -404,6 +433,7 @@ impl Message for Order {
             Order::LockDown => (8, Vec::new()),
             Order::Secret(bytes) => (9, bytes.clone()),
             Order::Discard(sandbox) => (10, sandbox.clone().into_bytes()),
+            Order::Kept(order) => (11, json(order)),
         }
     }
 
@@ -427,6 +457,7 @@ impl Message for Order {
             8 => payload.is_empty().then_some(Order::LockDown),
             9 => Some(Order::Secret(payload)),
             10 => String::from_utf8(payload).ok().map(Order::Discard),
+            11 => serde_json::from_slice(&payload).ok().map(Order::Kept),
             _ => None,
         }
     }
@@ -441,6 +472,7 @@ impl Message for Report {
             Report::InputTaken(bytes) => (4, bytes.to_le_bytes().to_vec()),
             Report::Finished(finished) => (5, json(finished)),
             Report::Network(report) => (6, json(report)),
+            Report::Kept(report) => (7, json(report)),
         }
     }
 
@@ -452,6 +484,7 @@ impl Message for Report {
             4 => Some(Report::InputTaken(u32::from_le_bytes(payload.try_into().ok()?))),
             5 => serde_json::from_slice(&payload).ok().map(|f| Report::Finished(Box::new(f))),
             6 => crate::egress::Report::decode(&payload).map(|r| Report::Network(Box::new(r))),
+            7 => serde_json::from_slice(&payload).ok().map(Report::Kept),
             _ => None,
         }
     }
@@ -504,7 +537,14 @@ mod tests {
     #[test]
     fn every_small_order_arrives_as_it_was() {
         let size = WindowSize { rows: 258, columns: 3 };
-        for order in [Order::Resize(size), Order::Hold(true), Order::Hold(false), Order::LockDown, Order::Credit(7)] {
+        for order in [
+            Order::Resize(size),
+            Order::Hold(true),
+            Order::Hold(false),
+            Order::LockDown,
+            Order::Credit(7),
+            Order::Kept(KeptOrder::TakeOut("shared".into())),
+        ] {
             let (kind, payload) = order.parts();
             assert_eq!(Order::from_parts(kind, payload), Some(order));
         }

@@ -2,8 +2,10 @@
 
 use super::disk::Disk;
 use super::order::{Finished, Order, Report, Start, WINDOW};
+use super::serve::Around;
 use super::streams::{self, Sink, Source};
-use super::way_out::{Said, WayOut};
+use super::trees;
+use super::way_out::{Helpers, Said, WayOut};
 use crate::egress;
 use crate::model::{
     Domain, Ending, LONGEST_SECRET, LaunchFault, Network, Outcome, RunFault, SandboxProfile, Stdin, WindowSize,
@@ -38,13 +40,14 @@ pub(super) type Reports = mpsc::Sender<(u64, Report)>;
 /// which kills the run.
 pub(super) async fn run(
     launcher: Rc<RefCell<Launcher>>,
+    around: Around,
     number: u64,
     (start, beside): (Start, Vec<OwnedFd>),
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: Reports,
 ) {
     let mut remains = None;
-    let result = match begin(&launcher, start, beside) {
+    let result = match begin(&launcher, &around, start, beside) {
         Ok(mut pump) => {
             pump.turn(number, &launcher, &mut orders, &reports).await;
             let (result, left) = pump.end(number, &launcher, &reports).await;
@@ -73,6 +76,7 @@ struct Pump {
     terminal: Option<Rc<AsyncFd<OwnedFd>>>,
     size: Option<WindowSize>,
     domains: Vec<Domain>,
+    helpers: Helpers,
     way_out: Option<(WayOut, Said)>,
     disk: Disk,
     /// Input taken from the gateway and not yet by the command.
@@ -91,12 +95,19 @@ struct Pump {
     fault: Option<RunFault>,
 }
 
-fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start, beside: Vec<OwnedFd>) -> Result<Pump, RunFault> {
+fn begin(
+    launcher: &Rc<RefCell<Launcher>>,
+    around: &Around,
+    start: Start,
+    beside: Vec<OwnedFd>,
+) -> Result<Pump, RunFault> {
     let (command, stdin, profile) = start.read().ok_or_else(|| refused("the order makes no sense".into()))?;
     let secrets = sealed(beside, command.secrets.len())?;
     let size = command.terminal;
     let pipes = Pipes::new(if size.is_some() { Stdin::Closed } else { stdin })
         .map_err(|e| wall("make the command's pipes", &e))?;
+    around.check_network(&profile)?;
+    trees::make(&profile, launcher.borrow().protected())?;
     let mut disk = Disk::watch(&profile);
     let launched = launch(launcher, &profile, command, &pipes, &secrets)?;
     if let Some(folder) = launched.private_folder() {
@@ -118,6 +129,7 @@ fn begin(launcher: &Rc<RefCell<Launcher>>, start: Start, beside: Vec<OwnedFd>) -
             terminal: None,
             size,
             domains: profile.domains,
+            helpers: around.helpers.clone(),
             way_out: None,
             disk,
             input: Vec::new(),
@@ -276,7 +288,7 @@ impl Pump {
     fn open_way_out(&mut self, launcher: &Rc<RefCell<Launcher>>, doors: &[OwnedFd]) -> Result<(), RunFault> {
         let lent = launcher.borrow_mut().lend_uid()?;
         let open = || -> io::Result<_> {
-            let out = WayOut::open(&self.domains, doors, lent)?;
+            let out = WayOut::open(&self.helpers, &self.domains, doors, lent)?;
             let said = Said::by(&out)?;
             Ok((out, said))
         };
@@ -377,7 +389,7 @@ impl Pump {
             Some(Order::Input(bytes)) => {
                 let _ = reports.send((number, Report::InputTaken(bytes.len() as u32))).await;
             }
-            Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_)) => {}
+            Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_) | Order::Kept(_)) => {}
         }
     }
 

@@ -7,11 +7,13 @@ use super::disk::Disk;
 use super::framing;
 use super::order::{Finished, Order, Report, Start, VERSION, WINDOW};
 use super::pump::{Reports, refused, sealed};
+use super::serve::Around;
 use super::shared_way::{Way, Ways};
+use super::trees;
 use crate::egress;
 use crate::model::{Domain, Ending, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, Tier};
 use crate::os::linux::memfd::Sealed;
-use crate::sandbox::{Engine, EngineSettings, Entered, Place, left_inside};
+use crate::sandbox::{Engine, EngineSettings, Entered, Place, Protected, left_inside};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
@@ -34,6 +36,8 @@ const GREETING: Duration = Duration::from_secs(30);
 /// The containers of one runner.
 pub(super) struct Containers {
     engine: Engine,
+    around: Around,
+    protected: Protected,
     lines: RefCell<HashMap<String, Rc<OnceCell<Rc<Line>>>>>,
     /// Whether everything stands still, by the gateway's word.
     is_held: Cell<bool>,
@@ -52,8 +56,10 @@ struct Line {
 }
 
 impl Containers {
-    pub(super) fn new(settings: EngineSettings) -> Self {
-        Containers { engine: Engine::new(settings), lines: RefCell::default(), is_held: Cell::new(false) }
+    pub(super) fn new(settings: EngineSettings, around: Around) -> Self {
+        let protected = settings.protected.clone();
+        let engine = Engine::new(settings);
+        Containers { engine, around, protected, lines: RefCell::default(), is_held: Cell::new(false) }
     }
 
     /// Removes containers that nobody uses any more.
@@ -180,7 +186,7 @@ impl Line {
     async fn way(&self, containers: &Containers, place: &Place, profile: &SandboxProfile) -> Result<Way, RunFault> {
         let ports = Domain::ports_of(&profile.domains);
         let doors = containers.engine.doors(place, &ports);
-        self.ways.take(&profile.domains, doors).await
+        self.ways.take(&containers.around.helpers, &profile.domains, doors).await
     }
 
     /// Stops everything inside, or lets it go on: for all of its runs at once.
@@ -239,6 +245,7 @@ async fn carry(
 ) -> Result<Outcome, RunFault> {
     let (command, stdin, profile) = start.read().ok_or_else(|| refused("the order makes no sense".into()))?;
     let secrets = sealed(beside, command.secrets.len())?;
+    trees::make(&profile, &containers.protected)?;
     let mut disk = Disk::watch(&profile);
     let mut early = Vec::new();
     let mut bounds = Bounds::new(&profile);
@@ -489,7 +496,7 @@ impl Bounds {
                 self.input = self.input.saturating_sub(bytes);
                 is_allowed
             }
-            Report::Hello(_) | Report::Network(_) | Report::Finished(_) => false,
+            Report::Hello(_) | Report::Network(_) | Report::Kept(_) | Report::Finished(_) => false,
         }
     }
 }

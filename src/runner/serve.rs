@@ -4,10 +4,12 @@
 
 use super::framing;
 use super::inbox::{Inbox, Way};
-use super::order::{Finished, Hello, Order, Report, VERSION};
+use super::order::{Finished, Hello, KeptOrder, Order, Report, VERSION};
 use super::pump;
 use super::relay::{self, Containers};
-use crate::model::{LaunchFault, RunFault};
+use super::trees;
+use super::way_out::Helpers;
+use crate::model::{LaunchFault, Network, RunFault, SandboxProfile};
 use crate::os;
 use crate::sandbox::{EngineSettings, Launcher, Protected};
 use std::cell::RefCell;
@@ -29,19 +31,19 @@ const QUEUED_REPORTS: usize = 64;
 /// What carries orders out.
 #[derive(Clone)]
 enum Hands {
-    Native(Result<Rc<RefCell<Launcher>>, LaunchFault>),
+    Native(Result<Rc<RefCell<Launcher>>, LaunchFault>, Around),
     Docker(Rc<Containers>),
 }
 
 impl Hands {
-    fn native(launcher: Result<Launcher, LaunchFault>) -> Self {
-        Hands::Native(launcher.map(|launcher| Rc::new(RefCell::new(launcher))))
+    fn native(launcher: Result<Launcher, LaunchFault>, around: Around) -> Self {
+        Hands::Native(launcher.map(|launcher| Rc::new(RefCell::new(launcher))), around)
     }
 
-    fn of(with: With) -> Self {
+    fn of(with: With, around: Around) -> Self {
         match with {
-            With::Native(protected) => Hands::native(Launcher::new(protected)),
-            With::Docker(settings) => Hands::Docker(Rc::new(Containers::new(settings))),
+            With::Native(protected) => Hands::native(Launcher::new(protected), around),
+            With::Docker(settings) => Hands::Docker(Rc::new(Containers::new(settings, around))),
         }
     }
 }
@@ -50,6 +52,36 @@ impl Hands {
 pub(crate) enum With {
     Native(Protected),
     Docker(EngineSettings),
+}
+
+/// What a runner has around it.
+#[derive(Debug, Clone)]
+pub(crate) struct Around {
+    /// Who carries out connections that a sandbox may make.
+    pub(crate) helpers: Helpers,
+}
+
+impl Around {
+    /// A runner whose connections are another's to carry out has no network that could be shown to a command.
+    pub(super) fn check_network(&self, profile: &SandboxProfile) -> Result<(), RunFault> {
+        if profile.network != Network::Host || matches!(self.helpers, Helpers::Own) {
+            return Ok(());
+        }
+        Err(RunFault::Refused {
+            what: "network = \"host\" would be none: the runner's service has no network of its own".into(),
+            hint: "name domains with network = \"allowlist\", or change the unit of the runner (vambrace(7))".into(),
+        })
+    }
+}
+
+impl With {
+    /// Where sandboxes keep what they keep.
+    fn kept(&self) -> Option<PathBuf> {
+        match self {
+            With::Native(protected) => protected.kept.clone(),
+            With::Docker(settings) => settings.protected.kept.clone(),
+        }
+    }
 }
 
 /// Why the runner cannot serve.
@@ -69,14 +101,15 @@ pub(crate) fn serve_inherited(with: With) -> Result<(), RunnerFault> {
     let stream = StdStream::from(socket);
     stream.set_nonblocking(true).map_err(RunnerFault::Inherited)?;
     os::process::make_undumpable().map_err(RunnerFault::Runtime)?;
-    let hands = Hands::of(with);
+    let kept = with.kept();
+    let hands = Hands::of(with, Around { helpers: Helpers::Own });
     on_one_thread(async {
         // Ctrl-C reaches the whole terminal group; the gateway decides when we end.
         let _interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
         let _terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
         let stream = UnixStream::from_std(stream).map_err(RunnerFault::Inherited)?;
         let (from, to) = stream.into_split();
-        serve(Way::Socket(from), to, hands).await;
+        serve(Way::Socket(from), to, hands, kept).await;
         Ok(())
     })
 }
@@ -86,11 +119,11 @@ pub(crate) fn serve_in_container() -> Result<(), RunnerFault> {
     let pipe = |end: BorrowedFd<'_>| end.try_clone_to_owned().map_err(RunnerFault::Inherited);
     let (from, to) = (pipe(io::stdin().as_fd())?, pipe(io::stdout().as_fd())?);
     os::process::make_undumpable().map_err(RunnerFault::Runtime)?;
-    let hands = Hands::native(Launcher::in_container());
+    let hands = Hands::native(Launcher::in_container(), Around { helpers: Helpers::Own });
     on_one_thread(async {
         let from = pipe::Receiver::from_owned_fd(from).map_err(RunnerFault::Inherited)?;
         let to = pipe::Sender::from_owned_fd(to).map_err(RunnerFault::Inherited)?;
-        serve(Way::Pipe(from), to, hands).await;
+        serve(Way::Pipe(from), to, hands, None).await;
         Ok(())
     })
 }
@@ -106,12 +139,19 @@ pub(crate) fn rest() -> Result<(), RunnerFault> {
 }
 
 /// Listens on a socket of our own and serves peers of this uid, until SIGTERM.
-pub(crate) fn serve_socket(path: &Path, gateway_uid: u32, with: With, ready: impl FnOnce()) -> Result<(), RunnerFault> {
+pub(crate) fn serve_socket(
+    path: &Path,
+    gateway_uid: u32,
+    with: With,
+    around: Around,
+    ready: impl FnOnce(),
+) -> Result<(), RunnerFault> {
     os::process::make_undumpable().map_err(RunnerFault::Runtime)?;
-    let hands = Hands::of(with);
+    let kept = with.kept();
+    let hands = Hands::of(with, around);
     on_one_thread(async {
         let fault = |cause| RunnerFault::Listen { path: path.to_owned(), cause };
-        let listener = listen(path).map_err(fault)?;
+        let listener = listen(path, gateway_uid).map_err(fault)?;
         let mut stop =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunnerFault::Runtime)?;
         ready();
@@ -131,7 +171,7 @@ pub(crate) fn serve_socket(path: &Path, gateway_uid: u32, with: With, ready: imp
             match stream.peer_cred() {
                 Ok(peer) if peer.uid() == gateway_uid => {
                     let (from, to) = stream.into_split();
-                    tokio::task::spawn_local(serve(Way::Socket(from), to, hands.clone()));
+                    tokio::task::spawn_local(serve(Way::Socket(from), to, hands.clone(), kept.clone()));
                 }
                 Ok(peer) => tracing::warn!(uid = peer.uid(), "refused a peer that is not the gateway"),
                 Err(e) => tracing::warn!(error = %e, "refused a peer without credentials"),
@@ -147,20 +187,22 @@ fn on_one_thread<T>(work: impl Future<Output = Result<T, RunnerFault>>) -> Resul
     LocalSet::new().block_on(&runtime, work)
 }
 
-/// Binds with mode 0600; a socket that nobody answers on is a leftover and goes first.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    os::fs::bind_private_socket(path).and_then(|socket| {
+/// Binds with mode 0600, or where the gateway is another user's so that it can connect, and who connects is judged by the
+/// kernel's word. A socket that nobody answers on is a leftover and goes first.
+fn listen(path: &Path, gateway_uid: u32) -> io::Result<UnixListener> {
+    let bind = if gateway_uid == os::process::uid() { os::fs::bind_private_socket } else { os::fs::bind_shared_socket };
+    bind(path).and_then(|socket| {
         socket.set_nonblocking(true)?;
         UnixListener::from_std(socket)
     })
 }
 
 /// One gateway's connection, to its end and that of every run it ordered.
-async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
+async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands, kept: Option<PathBuf>) {
     let mut from = Inbox::new(from);
     let (reports, queue) = mpsc::channel(QUEUED_REPORTS);
     let unable = match &hands {
-        Hands::Native(launcher) => launcher.as_ref().err().map(ToString::to_string),
+        Hands::Native(launcher, _) => launcher.as_ref().err().map(ToString::to_string),
         Hands::Docker(_) => None,
     };
     let hello = Hello { version: VERSION, pid: std::process::id(), unable };
@@ -204,6 +246,10 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
             tokio::task::spawn_local(async move { containers.discard(&sandbox).await });
             continue;
         }
+        if let Order::Kept(order) = order {
+            answer_kept(number, order, kept.clone(), reports.clone());
+            continue;
+        }
         let Order::Start(start) = order else {
             if let Some(run) = runs.get(&number) {
                 let _ = run.send(order);
@@ -212,7 +258,7 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
         };
         runs.retain(|_, run| !run.is_closed());
         let refused = match &hands {
-            Hands::Native(Err(fault)) => Some(RunFault::WallMissing(fault.clone())),
+            Hands::Native(Err(fault), _) => Some(RunFault::WallMissing(fault.clone())),
             _ => Some(RunFault::LockedDown).filter(|_| is_held),
         };
         if let Some(fault) = refused {
@@ -224,13 +270,13 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
         runs.insert(number, orders);
         let (ordered, reports) = ((*start, beside), reports.clone());
         match hands.clone() {
-            Hands::Native(Ok(launcher)) => {
-                drop(pumps.spawn_local(pump::run(launcher, number, ordered, inbox, reports)))
+            Hands::Native(Ok(launcher), around) => {
+                drop(pumps.spawn_local(pump::run(launcher, around, number, ordered, inbox, reports)))
             }
             Hands::Docker(containers) => {
                 drop(pumps.spawn_local(relay::run(containers, number, ordered, inbox, reports)))
             }
-            Hands::Native(Err(_)) => {}
+            Hands::Native(Err(_), _) => {}
         }
         while pumps.try_join_next().is_some() {}
     }
@@ -242,6 +288,24 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands) {
     writer.abort();
 }
 
+/// Answers one question about what sandboxes keep.
+fn answer_kept(number: u64, order: KeptOrder, root: Option<PathBuf>, reports: pump::Reports) {
+    let taken = match (&root, &order) {
+        (None, _) => Some(trees::ended(Err(io::Error::other("this runner was not told where sandboxes keep things")))),
+        (Some(root), KeptOrder::TakeOut(name)) => Some(trees::take_out(root, name)),
+        _ => None,
+    };
+    tokio::task::spawn_local(async move {
+        let answers = match (taken, root) {
+            (None, Some(root)) => trees::aside(&root, &order).await,
+            (taken, _) => taken.into_iter().collect(),
+        };
+        for answer in answers {
+            let _ = reports.send((number, Report::Kept(answer))).await;
+        }
+    });
+}
+
 /// How often the child in reserve is looked at.
 const TIDY_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -251,11 +315,11 @@ const PRUNE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 async fn keep_tidy(hands: Hands) {
     loop {
         match &hands {
-            Hands::Native(Ok(launcher)) => {
+            Hands::Native(Ok(launcher), _) => {
                 tokio::time::sleep(TIDY_EVERY).await;
                 launcher.borrow_mut().tidy();
             }
-            Hands::Native(Err(_)) => return,
+            Hands::Native(Err(_), _) => return,
             Hands::Docker(containers) => {
                 containers.tidy().await;
                 tokio::time::sleep(PRUNE_EVERY).await;

@@ -4,7 +4,7 @@
 //! one that began last. The doors stay open for as long as the line into the container; what carries connections is
 //! there only while a command is.
 
-use super::way_out::{Said, WayOut};
+use super::way_out::{Helpers, Said, WayOut};
 use crate::egress;
 use crate::model::{Domain, LaunchFault, RunFault};
 use crate::os;
@@ -49,6 +49,7 @@ impl Ways {
     /// A share for one more run; the first opens the doors and starts what carries connections.
     pub(super) async fn take(
         &self,
+        helpers: &Helpers,
         domains: &[Domain],
         doors: impl Future<Output = Result<Vec<OwnedFd>, RunFault>>,
     ) -> Result<Way, RunFault> {
@@ -59,7 +60,7 @@ impl Ways {
         let is_carried = self.shared.carrier.borrow().as_ref().is_some_and(|carrier| !carrier.task.is_finished());
         if !is_carried {
             let doors = open.as_deref().unwrap_or_default();
-            let carrier = Carrier::start(domains, doors, Rc::clone(&self.shared)).map_err(|e| {
+            let carrier = Carrier::start(helpers, domains, doors, Rc::clone(&self.shared)).map_err(|e| {
                 RunFault::WallMissing(LaunchFault {
                     step: "open the way out for allowed connections".into(),
                     cause: e.to_string(),
@@ -75,9 +76,9 @@ impl Ways {
 }
 
 impl Carrier {
-    fn start(domains: &[Domain], doors: &[OwnedFd], shared: Rc<Shared>) -> io::Result<Self> {
+    fn start(helpers: &Helpers, domains: &[Domain], doors: &[OwnedFd], shared: Rc<Shared>) -> io::Result<Self> {
         let lent = (os::process::uid() == 0).then(Lent::apart);
-        let out = WayOut::open(domains, doors, lent)?;
+        let out = WayOut::open(helpers, domains, doors, lent)?;
         let mut said = Said::by(&out)?;
         let stop = Rc::new(Notify::new());
         let told = Rc::clone(&stop);

@@ -12,6 +12,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -20,10 +21,20 @@ use tokio::net::UnixStream;
 /// How long its last reports are waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Where helpers come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Helpers {
+    /// Started by us, from this program.
+    Own,
+    /// A service starts one for each connection to this socket: we have no network of our own.
+    Service(PathBuf),
+}
+
 /// A running helper. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct WayOut {
-    child: process::Child,
+    /// Where it is ours; another ends with its stream.
+    child: Option<process::Child>,
     stream: StdStream,
     /// The uid it has; given back after its end.
     _lent: Option<Lent>,
@@ -34,19 +45,19 @@ impl WayOut {
     ///
     /// # Errors
     /// Where it cannot be started or told.
-    pub(crate) fn open(domains: &[Domain], doors: &[OwnedFd], lent: Option<Lent>) -> io::Result<Self> {
+    pub(crate) fn open(
+        helpers: &Helpers,
+        domains: &[Domain],
+        doors: &[OwnedFd],
+        lent: Option<Lent>,
+    ) -> io::Result<Self> {
         let order = Order::new(domains.to_vec(), os::host::addresses()).map_err(io::Error::other)?;
         let bytes = order.encode().map_err(io::Error::other)?;
-        let (ours, theirs) = StdStream::pair()?;
-        #[allow(clippy::disallowed_methods, reason = "this is what the runner starts besides sandboxes: their way out")]
-        // This very program, also where another lies in its place since.
-        let mut command = process::Command::new("/proc/self/exe");
-        command.arg0("vambrace").arg("egress").env_clear().env(ENVIRONMENT.0, ENVIRONMENT.1);
-        if let Some(lent) = &lent {
-            command.arg("--uid").arg(lent.uid.to_string());
-        }
-        let child = command.stdin(OwnedFd::from(theirs)).stdout(process::Stdio::null()).spawn()?;
-        let out = WayOut { child, stream: ours, _lent: lent };
+        let (stream, child) = match helpers {
+            Helpers::Own => start(lent.as_ref()).map(|(stream, child)| (stream, Some(child)))?,
+            Helpers::Service(socket) => (StdStream::connect(socket)?, None),
+        };
+        let out = WayOut { child, stream, _lent: lent };
         let beside: Vec<BorrowedFd<'_>> = doors.iter().map(AsFd::as_fd).collect();
         let mut sent = handover::send(&out.stream, &bytes, &beside)?;
         while sent < bytes.len() {
@@ -56,10 +67,28 @@ impl WayOut {
     }
 }
 
+/// Starts one of our own, with this uid where it has one.
+fn start(lent: Option<&Lent>) -> io::Result<(StdStream, process::Child)> {
+    let (ours, theirs) = StdStream::pair()?;
+    #[allow(clippy::disallowed_methods, reason = "this is what the runner starts besides sandboxes: their way out")]
+    // This very program, also where another lies in its place since.
+    let mut command = process::Command::new("/proc/self/exe");
+    command.arg0("vambrace").arg("egress").env_clear().env(ENVIRONMENT.0, ENVIRONMENT.1);
+    if let Some(lent) = lent {
+        command.arg("--uid").arg(lent.uid.to_string());
+    }
+    let child = command.stdin(OwnedFd::from(theirs)).stdout(process::Stdio::null()).spawn()?;
+    Ok((ours, child))
+}
+
 impl Drop for WayOut {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Also what `rest` has left open.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Protected {
     pub(crate) home: Option<PathBuf>,
     /// Where sandboxes keep their trees: only the sandbox itself is shown its own.
     pub(crate) kept: Option<PathBuf>,
+    /// Where agents without a workspace of their own get one.
+    pub(crate) workspaces: Option<PathBuf>,
 }
 
 /// Trees of the system: no bind may lie in one or hold one.
@@ -159,6 +161,7 @@ mod tests {
             own: vec!["/var/lib/vambrace".into(), "/home/ada/.local/state/vambrace".into()],
             home: Some("/home/ada".into()),
             kept: Some("/var/lib/vambrace-sandboxes".into()),
+            workspaces: None,
         };
         let rows: &[(&str, bool)] = &[
             ("/srv/agents/builder", true),

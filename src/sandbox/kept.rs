@@ -30,6 +30,12 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// One of this name; `None` where it is none of ours.
+    pub(crate) fn new(name: String, used: UnixMillis, idle: Duration) -> Option<Self> {
+        let (scope, agent, session) = Kept::of(&name)?;
+        Some(Kept { name, scope, agent, session, used, idle })
+    }
+
     /// Reads a folder's name; `None` where it is none of ours.
     fn of(name: &str) -> Option<(SandboxScope, Option<AgentId>, Option<SessionId>)> {
         let parts: Vec<&str> = name.split('.').collect();
@@ -57,7 +63,20 @@ pub(crate) fn make(kept: &Path, idle: Duration) -> io::Result<()> {
     for folder in [KEPT_HOME, KEPT_TMP, KEPT_WORKSPACE] {
         os::fs::private_dir(&kept.join(folder))?;
     }
-    os::fs::write_private(&kept.join(USED), format!("{}\n", idle.as_secs()).as_bytes())
+    note_use(&kept.join(USED), format!("{}\n", idle.as_secs()).as_bytes())
+}
+
+/// The file's time alone, where it says the same already: nothing waits for the disk then.
+fn note_use(path: &Path, says: &[u8]) -> io::Result<()> {
+    // One that cannot be read is replaced.
+    if os::fs::read_private(path, 64).is_ok_and(|said| said.as_deref() == Some(says)) {
+        return os::fs::append_private(path)?.set_modified(SystemTime::now());
+    }
+    match os::fs::write_private(path, says) {
+        // The other runner is at it this moment.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done,
+    }
 }
 
 /// Every kept sandbox below this folder, by name.
@@ -70,9 +89,11 @@ pub(crate) fn list(root: &Path) -> io::Result<Vec<Kept>> {
     for item in items {
         let name = item?.file_name();
         let Some(name) = name.to_str() else { continue };
-        let Some((scope, agent, session)) = Kept::of(name) else { continue };
+        if Kept::of(name).is_none() {
+            continue;
+        }
         let (used, idle) = noted(&root.join(name));
-        found.push(Kept { name: name.to_owned(), scope, agent, session, used, idle });
+        found.extend(Kept::new(name.to_owned(), used, idle));
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)

@@ -82,7 +82,7 @@ async fn answer<S: websocket::Stream>(
     }
     let Some((name, route)) = route(request.uri().path()) else {
         // Also to who would not be served at all: nothing is nowhere.
-        return match house.names.serves_host(&door, request.headers(), false) {
+        return match house.names.now().serves_host(&door, request.headers(), false) {
             true => error(StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
             false => foreign(Foreign::Host),
         };
@@ -102,7 +102,7 @@ fn route(path: &str) -> Option<(&'static str, Route)> {
 }
 
 fn probe(route: Route, door: &Door, request: &Request<Incoming>, house: &House) -> Reply {
-    if !house.names.serves_host(door, request.headers(), false) {
+    if !house.names.now().serves_host(door, request.headers(), false) {
         return foreign(Foreign::Host);
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -137,7 +137,7 @@ fn upgrade<S: websocket::Stream>(
     house: &Arc<House>,
 ) -> Result<Reply, Refused> {
     let rules = house.gateway.gatekeeper().proxy_rules();
-    let peer = house.names.peer(door, request.headers(), rules).map_err(|why| Box::new(foreign(why)))?;
+    let peer = house.names.now().peer(door, request.headers(), rules.as_ref()).map_err(|why| Box::new(foreign(why)))?;
     let Some(key) = websocket_key(request) else {
         return Err(
             error(StatusCode::BAD_REQUEST, "bad_upgrade", "this is no WebSocket handshake of version 13").into()

@@ -4,6 +4,7 @@
 //! bytes, headers, time. What a door tells the corridor about a peer is what the kernel and the HTTP
 //! head say; what the peer says of itself is the corridor's to judge.
 
+mod adopt;
 mod allowance;
 mod crowd;
 mod http;
@@ -17,12 +18,13 @@ pub(crate) use tls::{Pem, Tls};
 use crate::auth::{Gatekeeper, PeerFacts};
 use crate::gateway::Gateway;
 use crate::os;
+use crate::os::activation::Inherited;
 use crowd::{Crowd, Place, Who};
 use origin::Names;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
@@ -45,6 +47,8 @@ pub(crate) struct Listen {
     pub(crate) origins: Vec<String>,
     /// What makes a wider door than loopback safe besides TLS.
     pub(crate) wider: Wider,
+    /// What the service manager has opened for us already.
+    pub(crate) inherited: Vec<Inherited>,
 }
 
 /// Whether others than loopback may be served without TLS.
@@ -58,6 +62,24 @@ pub(crate) enum Wider {
     Proxies,
 }
 
+/// Names that we are called by and origins that may connect, as they are now.
+pub(crate) struct ServedNames(RwLock<Arc<Names>>);
+
+impl ServedNames {
+    fn new(hosts: Vec<String>, origins: Vec<String>) -> Self {
+        ServedNames(RwLock::new(Arc::new(Names { hosts, origins })))
+    }
+
+    fn now(&self) -> Arc<Names> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From the next request on, these.
+    pub(crate) fn replace(&self, hosts: Vec<String>, origins: Vec<String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Names { hosts, origins });
+    }
+}
+
 /// Why a door cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DoorFault {
@@ -67,6 +89,8 @@ pub(crate) enum DoorFault {
     NotSafe(SocketAddr),
     #[error("cannot listen on {path}: {cause}")]
     Unix { path: PathBuf, cause: io::Error },
+    #[error("the service manager gave us {what}, but {expected}")]
+    Foreign { what: String, expected: String },
 }
 
 /// Where a connection came in.
@@ -111,7 +135,7 @@ impl Door {
 struct House {
     gateway: Arc<Gateway>,
     crowd: Arc<Crowd>,
-    names: Names,
+    names: Arc<ServedNames>,
 }
 
 /// Opened listeners, not yet served.
@@ -120,11 +144,13 @@ pub(crate) struct Doors {
     tls: Option<Tls>,
     unix: UnixListener,
     unix_path: PathBuf,
-    names: Names,
+    /// Whether the socket's file is ours to remove.
+    is_bound_by_us: bool,
+    names: Arc<ServedNames>,
 }
 
 impl Doors {
-    /// Binds both. Whether a door may be as wide as it is, is judged by the address that was really bound.
+    /// Binds both, or takes what was opened for us. Whether a door may be as wide as it is, is judged by the address that was really bound.
     pub(crate) async fn open(listen: Listen) -> Result<Self, DoorFault> {
         let address = listen.address;
         let tcp_fault = |cause| DoorFault::Tcp { address, cause };
@@ -139,12 +165,16 @@ impl Doors {
         if !is_safe(address.ip()) {
             return Err(DoorFault::NotSafe(address));
         }
-        let tcp = match TcpListener::bind(address).await {
-            // A host without IPv6 has all its addresses in the other family.
-            Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-            }
-            bound => bound,
+        let (given_tcp, given_unix) = adopt::sort(listen.inherited, address, &listen.socket)?;
+        let tcp = match given_tcp {
+            Some(given) => given.set_nonblocking(true).and_then(|()| TcpListener::from_std(given)),
+            None => match TcpListener::bind(address).await {
+                // A host without IPv6 has all its addresses in the other family.
+                Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+                }
+                bound => bound,
+            },
         };
         let tcp = tcp.map_err(tcp_fault)?;
         let bound = tcp.local_addr().map_err(tcp_fault)?;
@@ -153,16 +183,22 @@ impl Doors {
         }
         let socket = listen.socket;
         let unix_fault = |cause| DoorFault::Unix { path: socket.clone(), cause };
-        let unix = os::fs::bind_shared_socket(&socket).map_err(unix_fault)?;
+        let is_bound_by_us = given_unix.is_none();
+        let unix = given_unix.map_or_else(|| os::fs::bind_shared_socket(&socket), Ok).map_err(unix_fault)?;
         unix.set_nonblocking(true).map_err(unix_fault)?;
         let unix = UnixListener::from_std(unix).map_err(unix_fault)?;
-        let names = Names { hosts: listen.hosts, origins: listen.origins };
-        Ok(Doors { tcp, tls: listen.tls, unix, unix_path: socket, names })
+        let names = Arc::new(ServedNames::new(listen.hosts, listen.origins));
+        Ok(Doors { tcp, tls: listen.tls, unix, unix_path: socket, is_bound_by_us, names })
     }
 
     /// The TCP address that was bound.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
+    }
+
+    /// The names that are served, to be replaced while they are.
+    pub(crate) fn names(&self) -> Arc<ServedNames> {
+        Arc::clone(&self.names)
     }
 
     /// The unix socket's path.
@@ -200,7 +236,9 @@ impl Doors {
                 _ = stop.changed() => break,
             }
         }
-        let _ = std::fs::remove_file(&self.unix_path);
+        if self.is_bound_by_us {
+            let _ = std::fs::remove_file(&self.unix_path);
+        }
     }
 }
 

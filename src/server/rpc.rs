@@ -27,7 +27,7 @@ const MOST_DISCARDED: usize = 8 << 20;
 
 pub(super) async fn answer(door: &Door, request: Request<Incoming>, house: &Arc<House>) -> Reply {
     let rules = house.gateway.gatekeeper().proxy_rules();
-    let peer = match house.names.peer(door, request.headers(), rules) {
+    let peer = match house.names.now().peer(door, request.headers(), rules.as_ref()) {
         Ok(peer) => peer,
         Err(why) => return foreign(why),
     };

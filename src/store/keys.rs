@@ -53,7 +53,7 @@ impl fmt::Display for KeySource {
 }
 
 /// What is configured about the key.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct KeySettings {
     /// The source for new keys; without it the best there is.
     pub(crate) wanted: Option<KeySource>,

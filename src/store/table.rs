@@ -146,7 +146,8 @@ impl Tables {
                 "PRAGMA journal_mode = WAL;
                  PRAGMA synchronous = FULL;
                  PRAGMA secure_delete = ON;
-                 PRAGMA trusted_schema = OFF;",
+                 PRAGMA trusted_schema = OFF;
+                 PRAGMA temp_store = MEMORY;",
             )
             .map_err(plain)?;
         Ok((Tables(connection), layout))

@@ -17,8 +17,8 @@ use super::{ClientLabel, LocalTrust, Peer, Refusal, Session, Surface, label};
 use crate::model::{Clock, ConnId, Credential, Principal, Role, ScopeSet, Secret, UnixMillis};
 use crate::wire::{ConnectParams, LEAST_PROBE_PROTOCOL, PROTOCOL};
 use shown::{Guess, Shown, limited};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What somebody beyond the unix socket must show (`gateway.auth.mode`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +31,40 @@ pub(crate) enum Mode {
     None,
 }
 
+/// What the configuration says of who gets in; may be replaced while others come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(crate) mode: Mode,
+    pub(crate) local_trust: LocalTrust,
+    /// Root, our own uid, and those the operator named.
+    pub(crate) operators: Vec<u32>,
+}
+
+impl Rules {
+    fn admits_uid(&self, uid: u32) -> bool {
+        uid == 0 || (self.local_trust != LocalTrust::Off && self.operators.contains(&uid))
+    }
+
+    /// Whether somebody who came in by this would still do so.
+    fn admit_still(&self, credential: &Credential) -> bool {
+        match (credential, &self.mode) {
+            (Credential::PeerUid(uid), _) => self.admits_uid(*uid),
+            (Credential::Local(uid), _) => match self.local_trust {
+                LocalTrust::Loopback => true,
+                LocalTrust::SameUser => uid.is_some_and(|uid| self.operators.contains(&uid)),
+                LocalTrust::Socket | LocalTrust::Off => false,
+            },
+            (Credential::Proxy(user), Mode::TrustedProxy(rules)) => rules.users.admit(user).is_some(),
+            (Credential::Tailnet(user), Mode::Tailnet(rules)) => rules.users.admit(user).is_some(),
+            _ => true,
+        }
+    }
+}
+
 /// Decides who gets in. Shared by all connections.
 pub(crate) struct Gatekeeper {
-    mode: Mode,
+    rules: RwLock<Arc<Rules>>,
     keyhole: Keyhole,
-    local_trust: LocalTrust,
-    /// Root, our own uid, and those the operator named.
-    operators: Vec<u32>,
     throttle: Arc<Throttle>,
     pub(in crate::auth) registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
@@ -56,16 +83,25 @@ impl Gatekeeper {
     /// `key` is random for this process; digests of secrets are made with it.
     pub(crate) fn new(
         key: [u8; 32],
-        mode: Mode,
+        rules: Rules,
         secret: Option<Shared>,
-        local: (LocalTrust, Vec<u32>),
         registry: Arc<Registry>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (local_trust, operators) = local;
         let keyhole = Keyhole::new(key, secret);
         let (throttle, epoch) = (Arc::default(), AtomicU64::new(0));
-        Gatekeeper { mode, keyhole, local_trust, operators, throttle, registry, clock, epoch }
+        Gatekeeper { rules: RwLock::new(Arc::new(rules)), keyhole, throttle, registry, clock, epoch }
+    }
+
+    /// The rules as they are now.
+    pub(in crate::auth) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these hold. Of the same kind of mode: the secret of another is not at hand.
+    pub(crate) fn replace_rules(&self, rules: Rules) {
+        debug_assert_eq!(std::mem::discriminant(&rules.mode), std::mem::discriminant(&self.rules().mode));
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// Who is paired.
@@ -79,20 +115,20 @@ impl Gatekeeper {
 
     /// Whether somebody of this uid is an operator or a proxy, for whom the unix socket is.
     pub(crate) fn expects(&self, uid: u32) -> bool {
-        self.operators.contains(&uid) || self.proxy_rules().is_some_and(|rules| rules.uids.contains(&uid))
+        self.rules().operators.contains(&uid) || self.proxy_rules().is_some_and(|rules| rules.uids.contains(&uid))
     }
 
     /// How a proxy is told from anybody else, where there may be one.
-    pub(crate) fn proxy_rules(&self) -> Option<&ProxyRules> {
-        match &self.mode {
-            Mode::TrustedProxy(rules) => Some(rules),
+    pub(crate) fn proxy_rules(&self) -> Option<ProxyRules> {
+        match &self.rules().mode {
+            Mode::TrustedProxy(rules) => Some(rules.clone()),
             _ => None,
         }
     }
 
     /// From now on this is the token; the old one opens nothing any more.
     pub(crate) fn replace_token(&self, token: &Secret<String>) {
-        if self.mode == Mode::Token {
+        if self.rules().mode == Mode::Token {
             self.keyhole.replace(Shared::Token(self.keyhole.digest(token.expose())));
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -100,7 +136,7 @@ impl Gatekeeper {
 
     /// From now on the password is the one with this hash.
     pub(crate) fn replace_password(&self, hash: String) {
-        if self.mode == Mode::Password {
+        if self.rules().mode == Mode::Password {
             self.keyhole.replace(Shared::Password(hash, None));
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -118,7 +154,8 @@ impl Gatekeeper {
         if shared && session.epoch != self.epoch.load(Ordering::Acquire) {
             return false;
         }
-        session.grant.as_ref().is_none_or(|grant| self.registry.stands(grant))
+        self.rules().admit_still(&session.principal.credential)
+            && session.grant.as_ref().is_none_or(|grant| self.registry.stands(grant))
     }
 
     /// Judges a `connect`.
@@ -187,7 +224,7 @@ impl Gatekeeper {
     }
 
     fn admits_uid(&self, uid: u32) -> bool {
-        uid == 0 || (self.local_trust != LocalTrust::Off && self.operators.contains(&uid))
+        self.rules().admits_uid(uid)
     }
 
     /// What pairing gives, where this principal comes in by it.
@@ -261,7 +298,7 @@ impl Gatekeeper {
     /// The most that anybody may hold who comes this way, whatever a pairing says. Agents are bounded by their name.
     pub(in crate::auth) fn most(&self, peer: &Peer, credential: &Credential) -> ScopeSet {
         let agents = ScopeSet::agent();
-        match &self.mode {
+        match &self.rules().mode {
             Mode::TrustedProxy(rules) if peer.via().is_some() => rules.scopes.union(agents),
             Mode::Tailnet(rules) if matches!(credential, Credential::Tailnet(_)) || self.is_on_tailnet(peer) => {
                 rules.scopes.union(agents)
@@ -282,7 +319,8 @@ impl Gatekeeper {
 
     /// Whether the kernel says that the other end is the operator's own process, speaking for itself.
     pub(crate) fn is_operators_own(&self, peer: &Peer) -> bool {
-        self.local_trust != LocalTrust::Off && peer.own_uid().is_some_and(|uid| self.operators.contains(&uid))
+        let rules = self.rules();
+        rules.local_trust != LocalTrust::Off && peer.own_uid().is_some_and(|uid| rules.operators.contains(&uid))
     }
 
     async fn declare(&self, proven: &Proven, client: &ClientLabel, surface: &Surface) -> Result<(), Refusal> {

@@ -41,6 +41,18 @@ impl Gatekeeper {
         Session { conn, principal, peer: peer.clone(), client, since, grant, surface: None, epoch }
     }
 
+    /// A session for what the gateway asks itself, with no scope.
+    pub(crate) fn own_session(&self, conn: ConnId, uid: u32) -> Session {
+        let principal = Principal {
+            role: Role::Operator,
+            credential: Credential::Nobody,
+            device: None,
+            scopes: ScopeSet::EMPTY,
+            agent: None,
+        };
+        self.http_session(conn, &Peer::Unix { uid, via: None }, principal, None)
+    }
+
     /// A session for one HTTP request that is not signed: from this host alone, with what such a peer shows there.
     ///
     /// # Errors
@@ -52,7 +64,8 @@ impl Gatekeeper {
         bearer: Option<&str>,
     ) -> Result<Session, Refusal> {
         let from_here = matches!(peer, Peer::Unix { via: None, .. }) || self.is_operators_own(peer);
-        let trusted = matches!(peer, Peer::Tcp { is_direct: true, .. }) && self.local_trust == LocalTrust::Loopback;
+        let trusted =
+            matches!(peer, Peer::Tcp { is_direct: true, .. }) && self.rules().local_trust == LocalTrust::Loopback;
         if !from_here && !trusted {
             return Err(Refusal::Mismatch(Needed::Anything));
         }

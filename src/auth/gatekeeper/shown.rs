@@ -79,7 +79,8 @@ impl Gatekeeper {
 
     /// A user whom a trusted proxy or the tailnet names.
     pub(in crate::auth) async fn vouched(&self, peer: &Peer) -> Result<Option<Credential>, Refusal> {
-        match (&self.mode, peer) {
+        let ruled = self.rules();
+        match (&ruled.mode, peer) {
             (Mode::TrustedProxy(rules), _) => match peer.via().map(|via| via.user.as_deref()) {
                 Some(Some(user)) => {
                     rules.users.admit(user).map(Credential::Proxy).ok_or(Refusal::UserRefused).map(Some)
@@ -105,17 +106,18 @@ impl Gatekeeper {
 
     /// Somebody who shows nothing.
     pub(super) fn unshown(&self, peer: &Peer) -> Result<Credential, Refusal> {
+        let ruled = self.rules();
         if let Peer::Tcp { is_direct: true, local_uid, has_origin: false, via: None, .. } = peer {
-            match self.local_trust {
+            match ruled.local_trust {
                 // Never root's sockets: tunnels and agents of clouds run as root.
-                LocalTrust::SameUser if local_uid.is_some_and(|u| u != 0 && self.operators.contains(&u)) => {
+                LocalTrust::SameUser if local_uid.is_some_and(|u| u != 0 && ruled.operators.contains(&u)) => {
                     return Ok(Credential::Local(*local_uid));
                 }
                 LocalTrust::Loopback => return Ok(Credential::Local(*local_uid)),
                 _ => {}
             }
         }
-        match &self.mode {
+        match &ruled.mode {
             Mode::None => Ok(Credential::Nobody),
             Mode::Token => Err(Refusal::Missing(Needed::Token)),
             Mode::Password => Err(Refusal::Missing(Needed::Password)),
@@ -135,7 +137,7 @@ impl Gatekeeper {
             Some(true) => (Needed::Password, Credential::Password, Guessed::Password),
             Some(false) => (Needed::Token, Credential::SharedToken, Guessed::Random),
             // In mode "none" there is nothing to be wrong about.
-            None if self.mode == Mode::None => return Ok(Credential::Nobody),
+            None if self.rules().mode == Mode::None => return Ok(Credential::Nobody),
             None => return Err(Refusal::NotConfigured(field)),
         };
         guess.charge(guessed)?;

@@ -34,7 +34,13 @@ fn stage(mode: Mode, trust: LocalTrust) -> Stage {
         Arc::new(Registry::open(parts, crate::os::memory::Locked::new(Secret::new([7; 32])).unwrap()).unwrap());
     let key = [1; 32];
     let secret = (mode == Mode::Token).then(|| Gatekeeper::token_digest(&key, &Secret::new(RIGHT.to_owned())));
-    let keeper = Gatekeeper::new(key, mode, secret, (trust, vec![0, OPERATOR]), registry, clock.clone());
+    let keeper = Gatekeeper::new(
+        key,
+        Rules { mode, local_trust: trust, operators: vec![0, OPERATOR] },
+        secret,
+        registry,
+        clock.clone(),
+    );
     Stage { keeper, clock, _journal: folder }
 }
 

@@ -10,7 +10,6 @@ use crate::journal::{Event, Receipt, Record};
 use crate::model::{
     AgentId, ConnId, ExecRequest, Outcome, RunFault, RunId, RunSignal, SandboxProfile, Secret, SecretUse, Stream,
 };
-use crate::os;
 use crate::os::linux::memfd::Sealed;
 use crate::redact::Redactor;
 use crate::runner::{RunEvent, RunHandle};
@@ -18,7 +17,6 @@ use crate::sandbox::Command;
 use crate::secrets::Secrets;
 use crate::wire::{self, ErrorCode, ErrorShape, ExecResult, OutputEvent};
 use serde_json::json;
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 /// Runs a command to its end. The receipt is what allows it.
@@ -83,30 +81,13 @@ async fn order(
     _receipt: Receipt,
 ) -> Result<(RunHandle, Redactor, Option<Use>), RunFault> {
     let command = Command::of(request)?;
-    // An agent without a workspace of its own gets one the first time it needs it.
-    if let Some(workspace) =
-        profile.workspace.as_deref().filter(|w| w.parent() == Some(&gateway.parts.policy.workspaces))
-    {
-        os::fs::private_dir(workspace).map_err(unmade("workspace", workspace))?;
-    }
-    let kept = match profile.kept.clone() {
+    let kept = match &profile.kept {
         None => None,
-        Some(path) => {
-            let (in_use, folder, idle) = (Arc::clone(&gateway.in_use), path.clone(), profile.idle);
-            let begun = tokio::task::spawn_blocking(move || in_use.begin(&folder, idle)).await;
-            Some(begun.map_err(std::io::Error::other).flatten().map_err(unmade("sandbox", &path))?)
-        }
+        Some(path) => Some(Arc::clone(&gateway.in_use).begin(path).await),
     };
     let (secrets, cover) = open_secrets(&gateway.parts.secrets, &request.agent, &request.secrets).await?;
     let handle = gateway.parts.runners.start(&command, request.stdin, profile, secrets)?;
     Ok((handle, cover, kept))
-}
-
-fn unmade(what: &str, path: &Path) -> impl Fn(std::io::Error) -> RunFault {
-    move |e| RunFault::Refused {
-        what: format!("the {what} {} cannot be made: {e}", path.display()),
-        hint: "look at the rights of its parent folder".into(),
-    }
 }
 
 /// Bytes of all variables together: execve takes 2 MiB with everything else (execve(2), ARG_MAX).

@@ -6,12 +6,12 @@ use crate::gateway::Gateway;
 use crate::gateway::reply::Answer;
 use crate::journal::{Event, Receipt, Record};
 use crate::model::SandboxAction;
-use crate::sandbox::kept::{self, Kept};
+use crate::sandbox::kept::Kept;
 use crate::wire::{ErrorCode, ErrorShape};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct InUse {
     counts: Mutex<HashMap<String, usize>>,
-    /// Taken while one is made; notes of one sandbox are not written twice at a time.
-    making: Mutex<()>,
+    /// Taken alone while one is taken out, and by everybody who begins to use one.
+    taking: tokio::sync::RwLock<()>,
 }
 
 /// One command's use of a kept sandbox.
@@ -34,16 +34,13 @@ impl InUse {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a kept sandbox ready for a command and holds it while the command runs. Waits for the disk.
-    pub(super) fn begin(self: Arc<Self>, path: &Path, idle: Duration) -> io::Result<Use> {
+    /// Holds a kept sandbox while a command runs in it: from here on nobody takes it out.
+    pub(super) async fn begin(self: Arc<Self>, path: &Path) -> Use {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+        let taking = self.taking.read().await;
         *self.counts().entry(name.clone()).or_default() += 1;
-        // From here on nobody takes it out.
-        let held = Use { held: self, name };
-        let making = held.held.making.lock();
-        kept::make(path, idle)?;
-        drop(making);
-        Ok(held)
+        drop(taking);
+        Use { held: self, name }
     }
 }
 
@@ -79,9 +76,7 @@ pub(in crate::gateway) fn target(action: &SandboxAction) -> String {
 
 /// `sandbox.list`.
 pub(super) async fn list(gateway: &Gateway) -> Answer {
-    let root = gateway.parts.policy.sandboxes.clone();
-    let found = tokio::task::spawn_blocking(move || kept::list(&root)).await;
-    let found = found.map_err(io::Error::other).flatten().map_err(|e| fault(&e, &[]))?;
+    let found = gateway.parts.runners.native.list_kept().await.map_err(|e| fault(&e, &[]))?;
     let (held, now) = (gateway.in_use.counts(), gateway.parts.clock.now());
     let entry = |kept: &Kept| {
         json!({
@@ -101,14 +96,12 @@ pub(super) async fn change(
     action: SandboxAction,
     _receipt: Receipt,
 ) -> Done {
-    let at = Arc::clone(gateway);
     let what = target(&action);
-    let done = tokio::task::spawn_blocking(move || match action {
-        SandboxAction::Recreate { name } => at.recreate(name),
-        SandboxAction::Prune { idle } => at.prune(idle),
+    let Removed { names, fault: error } = match action {
+        SandboxAction::Recreate { name } => gateway.recreate(name).await,
+        SandboxAction::Prune { idle } => gateway.prune(idle).await,
         SandboxAction::List => Removed::default(),
-    });
-    let Removed { names, fault: error } = done.await.unwrap_or_else(|gone| Removed::failed(io::Error::other(gone)));
+    };
     let Some(error) = error else { return Ok(json!({"removed": names})).into() };
     let record = Record::new(Event::ChangeRefused).by(&session.principal, &session.peer.label());
     let what = if names.is_empty() { what } else { format!("{what}, after {}", names.join(", ")) };
@@ -147,35 +140,30 @@ fn fault(error: &io::Error, removed: &[String]) -> ErrorShape {
 }
 
 impl Gateway {
-    fn sandboxes(&self) -> PathBuf {
-        self.parts.policy.sandboxes.clone()
-    }
-
-    /// Takes a kept sandbox out of its place unless a command runs in it, then removes it. Waits for the disk.
-    fn recreate(&self, name: String) -> Removed {
-        let root = self.sandboxes();
-        match self.take_out(&root, &name) {
-            Ok(()) => Removed { names: vec![name], fault: kept::sweep(&root).err() },
+    /// Takes a kept sandbox out of its place unless a command runs in it, then has it removed.
+    async fn recreate(&self, name: String) -> Removed {
+        match self.take_out(&name).await {
+            Ok(()) => Removed { names: vec![name], fault: self.parts.runners.native.sweep().await.err() },
             Err(error) => Removed::failed(error),
         }
     }
 
-    fn take_out(&self, root: &Path, name: &str) -> io::Result<()> {
+    async fn take_out(&self, name: &str) -> io::Result<()> {
         // Held until it is out: no command begins in it meanwhile.
-        let held = self.in_use.counts();
-        if held.contains_key(name) {
+        let _alone = self.in_use.taking.write().await;
+        if self.in_use.counts().contains_key(name) {
             return Err(io::Error::from(io::ErrorKind::ResourceBusy));
         }
-        kept::take_out(root, name)?;
+        self.parts.runners.native.take_out(name).await?;
         self.parts.runners.discard(name);
         Ok(())
     }
 
-    /// Removes every kept sandbox that has lain unused for long enough. Waits for the disk.
-    fn prune(&self, idle: Option<Duration>) -> Removed {
-        let (root, now) = (self.sandboxes(), self.parts.clock.now());
+    /// Has every kept sandbox removed that has lain unused for long enough.
+    async fn prune(&self, idle: Option<Duration>) -> Removed {
+        let now = self.parts.clock.now();
         let mut removed = Removed::default();
-        let found = match kept::list(&root) {
+        let found = match self.parts.runners.native.list_kept().await {
             Ok(found) => found,
             Err(error) => return Removed::failed(error),
         };
@@ -184,20 +172,20 @@ impl Gateway {
             if unused < idle.unwrap_or(kept.idle) {
                 continue;
             }
-            match self.take_out(&root, &kept.name) {
+            match self.take_out(&kept.name).await {
                 Ok(()) => removed.names.push(kept.name),
                 // In use, or removed by somebody else meanwhile.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound) => {}
                 Err(error) => removed.fault = removed.fault.or(Some(error)),
             }
         }
-        removed.fault = removed.fault.or(kept::sweep(&root).err());
+        removed.fault = removed.fault.or(self.parts.runners.native.sweep().await.err());
         removed
     }
 
     /// Prunes by the profiles' own times and records what went; what fails is logged and tried again later.
-    pub(crate) fn prune_idle(&self) {
-        let Removed { names, fault } = self.prune(None);
+    pub(crate) async fn prune_idle(&self) {
+        let Removed { names, fault } = self.prune(None).await;
         for name in names {
             let record = Record::new(Event::SandboxRemoved).about(&name);
             if let Err(error) = self.parts.journal.append(record) {

@@ -4,6 +4,7 @@ pub(crate) mod acts;
 pub(crate) mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod clone;
+pub(crate) mod confined;
 pub(crate) mod handover;
 pub(crate) mod landlock;
 pub(crate) mod memfd;

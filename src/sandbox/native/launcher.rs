@@ -504,6 +504,11 @@ impl Launcher {
         self.cgroups.create(&format!("{GROUP_PREFIX}{}-{}", std::process::id(), slot.number()), bounds).map(Some)
     }
 
+    /// What is never shown, and what is ours to make.
+    pub(crate) fn protected(&self) -> &Protected {
+        &self.protected
+    }
+
     /// Whether this is a runner inside a container.
     pub(crate) fn is_contained(&self) -> bool {
         self.tier == Tier::Container
