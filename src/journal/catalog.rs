@@ -13,6 +13,10 @@ fn text(event: Event) -> (&'static str, &'static str) {
             "The gateway has stopped",
             "A start without this record before it means that the last stop was no orderly one.",
         ),
+        Event::ConfigReloaded => (
+            "The configuration was read again",
+            "It was whole and is in force; what needs a restart is in the gateway's log.",
+        ),
         Event::JournalMended => (
             "The journal's last record was cut short and is gone",
             "The host or the gateway ended while it was written. Everything before it is whole: vambrace journal verify.",
