@@ -1,5 +1,9 @@
 //! Every command and flag, with the text that `--help`, the man pages and the completions show.
 
+mod service;
+
+pub(super) use service::{ServiceArgs, ServiceCommand};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -90,6 +94,11 @@ pub(super) enum Command {
     /// Check, show and describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Keep the gateway as a service of this host, or of one user
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Say what this host lacks, and the command that repairs it; exit 1 where something required is missing
+    Doctor(Output),
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -17,6 +17,10 @@ fn text(event: Event) -> (&'static str, &'static str) {
             "The configuration was read again",
             "It was whole and is in force; what needs a restart is in the gateway's log.",
         ),
+        Event::ConfigRefused => (
+            "The configuration could not be used and nothing was changed",
+            "@VAMBRACE_ERROR@. vambrace config check shows the place. What was in force before is in force still.",
+        ),
         Event::JournalMended => (
             "The journal's last record was cut short and is gone",
             "The host or the gateway ended while it was written. Everything before it is whole: vambrace journal verify.",
