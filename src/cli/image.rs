@@ -38,8 +38,8 @@ pub(super) fn build(place: &PlaceArgs, args: &BuildImageArgs) -> Result<ExitCode
     let archive = folder.0.join("rootfs.tar");
     put_together(&suite, args.include.as_deref().unwrap_or(PACKAGES), &archive)?;
     let mut rootfs = File::open(&archive).map_err(|e| Fault::new(format!("{}: {e}", archive.display())))?;
-    let (id, size) = make_image(&settings.docker.socket, &args.name, &mut rootfs).map_err(|e| fault(&e))?;
-    let contents = look_into(&settings.docker.socket, &id).map_err(|e| fault(&e))?;
+    let (id, size) = make_image(&settings.docker.host, &args.name, &mut rootfs).map_err(|e| fault(&e))?;
+    let contents = look_into(&settings.docker.host, &id).map_err(|e| fault(&e))?;
     if args.json {
         let found = found(&contents);
         render::json(&json!({"name": args.name, "id": id, "bytes": size, "suite": suite, "found": found}));
@@ -59,7 +59,7 @@ pub(super) fn check(place: &PlaceArgs, args: &CheckImageArgs) -> Result<ExitCode
             .hint("write for example vambrace-sandbox:latest or sha256:…")
             .code(2));
     }
-    let contents = look_into(&settings.docker.socket, image).map_err(|e| fault(&e))?;
+    let contents = look_into(&settings.docker.host, image).map_err(|e| fault(&e))?;
     if args.output.json {
         render::json(&json!({"image": image, "id": contents.id, "bytes": contents.bytes, "found": found(&contents)}));
     } else {

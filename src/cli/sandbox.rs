@@ -317,7 +317,10 @@ fn probe(place: &PlaceArgs, args: &SandboxProbeArgs) -> Result<ExitCode, Fault> 
     };
     let rows = match profile.backend {
         Backend::Native => sandbox::probe_host(),
-        Backend::Docker => sandbox::probe_engine(&settings.docker.socket, &profile.image).map_err(|e| fault(&e))?,
+        Backend::Docker => {
+            sandbox::probe_engine(profile.engine.as_ref().unwrap_or(&settings.docker.host), &profile.image)
+                .map_err(|e| fault(&e))?
+        }
     };
     let able = rows.iter().all(|row| row.here || !row.required);
     // Not on a host that cannot build them: the rows say why better than the first step that fails.

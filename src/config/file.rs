@@ -159,13 +159,26 @@ pub(crate) struct RunnerFile {
     pub(crate) docker_socket: Option<PathBuf>,
 }
 
-/// The container engine.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+/// A container engine. The environment is never asked for one.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DockerFile {
-    /// Where it is, `unix:///var/run/docker.sock` without it. The environment is never asked.
+    /// Where it is: `unix:///PATH` (`unix:///var/run/docker.sock` without it); on another machine `tcp://HOST:PORT` or
+    /// `ssh://[USER@]HOST[:PORT]`, whose containers see nothing of this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<String>,
+    /// With `tcp://`: a folder with ca.pem, cert.pem and key.pem. Without TLS no engine is spoken to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<PathBuf>,
+    /// With `ssh://`: the configuration of ssh, which names keys and known hosts, instead of the runner's user's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ssh_config: Option<PathBuf>,
+}
+
+impl DockerFile {
+    fn is_empty(&self) -> bool {
+        *self == DockerFile::default()
+    }
 }
 
 /// The key that the state is sealed with.
@@ -267,6 +280,9 @@ pub(crate) struct Layer {
     /// With `docker`: the image, as the engine knows it, e.g. `vambrace-sandbox:latest` or `sha256:…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
+    /// With `docker`: the engine, if it is another than that of `[docker]`.
+    #[serde(skip_serializing_if = "DockerFile::is_empty")]
+    pub(crate) docker: DockerFile,
     /// Which commands share a home folder and `/tmp`: those of one `session` (a command without one has its own), of
     /// the `agent`, or of everybody (`shared`).
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@
 //! bytes of a Start stand the descriptors of its secrets, sealed memfds in the order of their names.
 
 use crate::model::{
-    Container, Delivery, Domain, Ending, Enforcement, ExecMode, FileAct, LaunchFault, LimitKind, Limits,
+    Container, Delivery, Domain, Ending, Enforcement, EngineHost, ExecMode, FileAct, LaunchFault, LimitKind, Limits,
     MOST_SECRETS_A_RUN, Means, Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse,
     StandingContainer, Stdin, Tier, WindowSize, WorkspaceAccess, is_variable_name,
 };
@@ -134,6 +134,8 @@ pub(super) struct Start {
     env: BTreeMap<String, String>,
     stdin: bool,
     image: String,
+    /// Where the engine is, the folder of its certificates, ssh's configuration.
+    engine: Option<(String, Option<PathBuf>, Option<PathBuf>)>,
     workspace: Option<PathBuf>,
     workspace_access: String,
     scope: String,
@@ -222,6 +224,10 @@ impl Start {
             env: command.env.clone(),
             stdin: stdin == Stdin::Piped,
             image: profile.image.clone(),
+            engine: profile.engine.as_ref().map(|engine| {
+                let (url, tls, ssh_config) = engine.parts();
+                (url, tls.map(Into::into), ssh_config.map(Into::into))
+            }),
             workspace: profile.workspace.clone(),
             workspace_access: profile.workspace_access.as_str().into(),
             scope: profile.scope.as_str().into(),
@@ -251,6 +257,10 @@ impl Start {
     pub(super) fn read(self) -> Option<(Command, Stdin, SandboxProfile)> {
         let profile = SandboxProfile {
             image: self.image,
+            engine: match self.engine {
+                None => None,
+                Some((url, tls, ssh)) => Some(EngineHost::parse(&url, tls.as_deref(), ssh.as_deref()).ok()?),
+            },
             workspace: self.workspace,
             workspace_access: WorkspaceAccess::parse(&self.workspace_access)?,
             scope: SandboxScope::parse(&self.scope)?,

@@ -12,11 +12,12 @@ use super::shared_way::{Way, Ways};
 use super::trees;
 use crate::egress;
 use crate::model::{
-    Domain, Ending, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile,
+    Domain, Ending, EngineHost, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile,
     StandingContainer, Tier,
 };
 use crate::os::linux::memfd::Sealed;
-use crate::sandbox::{Engine, EngineSettings, Entered, Place, Protected, left_inside};
+use crate::sandbox::{Engine, EngineSettings, Entered, Place, left_inside};
+use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
@@ -41,9 +42,10 @@ const GREETING: Duration = Duration::from_secs(30);
 
 /// The containers of one runner.
 pub(super) struct Containers {
-    engine: Engine,
+    settings: EngineSettings,
+    /// By where they are; the runner's own is there from the start.
+    engines: RefCell<HashMap<EngineHost, Rc<Engine>>>,
     around: Around,
-    protected: Protected,
     lines: RefCell<HashMap<String, Rc<OnceCell<Rc<Line>>>>>,
     /// Whether everything stands still, by the gateway's word.
     is_held: Cell<bool>,
@@ -63,14 +65,28 @@ struct Line {
 
 impl Containers {
     pub(super) fn new(settings: EngineSettings, around: Around) -> Self {
-        let protected = settings.protected.clone();
-        let engine = Engine::new(settings);
-        Containers { engine, around, protected, lines: RefCell::default(), is_held: Cell::new(false) }
+        Engine::sweep(&settings);
+        let own = (settings.host.clone(), Rc::new(Engine::new(settings.clone())));
+        let engines = RefCell::new(HashMap::from([own]));
+        Containers { settings, engines, around, lines: RefCell::default(), is_held: Cell::new(false) }
+    }
+
+    /// The engine that is there, by its profile's word or as the runner's own.
+    fn engine(&self, host: Option<&EngineHost>) -> Rc<Engine> {
+        let host = host.unwrap_or(&self.settings.host);
+        let new = || Rc::new(Engine::new(EngineSettings { host: host.clone(), ..self.settings.clone() }));
+        Rc::clone(self.engines.borrow_mut().entry(host.clone()).or_insert_with(new))
+    }
+
+    /// In every engine that was ever spoken to; one that does not answer holds up no other.
+    async fn prune(&self, at_once: Option<&str>) {
+        let engines: Vec<_> = self.engines.borrow().values().cloned().collect();
+        join_all(engines.iter().map(|engine| engine.prune(at_once, |id| self.is_used(id)))).await;
     }
 
     /// Removes containers that nobody uses any more.
     pub(super) async fn tidy(&self) {
-        self.engine.prune(None, |id| self.is_used(id)).await;
+        self.prune(None).await;
         self.lines.borrow_mut().retain(|_, line| line.get().is_none_or(|line| line.is_open.get()));
     }
 
@@ -101,19 +117,19 @@ impl Containers {
 
     /// What stands for the sandbox of a profile. An engine that does not answer is no reason to wait.
     pub(super) async fn look(&self, profile: &SandboxProfile) -> Option<StandingContainer> {
-        timeout(A_LOOK, self.engine.standing(profile)).await.ok()?.ok()?
+        timeout(A_LOOK, self.engine(profile.engine.as_ref()).standing(profile)).await.ok()?.ok()?
     }
 
     /// Removes the container of a sandbox that keeps nothing any more.
     pub(super) async fn discard(&self, sandbox: &str) {
-        self.engine.prune(Some(sandbox), |id| self.is_used(id)).await;
+        self.prune(Some(sandbox)).await;
     }
 
     /// The line into a container, which is entered the first time.
     async fn line(self: &Rc<Self>, place: &Place) -> Result<Rc<Line>, RunFault> {
         let cell = Rc::clone(self.lines.borrow_mut().entry(place.container.id.clone()).or_default());
         let enter = || async {
-            let entered = self.engine.enter(place).await?;
+            let entered = self.engine(Some(&place.host)).enter(place).await?;
             Line::open(entered, Rc::clone(self), place.clone()).await
         };
         let entered = cell.get_or_try_init(enter).await.map(Rc::clone);
@@ -125,7 +141,7 @@ impl Containers {
 
     async fn remove(&self, place: &Place) {
         self.lines.borrow_mut().remove(&place.container.id);
-        self.engine.remove(place).await;
+        self.engine(Some(&place.host)).remove(place).await;
     }
 }
 
@@ -196,7 +212,8 @@ impl Line {
     /// A run's share of what carries connections out of the container.
     async fn way(&self, containers: &Containers, place: &Place, profile: &SandboxProfile) -> Result<Way, RunFault> {
         let ports = Domain::ports_of(&profile.domains);
-        let doors = containers.engine.doors(place, &ports);
+        let engine = containers.engine(Some(&place.host));
+        let doors = engine.doors(place, &ports);
         self.ways.take(&containers.around.helpers, &profile.domains, doors).await
     }
 
@@ -256,7 +273,7 @@ async fn carry(
 ) -> Result<Outcome, RunFault> {
     let (command, stdin, profile) = start.read().ok_or_else(|| refused("the order makes no sense".into()))?;
     let secrets = sealed(beside, command.secrets.len())?;
-    trees::make(&profile, &containers.protected)?;
+    trees::make(&profile, &containers.settings.protected)?;
     let mut disk = Disk::watch(&profile);
     let mut early = Vec::new();
     let mut bounds = Bounds::new(&profile);
@@ -405,13 +422,14 @@ async fn get_in(
     // A task of its own: a container that is half made is made to its end, and found by the next or removed.
     let (of, wanted) = (Rc::clone(containers), profile.clone());
     let mut making = tokio::task::spawn_local(async move {
-        let place = of.engine.place(&wanted, |id| of.is_used(id)).await?;
+        let engine = of.engine(wanted.engine.as_ref());
+        let place = engine.place(&wanted, |id| of.is_used(id)).await?;
         match of.line(&place).await {
             Ok(line) if line.is_open.get() => return Ok((place, line)),
             // It ended since the last command, and that was not seen yet.
             _ => of.remove(&place).await,
         }
-        let place = of.engine.place(&wanted, |id| of.is_used(id)).await?;
+        let place = engine.place(&wanted, |id| of.is_used(id)).await?;
         let line = of.line(&place).await?;
         Ok((place, line))
     });

@@ -32,6 +32,7 @@ mod packaging;
 mod pairing;
 mod processes;
 mod proof;
+mod remote;
 mod secrets;
 mod signed;
 mod store;

@@ -1,15 +1,15 @@
 //! What an image brings with it that its operator should know: set-id programs, capabilities of files, and what looks
 //! like a secret. Read out of the whole image as the engine packs it, never out of a container that runs.
 
-use super::engine::{connect, fault, missing};
+use super::engine::{fault, missing};
 use super::loaders::unstarted;
-use crate::model::RunFault;
+use super::reach::connect;
+use crate::model::{EngineHost, RunFault};
 use bollard::Docker;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use futures_util::StreamExt;
 use hyper::body::Bytes;
 use std::io::{self, Read};
-use std::path::Path;
 use std::sync::mpsc;
 
 /// Something found.
@@ -62,14 +62,14 @@ const AHEAD: usize = 4;
 ///
 /// # Errors
 /// Where the engine or the image is not there, or what it packs cannot be read.
-pub(crate) fn look_into(socket: &Path, image: &str) -> Result<Contents, RunFault> {
+pub(crate) fn look_into(host: &EngineHost, image: &str) -> Result<Contents, RunFault> {
     let plain = |e: io::Error| RunFault::Engine {
         what: format!("the image cannot be looked through: {e}"),
         hint: "try again; the engine's own log tells more".into(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(plain)?;
     runtime.block_on(async {
-        let docker = connect(socket).await?;
+        let docker = connect(host).await?.api;
         let facts = docker.inspect_image(image).await.map_err(|e| match missing(&e) {
             true => RunFault::Engine {
                 what: format!("the engine has no image {image:?}"),

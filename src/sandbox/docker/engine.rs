@@ -6,14 +6,18 @@
 
 use super::bundle::Bundle;
 use super::plan::{self, Plan, SANDBOX};
+use super::reach::{Reached, connect, short};
 use super::{image, shown};
 use crate::crypto;
-use crate::model::{Container, ExecMode, Network, RunFault, SandboxProfile, StandingContainer};
+use crate::model::{
+    Container, EngineHost, ExecMode, Network, RunFault, SandboxProfile, StandingContainer, WorkspaceAccess,
+};
 use crate::os;
 use crate::os::linux::netns::{self, NAME_SERVER};
 use crate::sandbox::boundary::Protected;
 use crate::sandbox::environment::HOME;
 use crate::sandbox::plan::{Bind, PROOF, SECRETS, WORKSPACE, named};
+use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
@@ -22,7 +26,6 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -34,9 +37,6 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::Mutex;
 
-/// Seconds that the engine may take for an answer; building an image is one.
-const PATIENCE: u64 = 120;
-
 /// Bytes of an entered container's output that are taken ahead of their reader.
 const AHEAD: usize = 64 << 10;
 
@@ -46,8 +46,7 @@ pub(super) const ONCE: &str = "once.";
 /// Where the engine is and whose its containers are.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The engine's unix socket.
-    pub(crate) socket: PathBuf,
+    pub(crate) host: EngineHost,
     /// Tells this gateway's containers from another's, 16 hex digits.
     pub(crate) gateway: String,
     /// A folder of ours where mounts stand for the engine.
@@ -58,7 +57,7 @@ pub(crate) struct Settings {
 /// The engine, and what is known of its containers.
 pub(crate) struct Engine {
     settings: Settings,
-    docker: RefCell<Option<Docker>>,
+    docker: RefCell<Option<Reached>>,
     bundle: RefCell<Option<Rc<Bundle>>>,
     /// Held while an image is looked for or built.
     building: Mutex<()>,
@@ -83,6 +82,8 @@ pub(crate) struct Place {
     pub(crate) uid: u32,
     /// It is to be removed after its one command.
     pub(crate) is_once: bool,
+    /// Where its engine is.
+    pub(crate) host: EngineHost,
     start: Vec<String>,
 }
 
@@ -93,9 +94,13 @@ pub(crate) struct Entered {
 }
 
 impl Engine {
-    /// Takes down what an earlier runner has left on this host. The engine is asked when there is something to ask.
-    pub(crate) fn new(settings: Settings) -> Self {
+    /// Takes down what an earlier runner has left on this host.
+    pub(crate) fn sweep(settings: &Settings) {
         shown::sweep(&settings.scratch);
+    }
+
+    /// The engine is asked when there is something to ask.
+    pub(crate) fn new(settings: Settings) -> Self {
         Engine {
             settings,
             docker: RefCell::default(),
@@ -119,7 +124,7 @@ impl Engine {
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
         let sandbox = sandbox_of(profile).unwrap_or_else(|| format!("{ONCE}{}", crypto::hex(&os::host::random::<8>())));
-        let binds = named(profile, &self.settings.protected)?;
+        let binds = self.binds(profile)?;
         let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
         let _turn = turn.lock().await;
         let placed = match self.known(profile, &sandbox, &binds) {
@@ -150,7 +155,7 @@ impl Engine {
         binds: &[Bind],
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
-        let docker = self.connect().await?;
+        let Reached { api: docker, .. } = self.connect().await?;
         let bundle = self.bundle()?;
         let image = {
             let _turn = self.building.lock().await;
@@ -178,6 +183,7 @@ impl Engine {
             container: Container { id, image: image.base, plan: plan.digest() },
             uid: plan.user.0,
             is_once: sandbox.starts_with(ONCE),
+            host: self.settings.host.clone(),
             start: bundle.words(&image.folder, &["runner", "--in-container"]),
         };
         if !place.is_once {
@@ -186,6 +192,29 @@ impl Engine {
             self.placed.borrow_mut().insert(sandbox.to_owned(), placed);
         }
         Ok(place)
+    }
+
+    /// What is shown of this host: nothing by an engine on another one, where what a sandbox keeps is in memory.
+    fn binds(&self, profile: &SandboxProfile) -> Result<Vec<Bind>, RunFault> {
+        if !self.settings.host.is_remote() {
+            return named(profile, &self.settings.protected);
+        }
+        let what = if profile.workspace_access != WorkspaceAccess::None {
+            "workspace_access other than \"none\""
+        } else if !profile.read_only.is_empty() || !profile.read_write.is_empty() {
+            "folders of this host"
+        } else if profile.network == Network::Allowlist {
+            "a network that is an allowlist"
+        } else {
+            return Ok(Vec::new());
+        };
+        Err(RunFault::Refused {
+            what: format!(
+                "the engine is on another machine ({}), and {what} would have to be this one's",
+                self.settings.host
+            ),
+            hint: "set workspace_access = \"none\" and network = \"none\" for it, or use an engine of this host".into(),
+        })
     }
 
     fn name(&self, sandbox: &str) -> String {
@@ -224,13 +253,14 @@ impl Engine {
     /// Where the engine is not there.
     pub(crate) async fn standing(&self, profile: &SandboxProfile) -> Result<Option<StandingContainer>, RunFault> {
         let Some(sandbox) = sandbox_of(profile) else { return Ok(None) };
-        let docker = self.connect().await?;
+        let Reached { api: docker, .. } = self.connect().await?;
         let name = self.name(&sandbox);
         let Some(live) = self.look(&docker, &name).await? else { return Ok(None) };
         let bundle = self.bundle()?;
         let image = image::find(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await;
         let differences = match image.map(|wanted| wanted.ready) {
-            Ok(Some(image)) => match named(profile, &self.settings.protected)
+            Ok(Some(image)) => match self
+                .binds(profile)
                 .and_then(|binds| shown::describe(&self.settings.scratch, &name, &binds, profile.exec_mode))
             {
                 Ok(ready) => self.plan(profile, &sandbox, name, &image, &bundle, &ready).differences(&live),
@@ -308,7 +338,7 @@ impl Engine {
     /// # Errors
     /// Where the container is gone, or the engine.
     pub(crate) async fn enter(&self, place: &Place) -> Result<Entered, RunFault> {
-        let docker = self.connect().await?;
+        let Reached { api: docker, .. } = self.connect().await?;
         let options = CreateExecOptions {
             attach_stdin: Some(true),
             attach_stdout: Some(true),
@@ -346,7 +376,7 @@ impl Engine {
     /// # Errors
     /// Where the container is gone, or this process may not enter its namespace.
     pub(crate) async fn doors(&self, place: &Place, ports: &[u16]) -> Result<Vec<OwnedFd>, RunFault> {
-        let docker = self.connect().await?;
+        let Reached { api: docker, .. } = self.connect().await?;
         let id = &place.container.id;
         let pid = async || -> Result<i32, RunFault> {
             let live = self.look(&docker, id).await?.ok_or_else(|| gone(id))?;
@@ -365,7 +395,7 @@ impl Engine {
     /// Ends a container with everything in it.
     pub(crate) async fn remove(&self, place: &Place) {
         self.forget(&place.container.id);
-        let Ok(docker) = self.connect().await else { return };
+        let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
         if let Err(error) = remove(&docker, &place.container.id).await {
             tracing::warn!(%error, "a container could not be removed");
         }
@@ -375,7 +405,7 @@ impl Engine {
     /// sandbox at once. Those of `in_use` stay.
     pub(crate) async fn prune(&self, at_once: Option<&str>, in_use: impl Fn(&str) -> bool) {
         // An engine that was never asked has nothing of ours that we know of.
-        let Ok(docker) = self.connect().await else { return };
+        let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
         let of_ours =
             HashMap::from([("label".to_owned(), vec![format!("{}={}", plan::GATEWAY, self.settings.gateway)])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&of_ours).build();
@@ -405,12 +435,12 @@ impl Engine {
         self.placed.borrow_mut().retain(|_, placed| placed.place.container.id != id);
     }
 
-    /// The engine's API, at the version that both sides speak.
-    async fn connect(&self) -> Result<Docker, RunFault> {
+    /// The engine, which is asked what it is the first time.
+    async fn connect(&self) -> Result<Reached, RunFault> {
         if let Some(docker) = self.docker.borrow().clone() {
             return Ok(docker);
         }
-        let docker = connect(&self.settings.socket).await?;
+        let docker = connect(&self.settings.host).await?;
         *self.docker.borrow_mut() = Some(docker.clone());
         Ok(docker)
     }
@@ -427,30 +457,6 @@ impl Engine {
         Ok(read)
     }
 }
-
-/// An engine's API by its socket, at the version that both sides speak.
-pub(super) async fn connect(socket: &Path) -> Result<Docker, RunFault> {
-    let socket = socket.display().to_string();
-    let absent = |error: &Error| RunFault::Engine {
-        what: format!("there is no container engine at {socket}: {}", short(error)),
-        hint: "start it (`systemctl start docker`), give the runner's user access to its socket, or choose \
-               backend = \"native\""
-            .into(),
-    };
-    let docker = Docker::connect_with_unix(&socket, PATIENCE, API_DEFAULT_VERSION).map_err(|e| absent(&e))?;
-    let docker = docker.negotiate_version().await.map_err(|e| absent(&e))?;
-    let version = docker.client_version();
-    if (version.major_version, version.minor_version) < LEAST_API {
-        return Err(RunFault::Engine {
-            what: format!("the engine speaks API {version}, and {}.{} is the least", LEAST_API.0, LEAST_API.1),
-            hint: "upgrade it: Docker 20.10 or Podman 4".into(),
-        });
-    }
-    Ok(docker)
-}
-
-/// Docker 20.10.
-const LEAST_API: (usize, usize) = (1, 41);
 
 /// What a container of this name is.
 enum Fit {
@@ -549,21 +555,4 @@ fn gone(name: &str) -> RunFault {
         what: format!("the container {name} is gone"),
         hint: "somebody has removed it, or the engine was restarted; send the command once more".into(),
     }
-}
-
-/// The words of an engine, or of the way to it, on one line.
-fn short(error: &Error) -> String {
-    let text = match error {
-        Error::DockerResponseServerError { message, .. } => message.clone(),
-        other => {
-            let mut text = other.to_string();
-            let mut cause = std::error::Error::source(other);
-            while let Some(error) = cause {
-                text = error.to_string();
-                cause = error.source();
-            }
-            text
-        }
-    };
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }

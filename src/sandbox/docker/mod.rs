@@ -13,6 +13,7 @@ mod image;
 mod loaders;
 mod plan;
 mod probe;
+mod reach;
 mod shown;
 
 pub(crate) use base::make_image;
