@@ -30,6 +30,7 @@ mod lockdown;
 mod neighbours;
 mod packaging;
 mod pairing;
+mod podman;
 mod processes;
 mod proof;
 mod remote;

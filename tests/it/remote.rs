@@ -164,8 +164,7 @@ fn an_agents_engine_may_be_on_another_machine_behind_ssh() {
     let _serving = serve(Command::new("/usr/sbin/sshd").args(["-r", "-D", "-f", &at("sshd_config")]), "openssh-server");
     listens(port);
 
-    let config =
-        |name: &str| remote(&format!("ssh://127.0.0.1:{port}"), &format!("ssh_config = \"{}\"", at(name)));
+    let config = |name: &str| remote(&format!("ssh://127.0.0.1:{port}"), &format!("ssh_config = \"{}\"", at(name)));
     let dock = Dock::with(User::Root, &config("config"));
     assert_eq!(far(&dock.world, "echo far > file; cat file").exits(0), "far\n");
     assert_eq!(far(&dock.world, "cat file").exits(0), "far\n");

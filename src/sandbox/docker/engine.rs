@@ -6,7 +6,7 @@
 
 use super::bundle::Bundle;
 use super::plan::{self, Plan, SANDBOX};
-use super::reach::{Reached, connect, short};
+use super::reach::{Kind, Reached, connect, short};
 use super::{image, shown};
 use crate::crypto;
 use crate::model::{
@@ -155,7 +155,7 @@ impl Engine {
         binds: &[Bind],
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
-        let Reached { api: docker, .. } = self.connect().await?;
+        let Reached { api: docker, kind } = self.connect().await?;
         let bundle = self.bundle()?;
         let image = {
             let _turn = self.building.lock().await;
@@ -164,7 +164,7 @@ impl Engine {
         let (plan, stand) = {
             let name = self.name(sandbox);
             let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
-            (self.plan(profile, sandbox, name, &image, &bundle, &ready), ready.stand)
+            (self.plan(kind, profile, sandbox, name, &image, &bundle, &ready), ready.stand)
         };
         let id = match self.look(&docker, &plan.name).await? {
             Some(live) => match self.judge(&plan, &live)? {
@@ -223,6 +223,7 @@ impl Engine {
 
     fn plan(
         &self,
+        kind: Kind,
         profile: &SandboxProfile,
         sandbox: &str,
         name: String,
@@ -239,6 +240,7 @@ impl Engine {
             rest: bundle.words(&image.folder, &["runner", "--rest"]),
             user: ready.user,
             scratch: scratch(profile, ready, &image.volumes),
+            kind,
             shown: ready.shown.clone(),
             dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
             domains: domains(profile),
@@ -253,7 +255,7 @@ impl Engine {
     /// Where the engine is not there.
     pub(crate) async fn standing(&self, profile: &SandboxProfile) -> Result<Option<StandingContainer>, RunFault> {
         let Some(sandbox) = sandbox_of(profile) else { return Ok(None) };
-        let Reached { api: docker, .. } = self.connect().await?;
+        let Reached { api: docker, kind } = self.connect().await?;
         let name = self.name(&sandbox);
         let Some(live) = self.look(&docker, &name).await? else { return Ok(None) };
         let bundle = self.bundle()?;
@@ -263,7 +265,7 @@ impl Engine {
                 .binds(profile)
                 .and_then(|binds| shown::describe(&self.settings.scratch, &name, &binds, profile.exec_mode))
             {
-                Ok(ready) => self.plan(profile, &sandbox, name, &image, &bundle, &ready).differences(&live),
+                Ok(ready) => self.plan(kind, profile, &sandbox, name, &image, &bundle, &ready).differences(&live),
                 Err(_) => vec!["Mounts".into()],
             },
             Ok(None) | Err(_) => vec!["Image".into()],

@@ -12,6 +12,7 @@ mod engine;
 mod image;
 mod loaders;
 mod plan;
+mod podman;
 mod probe;
 mod reach;
 mod shown;
