@@ -142,6 +142,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "threads are what must still be started")]
     fn nothing_is_started_traced_or_mounted_and_what_serves_still_works() {
         let path = CString::new("/bin/true").unwrap();
         let execute = || nix::unistd::execve(&path, std::slice::from_ref(&path), &[] as &[CString]).err();
