@@ -32,6 +32,7 @@ mod pairing;
 mod processes;
 mod proof;
 mod secrets;
+mod service;
 mod signed;
 mod store;
 mod terminal;

@@ -65,7 +65,29 @@ impl Watch {
 /// ELOOP where a component is a link.
 pub(crate) fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    Ok(rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+    match rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        // systemd's RestrictSUIDSGID= answers so: the mode of what could be made lies in memory.
+        Err(rustix::io::Errno::NOSYS) => walk_without_links(path),
+        opened => Ok(opened?),
+    }
+}
+
+/// The same, each component from a handle on the one before.
+fn walk_without_links(path: &Path) -> io::Result<OwnedFd> {
+    let step = |from: BorrowedFd<'_>, name: &Path| -> io::Result<OwnedFd> {
+        let handle = rustix::fs::openat(from, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        match rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&handle)?.st_mode) {
+            rustix::fs::FileType::Symlink => Err(rustix::io::Errno::LOOP.into()),
+            _ => Ok(handle),
+        }
+    };
+    let mut components = path.components();
+    let first = components.next().ok_or(rustix::io::Errno::NOENT)?;
+    let mut handle = step(CWD, first.as_ref())?;
+    for component in components {
+        handle = step(handle.as_fd(), component.as_ref())?;
+    }
+    Ok(handle)
 }
 
 /// Opens a path as a handle, following links.
@@ -153,4 +175,30 @@ pub(crate) fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_openat2_a_path_with_a_link_is_refused_all_the_same() {
+        let root = std::env::temp_dir().join(format!("vambrace-walk-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a", root.join("l")).unwrap();
+        std::os::unix::fs::symlink("b", root.join("a/l")).unwrap();
+        let root = crate::os::fs::canonical(&root).unwrap();
+        for open in [open_without_links, walk_without_links] {
+            assert!(open(&root.join("a/b")).is_ok());
+            for (path, errno) in [
+                ("l/b", rustix::io::Errno::LOOP),
+                ("a/l", rustix::io::Errno::LOOP),
+                ("a/none", rustix::io::Errno::NOENT),
+            ] {
+                assert_eq!(open(&root.join(path)).unwrap_err().raw_os_error(), Some(errno.raw_os_error()), "{path}");
+            }
+            assert!(open(Path::new("/proc/self/exe")).is_err());
+        }
+        std::fs::remove_dir_all(root).unwrap();
+    }
 }
