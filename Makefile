@@ -5,6 +5,8 @@ CARGO ?= cargo
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vambrace-tools
 DENY_VERSION := 0.20.2
 FUZZ_VERSION := 0.13.2
+DEB_VERSION := 3.8.0
+RPM_VERSION := 0.21.1
 FUZZ_SECONDS ?= 60
 # A program of its own, built by build.rs: cargo's lints do not see it.
 SHIM := src/sandbox/native/shim/main.rs
@@ -13,7 +15,7 @@ SHIM := src/sandbox/native/shim/main.rs
 TOOLS_INSIDE := bc cargo cmake dash fd-find file g++ jq less nano nodejs openssh-client patch ripgrep rsync rustc sqlite3 \
   tmux unzip vim-tiny wget xz-utils zip
 
-.PHONY: run test test-walls-off test-compat lint bench fuzz needs fmt clean
+.PHONY: run test test-walls-off test-compat test-service package lint bench fuzz needs fmt clean
 
 run:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev"
@@ -26,6 +28,17 @@ test:
 
 test-walls-off:
 	tests/engine.sh tests/walls-off.sh
+
+# A deb and an rpm, in target/package.
+package: $(TOOLS)/bin/cargo-deb $(TOOLS)/bin/cargo-generate-rpm
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev dpkg-dev python3"
+	TOOLS="$(TOOLS)" packaging/build.sh
+
+# The packages in a Debian that systemd boots: installed, driven, upgraded, broken, repaired, removed, purged. As root.
+test-service: $(TOOLS)/bin/cargo-deb $(TOOLS)/bin/cargo-generate-rpm
+	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev dpkg-dev python3 lintian rpm mmdebstrap systemd-container \
+	  util-linux procps"
+	TOOLS="$(TOOLS)" tests/service.sh
 
 lint:
 	$(CARGO) fmt --check
@@ -61,6 +74,12 @@ clean:
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
+
+$(TOOLS)/bin/cargo-deb:
+	$(CARGO) install --locked --root $(TOOLS) --version $(DEB_VERSION) cargo-deb
+
+$(TOOLS)/bin/cargo-generate-rpm:
+	$(CARGO) install --locked --root $(TOOLS) --version $(RPM_VERSION) cargo-generate-rpm
 
 $(TOOLS)/bin/cargo-fuzz:
 	$(CARGO) install --locked --root $(TOOLS) --version $(FUZZ_VERSION) cargo-fuzz

@@ -38,8 +38,9 @@ mod server;
 // Floor 7, whole: the rooms' settings, found, read and composed.
 mod config;
 
-// Floor 8, keepers: the composition root and the process's own life.
+// Floor 8, keepers: the composition root and the process's own life; the program as a service of its host.
 mod daemon;
+mod service;
 
 // Floor 9, bell: arguments and rendering; the only room that prints.
 mod cli;

@@ -1,5 +1,9 @@
 //! Every command and flag, with the text that `--help`, the man pages and the completions show.
 
+mod service;
+
+pub(super) use service::{ServiceArgs, ServiceCommand};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -90,6 +94,11 @@ pub(super) enum Command {
     /// Check, show and describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Keep the gateway as a service of this host, or of one user
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Say what this host lacks, and the command that repairs it; exit 1 where something required is missing
+    Doctor(Output),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -97,7 +106,8 @@ pub(super) enum Command {
     },
     /// Print a manual page, or write all of them
     Man {
-        /// The command whose page to print, e.g. `exec`; without it that of vambrace
+        /// The command whose page to print, e.g. `exec` or `sandbox run`; also `vambrace.toml` and `vambrace.7`; without it
+        /// that of vambrace
         command: Option<String>,
         /// Write every page into this folder instead
         #[arg(long, value_name = "DIR")]
@@ -495,6 +505,8 @@ pub(super) enum JournalCommand {
     List(JournalListArgs),
     /// Walk the chain of all entries; exit 1 where it does not hold
     Verify(JournalVerifyArgs),
+    /// Print what `journalctl -x` says of each event: the message catalog for journald
+    Catalog,
 }
 
 #[derive(Debug, Clone, Args)]

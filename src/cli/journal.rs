@@ -14,6 +14,10 @@ pub(super) fn run(place: &PlaceArgs, command: JournalCommand) -> Result<ExitCode
         JournalCommand::List(args) => list(place, &args),
         JournalCommand::Tail(args) => tail(place, &args),
         JournalCommand::Verify(args) => verify(place, &args),
+        JournalCommand::Catalog => {
+            render::text(&journal::catalog());
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

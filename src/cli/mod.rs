@@ -15,6 +15,7 @@ mod password;
 mod render;
 mod sandbox;
 mod secrets;
+mod service;
 
 use args::{Cli, Command, ConfigCommand, PasswordCommand, TokenCommand};
 use clap::Parser;
@@ -56,6 +57,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Config(ConfigCommand::Show(args)) => gateway::config_show(&places, &args),
         Command::Config(ConfigCommand::Path) => gateway::config_path(&places),
         Command::Config(ConfigCommand::Schema) => gateway::config_schema(),
+        Command::Service(command) => service::run(command),
+        Command::Doctor(args) => service::doctor(&places, &args),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { command, dir } => pages::man(command.as_deref(), dir.as_deref()),
     }

@@ -106,6 +106,11 @@ pub(super) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Prints a whole text, which has its own line ends.
+pub(super) fn text(whole: &str) {
+    let _ = std::io::stdout().lock().write_all(whole.as_bytes());
+}
+
 /// Prints JSON as a person can read it too.
 pub(super) fn json(value: &Value) {
     line(&serde_json::to_string_pretty(value).unwrap_or_default());

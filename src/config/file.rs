@@ -30,6 +30,7 @@ pub(crate) struct GatewayFile {
     /// proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bind: Option<String>,
+    /// TCP port, 18789 without it; 0 takes a free one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<u16>,
     /// Names besides our addresses by which clients and proxies call us: what a Host header may carry.
@@ -89,6 +90,7 @@ pub(crate) enum AuthMode {
     None,
 }
 
+/// What a process of this host gets without a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LocalTrustFile {
@@ -201,11 +203,15 @@ pub(crate) struct JournalFile {
     pub(crate) journald: Option<JournaldFile>,
 }
 
+/// Whether records go to journald as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum JournaldFile {
+    /// Where it runs.
     Auto,
+    /// Always; what it does not take is not done.
     Required,
+    /// Never.
     Off,
 }
 
@@ -340,15 +346,16 @@ pub(crate) struct LimitsFile {
     /// CPUs, e.g. 1.5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpus: Option<f64>,
-    /// e.g. `512M`.
+    /// Memory, e.g. `512M`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<String>,
+    /// Processes and threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pids: Option<u32>,
-    /// e.g. `60s`.
+    /// Time from start to end, e.g. `60s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<String>,
-    /// e.g. `8M`.
+    /// Bytes it may print, e.g. `8M`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) output: Option<String>,
     /// /tmp, home and /dev/shm together, e.g. `256M`.

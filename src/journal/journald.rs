@@ -58,6 +58,7 @@ fn datagram(entry: &Entry) -> Vec<u8> {
     put("VAMBRACE_SESSION", record.session.as_deref());
     put("VAMBRACE_DEVICE", record.device.as_deref());
     put("VAMBRACE_PRINCIPAL", record.principal.as_deref());
+    put("VAMBRACE_FROM", record.from.as_deref());
     put("VAMBRACE_TARGET", record.target.as_deref());
     put("VAMBRACE_AGENTS", record.agents.as_deref());
     put("VAMBRACE_SCOPES", record.scopes.as_deref());

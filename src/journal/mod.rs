@@ -2,13 +2,15 @@
 //!
 //! Each record goes to a file of ours and, where there is one, to journald. A record that cannot be
 //! written means the act it speaks of does not happen. `chain` is the format, `file` the segments on
-//! disk, `journald` the native protocol of systemd's journal.
+//! disk, `journald` the native protocol of systemd's journal, `catalog` what it says beside a record.
 
+mod catalog;
 mod chain;
 mod file;
 mod journald;
 mod record;
 
+pub(crate) use catalog::{catalog, events};
 pub(crate) use chain::{Broken, Entry};
 pub(crate) use file::verify_folder;
 pub(crate) use record::{Event, Record};

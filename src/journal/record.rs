@@ -11,6 +11,9 @@ macro_rules! events {
         pub(crate) enum Event { $($name,)* }
 
         impl Event {
+            /// All there are.
+            pub(super) const ALL: &[Event] = &[$(Event::$name,)*];
+
             /// The name in VAMBRACE_EVENT.
             pub(crate) fn as_str(self) -> &'static str {
                 match self { $(Event::$name => $text,)* }

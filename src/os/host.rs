@@ -24,6 +24,11 @@ pub(crate) fn uid_of(user: &str) -> io::Result<Option<u32>> {
     Ok(nix::unistd::User::from_name(user)?.map(|found| found.uid.as_raw()))
 }
 
+/// The name of a user.
+pub(crate) fn name_of(uid: u32) -> Option<String> {
+    nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|found| found.name)
+}
+
 /// The addresses of this host's interfaces.
 pub(crate) fn addresses() -> Vec<std::net::IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };

@@ -16,6 +16,6 @@ pub(crate) use docker::{Engine, Entered, Place, Settings as EngineSettings, left
 pub(crate) use environment::{dangerous_name, refused_name};
 pub(crate) use listed::runs_code;
 pub(crate) use native::{
-    Descriptors, Finished, Handed, Launched, Launcher, Lent, Verdict, allowed_system_calls, probe_host,
+    Descriptors, Finished, Handed, Launched, Launcher, Lent, Probe, Verdict, allowed_system_calls, probe_host,
 };
 pub(crate) use plan::{Command, view};
