@@ -1,8 +1,19 @@
 #!/bin/bash
 # Builds the packages of this tree into target/package: a deb and an rpm. What can be made from the program is made from
-# it here: manual pages, completions, the catalog. Usage: packaging/build.sh [--revision N] [deb] [rpm]
+# it here: manual pages, completions, the catalog. Usage: packaging/build.sh [--revision N] [deb] [rpm], or
+# packaging/build.sh brew [URL]: a formula for the committed source, which is to be found at that URL.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+if [ "${1:-}" = brew ]; then
+  mkdir -p target/package
+  source=$PWD/target/package/vambrace-$version.tar.gz
+  git archive --format=tar.gz --prefix="vambrace-$version/" --output="$source" HEAD
+  sed "s#@URL@#${2:-file://$source}#; s#@VERSION@#$version#; s#@SHA256@#$(sha256sum "$source" | cut -d' ' -f1)#" \
+    packaging/homebrew/vambrace.rb.in > target/package/vambrace.rb
+  echo target/package/vambrace.rb
+  exit
+fi
 revision=1
 kinds=()
 while [ $# -gt 0 ]; do
@@ -30,7 +41,6 @@ gzip -9n "$made/parts/third-party.txt"
 gzip -9nc CHANGELOG.md > "$made/parts/changelog.gz"
 
 # The changelog that dpkg's tools read; what changed stands in the other one.
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || date +%s)}"
 export SOURCE_DATE_EPOCH

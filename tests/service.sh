@@ -75,6 +75,7 @@ for hierarchy in "${hierarchies[@]}"; do mkdir -p "$hierarchy/$machine"; done
 # shellcheck disable=SC2016
 setsid bash -c 'for hierarchy in "${@:3}"; do echo $$ > "$hierarchy/$1/cgroup.procs"; done
   exec systemd-nspawn --quiet --directory="$2/root" --boot --register=no --keep-unit --machine="$1" --link-journal=no \
+    --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" \
     --resolv-conf=off --private-network --console=pipe </dev/null >"$2/console.log" 2>&1' \
   boot "$machine" "$work" "${hierarchies[@]}" &
 container=$!

@@ -50,6 +50,8 @@ pub(crate) enum DaemonFault {
     Door(#[from] DoorFault),
     #[error("gateway.auth.mode is \"password\", but there is no password")]
     NoPassword,
+    #[error("the state folder {path} cannot be used: {cause}")]
+    State { path: PathBuf, cause: io::Error },
     #[error("TLS cannot be offered: {0}")]
     Tls(String),
     #[error("{what}: {cause}")]
@@ -62,7 +64,7 @@ impl DaemonFault {
         match self {
             DaemonFault::Store(fault) => fault.hint(),
             DaemonFault::Gateway(OpenFault::Store(fault)) => fault.hint(),
-            DaemonFault::Journal(_) | DaemonFault::Gateway(OpenFault::Journal(_)) => {
+            DaemonFault::State { .. } | DaemonFault::Journal(_) | DaemonFault::Gateway(OpenFault::Journal(_)) => {
                 "the state folder and all in it must belong to the user the gateway runs as"
             }
             DaemonFault::Door(DoorFault::Tcp { .. }) => "choose another --port, or stop what listens there",
@@ -99,8 +101,8 @@ pub(crate) fn run(
 ) -> Result<(), DaemonFault> {
     os::process::make_undumpable().map_err(system("cannot hide from debuggers"))?;
     os::process::raise_descriptor_limit();
-    // The folders are there before the walls that let us into them. What cannot be made is said by whoever needs it.
-    let _ = os::fs::private_dir(&places.state);
+    // The folders are there before the walls that let us into them.
+    os::fs::private_dir(&places.state).map_err(|cause| DaemonFault::State { path: places.state.clone(), cause })?;
     if !inherited.iter().any(|given| matches!(given.door, Listening::Unix(_))) {
         make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
     }

@@ -59,7 +59,8 @@ impl Reloader<'_> {
         }
         let waiting = self.waiting(&new);
         if let (Some(tls), Some(_)) = (&self.tls, &new.doors.tls) {
-            tls::reload(&new, self.places, tls, &self.store).map_err(|error| error.to_string())?;
+            tls::reload(&new, self.places, tls, &self.store)
+                .map_err(|error| format!("the certificate was not replaced: {error}"))?;
         }
         let doors = &new.doors;
         let rules =

@@ -8,7 +8,7 @@ use super::client;
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::handover;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Child;
@@ -67,7 +67,7 @@ fn live(control: UnixStream, programs: &[Program]) -> io::Result<()> {
         clone::place_fd(control.as_raw_fd(), CONTROL)?;
     }
     std::mem::forget(control);
-    let control = OwnedFd::from(clone::adopt_fd(CONTROL));
+    let control = clone::adopt_fd(CONTROL);
     rustix::io::fcntl_setfd(&control, rustix::io::FdFlags::CLOEXEC)?;
     clone::close_from(CONTROL + 1)?;
     // Ctrl-C reaches the whole terminal group; we end when the gateway does. The mask is not for those we start.

@@ -1,14 +1,27 @@
 //! The command line as a person and a script meet it.
 
+use crate::neighbours::tool;
 use crate::world::*;
 use serde_json::{Value, json};
 
 #[test]
 fn help_exists_for_every_command_and_pages_and_completions_are_made() {
     let world = World::new(User::Ordinary);
-    for command in
-        ["gateway", "runner", "exec", "sandbox", "status", "health", "token", "journal", "config", "completions", "man"]
-    {
+    for command in [
+        "gateway",
+        "runner",
+        "exec",
+        "sandbox",
+        "status",
+        "health",
+        "token",
+        "journal",
+        "config",
+        "service",
+        "doctor",
+        "completions",
+        "man",
+    ] {
         assert!(world.run(&[command, "--help"]).exits(0).contains("Usage:"), "{command}");
         assert!(world.run(&["man", command]).exits(0).contains(".TH"), "{command}");
     }
@@ -17,7 +30,15 @@ fn help_exists_for_every_command_and_pages_and_completions_are_made() {
     }
     let pages = world.make_dir("man");
     world.run(&["man", "--dir", pages.to_str().unwrap()]).exits(0);
-    for page in ["vambrace.1", "vambrace-exec.1", "vambrace-sandbox-run.1", "vambrace-journal-verify.1"] {
+    for page in [
+        "vambrace.toml.5",
+        "vambrace.7",
+        "vambrace-service-install.1",
+        "vambrace.1",
+        "vambrace-exec.1",
+        "vambrace-sandbox-run.1",
+        "vambrace-journal-verify.1",
+    ] {
         assert!(pages.join(page).exists(), "{page}");
     }
     assert_eq!(world.run(&["no-such"]).code, 2);
@@ -161,4 +182,47 @@ fn a_named_operator_reaches_the_socket_of_a_service_and_a_stranger_is_asked_for_
     gateway.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert_eq!(operator.exits(0).trim().len(), 43, "{log}");
     stranger.fails(1, "token missing");
+}
+
+/// In a mount namespace whose /run is empty, so that it is such a host wherever the test runs.
+#[test]
+fn a_host_without_systemd_is_told_so_and_what_to_do() {
+    let world = World::new(User::Root);
+    let service = |words: &[&str]| {
+        let hidden = "mount -t tmpfs none /run && exec \"$@\"";
+        let mut unshare = tool("unshare", "util-linux");
+        unshare.args(["--mount", "sh", "-c", hidden, "sh"]).arg(program()).arg("service").args(words);
+        finish(unshare.env("HOME", &world.dir))
+    };
+    for act in ["uninstall", "start", "stop", "restart", "status", "logs"] {
+        service(&[act, "--user"]).fails(1, "this host is not run by systemd");
+    }
+    service(&["install", "--user"]).fails(1, "hint: `vambrace gateway` runs in the foreground");
+    // What it would do can be seen everywhere.
+    let shown = service(&["install", "--user", "--dry-run", "--json"]).exits(0);
+    let path = serde_json::from_str::<Value>(&shown).unwrap()["steps"][0]["write"].clone();
+    assert_eq!(path, json!(world.dir.join(".config/systemd/user/vambrace.service")));
+    World::new(User::Ordinary).run(&["service", "install", "--dry-run"]).fails(1, "by root");
+}
+
+#[test]
+fn doctor_names_what_a_configuration_requires_and_this_host_has_not() {
+    let world = World::new(User::Ordinary).config("[docker]\nhost = \"unix:///nonexistent/engine.sock\"\n");
+    let told = world.json(&["doctor", "--json"]);
+    assert_eq!(told["ok"], true, "{told}");
+    let row = |told: &Value, what: &str| {
+        let rows = told["findings"].as_array().unwrap();
+        rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("no {what}: {told}")).clone()
+    };
+    assert_eq!((&row(&told, "engine")["state"], &row(&told, "landlock")["state"]), (&json!("weaker"), &json!("ok")));
+    assert_eq!(row(&told, "gateway")["detail"], "none runs here");
+
+    let wanting = World::new(User::Ordinary)
+        .config("[docker]\nhost = \"unix:///nonexistent/engine.sock\"\n[defaults.sandbox]\nbackend = \"docker\"\n");
+    let ran = wanting.run(&["doctor"]);
+    assert!(ran.stdout.contains("MISSING") && ran.stdout.contains("repair: apt-get install docker.io"), "{ran:?}");
+    ran.fails(1, "1 of what is required here is missing");
+    let ran = wanting.run(&["doctor", "--json"]);
+    assert_eq!(ran.code, 1);
+    assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap()["ok"], false);
 }

@@ -35,6 +35,7 @@ mod processes;
 mod proof;
 mod remote;
 mod secrets;
+mod service;
 mod signed;
 mod store;
 mod terminal;

@@ -96,6 +96,16 @@ pub struct World {
     is_locked_down: bool,
     /// What else stands in the environment of `vambrace`.
     variables: Vec<(String, PathBuf)>,
+    /// Whether the gateway has a service manager beyond its start, and what that is told.
+    is_managed: bool,
+    manager: Option<UnixDatagram>,
+}
+
+/// The next thing that a service manager is told.
+pub fn receive(manager: &UnixDatagram) -> std::io::Result<String> {
+    let mut bytes = [0; 4096];
+    let read = manager.recv(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes[..read]).into_owned())
 }
 
 /// A process that ends with the test, however the test ends.
@@ -132,8 +142,20 @@ impl World {
         let dir = base().join(format!("w{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let (config, network, hosts, variables) = (String::new(), None, None, Vec::new());
         let (gateway, is_service, is_locked_down) = (None, false, false);
-        let port = 0;
-        let world = World { dir, user, config, gateway, port, network, hosts, is_service, is_locked_down, variables };
+        let world = World {
+            dir,
+            user,
+            config,
+            gateway,
+            port: 0,
+            network,
+            hosts,
+            is_service,
+            is_locked_down,
+            variables,
+            is_managed: false,
+            manager: None,
+        };
         for folder in ["", "home", "run"] {
             world.make_dir(folder);
         }
@@ -175,6 +197,31 @@ impl World {
     pub fn under_systemd(mut self) -> Self {
         self.is_service = true;
         self
+    }
+
+    /// With a service manager that listens for as long as the gateway runs; `told` is what it hears.
+    pub fn managed(mut self) -> Self {
+        self.is_managed = true;
+        self
+    }
+
+    pub fn manager(&self) -> &UnixDatagram {
+        self.manager.as_ref().unwrap()
+    }
+
+    /// What the service manager is told next.
+    pub fn told(&self) -> String {
+        receive(self.manager()).unwrap_or_else(|e| panic!("the manager is told nothing: {e}\n{}", self.log()))
+    }
+
+    /// The socket of a service manager at this path, and its word for a gateway's environment.
+    pub fn listen_as_manager(&self) -> (PathBuf, UnixDatagram) {
+        let path = self.dir.join("notify");
+        let _ = fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        (path, socket)
     }
 
     /// With `vambrace` where no namespace can be made, as in a container that is locked down.
@@ -285,11 +332,7 @@ impl World {
     }
 
     pub fn start_again(&mut self) {
-        let path = self.dir.join("notify");
-        let _ = fs::remove_file(&path);
-        let socket = UnixDatagram::bind(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (path, socket) = self.listen_as_manager();
         let log = fs::File::create(self.dir.join("gateway.log")).unwrap();
         let child = self
             .within_network(self.command(&["gateway", "--port", "0"]))
@@ -301,11 +344,14 @@ impl World {
             .spawn()
             .unwrap();
         self.gateway = Some(child);
-        let mut bytes = [0; 4096];
-        let read = socket.recv(&mut bytes).unwrap_or_else(|e| panic!("the gateway is not ready: {e}\n{}", self.log()));
-        let said = String::from_utf8_lossy(&bytes[..read]).into_owned();
+        let mut said = String::new();
+        // It may have fed the watchdog before.
+        while !said.contains("READY=1") && !said.contains("STATUS=failed") {
+            said = receive(&socket).unwrap_or_else(|e| panic!("the gateway is not ready: {e}\n{}", self.log()));
+        }
         assert!(said.contains("READY=1"), "{said}");
         self.port = said.rsplit(':').next().unwrap().trim().parse().unwrap();
+        self.manager = Some(socket).filter(|_| self.is_managed);
     }
 
     pub fn log(&self) -> String {
