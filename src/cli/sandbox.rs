@@ -100,11 +100,6 @@ fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<Sandbox
         }
         profile.image = image.clone();
     }
-    if profile.backend == Backend::Docker && profile.network == Network::Host {
-        return Err(Fault::new("containers do not have the host's network")
-            .hint("use --backend native, or --net none")
-            .code(126));
-    }
     if let Some(text) = &args.timeout {
         profile.limits.timeout = config::duration(text).ok_or_else(|| {
             Fault::new(format!("--timeout {text:?} is no duration")).hint("write for example 30s").code(2)

@@ -333,6 +333,7 @@ impl Reader<'_> {
         let engine = self.engine(&format!("{key}.docker"), &layer.docker)?.or(below.engine);
         Ok(SandboxProfile {
             engine,
+            setup: layer.setup.clone().or(below.setup),
             backend: layer.backend.map_or(below.backend, |backend| match backend {
                 BackendFile::Native => Backend::Native,
                 BackendFile::Docker => Backend::Docker,
@@ -387,9 +388,11 @@ impl Reader<'_> {
     /// What a backend cannot give is refused here, not left out there.
     fn check_backend(&self, key: &str, profile: &SandboxProfile) -> Result<(), ConfigFault> {
         if profile.backend == Backend::Native {
-            return Ok(());
+            return match &profile.setup {
+                None => Ok(()),
+                Some(_) => Err(self.fault(&format!("{key}.setup"), "is for backend = \"docker\" alone")),
+            };
         }
-        let docker_has = |what: &str, why: &str| Err(self.fault(&format!("{key}.{what}"), format!("{why} `docker`")));
         if profile.engine.as_ref().is_some_and(EngineHost::is_remote) {
             let remote = |what: &str, why| Err(self.fault(&format!("{key}.{what}"), why));
             if profile.workspace_access != WorkspaceAccess::None {
@@ -398,13 +401,9 @@ impl Reader<'_> {
             if !profile.read_only.is_empty() || !profile.read_write.is_empty() {
                 return remote("ro", "must be empty, as `rw`: the engine is on another machine");
             }
-            if profile.network != Network::None {
-                return remote("network", "must be \"none\": the engine is on another machine");
+            if profile.network == Network::Allowlist {
+                return remote("network", "cannot be \"allowlist\": the engine is on another machine");
             }
-        }
-        match profile.network {
-            Network::None | Network::Allowlist => {}
-            Network::Host => return docker_has("network", "\"host\" is never given to containers of the backend"),
         }
         Ok(())
     }
@@ -460,6 +459,7 @@ impl Layer {
         vec![
             ("backend", profile.backend.as_str().into(), from(&|l| l.backend.is_some())),
             ("image", profile.image.clone(), from(&|l| l.image.is_some())),
+            ("setup", profile.setup.clone().unwrap_or_default(), from(&|l| l.setup.is_some())),
             (
                 "docker.host",
                 profile.engine.as_ref().map_or_else(|| "that of [docker]".into(), ToString::to_string),

@@ -280,6 +280,9 @@ pub(crate) struct Layer {
     /// With `docker`: the image, as the engine knows it, e.g. `vambrace-sandbox:latest` or `sha256:…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
+    /// With `docker`: a shell line that is executed once in each new container, in the same walls, before its first command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) setup: Option<String>,
     /// With `docker`: the engine, if it is another than that of `[docker]`.
     #[serde(skip_serializing_if = "DockerFile::is_empty")]
     pub(crate) docker: DockerFile,
@@ -296,7 +299,7 @@ pub(crate) struct Layer {
     /// `none`, `ro` or `rw`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) workspace_access: Option<AccessFile>,
-    /// `none`, `allowlist` or `host`.
+    /// `none`, `allowlist` or `host`. With `docker`, `host` is a bridge that leads everywhere but to other containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<NetworkFile>,
     /// With `allowlist`: what can be reached, e.g. `crates.io`, `*.crates.io`, `example.org:8443`; ports 443 and 80

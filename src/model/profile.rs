@@ -161,6 +161,8 @@ pub(crate) struct SandboxProfile {
     pub(crate) backend: Backend,
     /// With `Backend::Docker`: the name or id of the image, as the engine knows it.
     pub(crate) image: String,
+    /// With `Backend::Docker`: a shell line that is executed once in each container, before its first command.
+    pub(crate) setup: Option<String>,
     /// With `Backend::Docker`: where the engine is; `None` for the runner's own.
     pub(crate) engine: Option<EngineHost>,
     /// The folder shown as `/workspace`; `None` shows an empty scratch folder.
@@ -193,6 +195,7 @@ impl Default for SandboxProfile {
         SandboxProfile {
             backend: Backend::Native,
             image: DEFAULT_IMAGE.into(),
+            setup: None,
             engine: None,
             workspace: None,
             workspace_access: WorkspaceAccess::ReadWrite,

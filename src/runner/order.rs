@@ -134,6 +134,7 @@ pub(super) struct Start {
     env: BTreeMap<String, String>,
     stdin: bool,
     image: String,
+    setup: Option<String>,
     /// Where the engine is, the folder of its certificates, ssh's configuration.
     engine: Option<(String, Option<PathBuf>, Option<PathBuf>)>,
     workspace: Option<PathBuf>,
@@ -224,6 +225,7 @@ impl Start {
             env: command.env.clone(),
             stdin: stdin == Stdin::Piped,
             image: profile.image.clone(),
+            setup: profile.setup.clone(),
             engine: profile.engine.as_ref().map(|engine| {
                 let (url, tls, ssh_config) = engine.parts();
                 (url, tls.map(Into::into), ssh_config.map(Into::into))
@@ -257,6 +259,7 @@ impl Start {
     pub(super) fn read(self) -> Option<(Command, Stdin, SandboxProfile)> {
         let profile = SandboxProfile {
             image: self.image,
+            setup: self.setup,
             engine: match self.engine {
                 None => None,
                 Some((url, tls, ssh)) => Some(EngineHost::parse(&url, tls.as_deref(), ssh.as_deref()).ok()?),

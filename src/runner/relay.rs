@@ -13,10 +13,10 @@ use super::trees;
 use crate::egress;
 use crate::model::{
     Domain, Ending, EngineHost, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile,
-    StandingContainer, Tier,
+    StandingContainer, Stdin, Tier,
 };
 use crate::os::linux::memfd::Sealed;
-use crate::sandbox::{Engine, EngineSettings, Entered, Place, left_inside};
+use crate::sandbox::{Command, Engine, EngineSettings, Entered, Place, left_inside};
 use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -36,6 +36,9 @@ const QUEUED: usize = 64;
 
 /// How long the engine may take to say what stands for a sandbox.
 const A_LOOK: Duration = Duration::from_secs(5);
+
+/// Bytes of a failed setup's output that are told.
+const A_TAIL: usize = 400;
 
 /// How long a runner inside may take to introduce itself.
 const GREETING: Duration = Duration::from_secs(30);
@@ -126,11 +129,20 @@ impl Containers {
     }
 
     /// The line into a container, which is entered the first time.
-    async fn line(self: &Rc<Self>, place: &Place) -> Result<Rc<Line>, RunFault> {
+    async fn line(self: &Rc<Self>, place: &Place, profile: &SandboxProfile) -> Result<Rc<Line>, RunFault> {
         let cell = Rc::clone(self.lines.borrow_mut().entry(place.container.id.clone()).or_default());
         let enter = || async {
-            let entered = self.engine(Some(&place.host)).enter(place).await?;
-            Line::open(entered, Rc::clone(self), place.clone()).await
+            let engine = self.engine(Some(&place.host));
+            let entered = engine.enter(place).await?;
+            let line = Line::open(entered, Rc::clone(self), place.clone()).await?;
+            if let Some(setup) = profile.setup.as_deref().filter(|_| !engine.is_set_up(&place.container.id)) {
+                if let Err(fault) = line.set_up(setup, profile).await {
+                    self.remove(place).await;
+                    return Err(fault);
+                }
+                engine.note_set_up(&place.container.id);
+            }
+            Ok(line)
         };
         let entered = cell.get_or_try_init(enter).await.map(Rc::clone);
         if entered.is_err() && cell.get().is_none() {
@@ -215,6 +227,48 @@ impl Line {
         let engine = containers.engine(Some(&place.host));
         let doors = engine.doors(place, &ports);
         self.ways.take(&containers.around.helpers, &profile.domains, doors).await
+    }
+
+    /// Executes what the profile wants done once, in the same walls as every command.
+    async fn set_up(&self, setup: &str, profile: &SandboxProfile) -> Result<(), RunFault> {
+        let (sender, mut said) = mpsc::channel(QUEUED);
+        let own = self.next.replace(self.next.get() + 1);
+        self.runs.borrow_mut().insert(own, sender);
+        let run = Run { line: self, number: own, goes_on: Cell::new(true) };
+        let command = Command { argv: ["sh", "-c", setup].map(Into::into).to_vec(), ..Command::default() };
+        self.send(own, Order::Start(Box::new(Start::new(&command, Stdin::Closed, &left_inside(profile)))));
+        let mut output = Vec::new();
+        let last = async {
+            loop {
+                match said.recv().await {
+                    Some(Report::Stdout(bytes) | Report::Stderr(bytes)) => {
+                        self.send(own, Order::Credit(bytes.len() as u32));
+                        output.extend_from_slice(&bytes);
+                        output.drain(..output.len().saturating_sub(A_TAIL));
+                    }
+                    Some(Report::Finished(finished)) => break finished.read(),
+                    Some(_) => {}
+                    None => break Err(ended(&self.place)),
+                }
+            }
+        };
+        let ended = timeout(profile.limits.timeout.saturating_add(GRACE), last).await;
+        let why = match ended.map_err(|_| RunFault::NeverStarted(Ending::TimedOut)).flatten() {
+            Ok(outcome) => {
+                run.goes_on.set(false);
+                match outcome.ending {
+                    Ending::Exited(0) => return Ok(()),
+                    Ending::Exited(code) => format!("exit code {code}"),
+                    other => other.as_str().to_owned(),
+                }
+            }
+            Err(fault) => plain(fault).to_string(),
+        };
+        let said = short(String::from_utf8_lossy(&output).trim().to_owned());
+        Err(RunFault::Engine {
+            what: format!("the setup of the container failed ({why}): {said}"),
+            hint: "it is `setup` of the profile; `vambrace sandbox explain` shows it".into(),
+        })
     }
 
     /// Stops everything inside, or lets it go on: for all of its runs at once.
@@ -366,7 +420,7 @@ async fn carry(
     outcome.refused.iter_mut().for_each(|path| *path = short(std::mem::take(path)));
     let walls = &mut outcome.enforcement;
     let is_as_ordered = walls.tier == Tier::Container
-        && (walls.network, walls.exec_mode) == (Network::None, profile.exec_mode)
+        && (walls.network, walls.exec_mode) == (left_inside(&profile).network, profile.exec_mode)
         && walls.proof.len() == 64
         && walls.proof.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_as_ordered {
@@ -424,13 +478,13 @@ async fn get_in(
     let mut making = tokio::task::spawn_local(async move {
         let engine = of.engine(wanted.engine.as_ref());
         let place = engine.place(&wanted, |id| of.is_used(id)).await?;
-        match of.line(&place).await {
+        match of.line(&place, &wanted).await {
             Ok(line) if line.is_open.get() => return Ok((place, line)),
             // It ended since the last command, and that was not seen yet.
             _ => of.remove(&place).await,
         }
         let place = engine.place(&wanted, |id| of.is_used(id)).await?;
-        let line = of.line(&place).await?;
+        let line = of.line(&place, &wanted).await?;
         Ok((place, line))
     });
     loop {

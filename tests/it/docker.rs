@@ -353,7 +353,6 @@ fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
 #[test]
 fn what_no_container_may_have_is_refused_by_the_configuration() {
     for (line, words) in [
-        ("network = \"host\"", "never given to containers"),
         ("image = \"-v/:/host\"", "no name of an image"),
         ("image = \"../x\"", "no name of an image"),
         ("privileged = true", "privileged"),
@@ -374,6 +373,70 @@ fn what_no_container_may_have_is_refused_by_the_configuration() {
             assert!(ran.stderr.contains(words), "{line}: {ran:?}");
         }
     }
+}
+
+#[test]
+fn setup_is_executed_once_in_each_container_before_its_first_command() {
+    for user in USERS {
+        let config = "scope = \"agent\"\nsetup = \"echo x >> /workspace/done; echo tool > /tmp/tool\"\n\
+                      [profiles.failing]\nsetup = \"echo no such package >&2; exit 3\"\nscope = \"session\"\n";
+        let dock = Dock::with(user, config);
+        let world = &dock.world;
+        // Two at once: neither begins before it is done.
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| assert_eq!(world.exec(&["cat", "/tmp/tool"]).exits(0), "tool\n"));
+            }
+        });
+        world.exec(&["true"]).exits(0);
+        assert_eq!(fs::read_to_string(world.workspace().join("done")).unwrap(), "x\n", "once");
+        world.run(&["sandbox", "recreate", "agent.main"]).exits(0);
+        eventually("its container is gone", || dock.containers().is_empty());
+        world.exec(&["true"]).exits(0);
+        assert_eq!(fs::read_to_string(world.workspace().join("done")).unwrap(), "x\nx\n", "once for each container");
+        let ran = world.run(&["exec", "--profile", "failing", "--", "true"]);
+        assert!(ran.stderr.contains("hint: it is `setup`"), "{ran:?}");
+        ran.fails(125, "failed (exit code 3): no such package");
+        eventually("what was not set up is gone", || dock.containers() == ["agent.main"]);
+    }
+    let native = World::new(User::Root).config("[defaults.sandbox]\nsetup = \"true\"\n");
+    assert!(native.run(&["config", "check"]).stderr.contains("backend = \"docker\" alone"));
+}
+
+#[test]
+fn a_bridge_leads_out_and_to_no_other_container() {
+    let dock = Dock::with(User::Root, "scope = \"agent\"\nnetwork = \"host\"\n");
+    let world = &dock.world;
+    let sh = |agent: &str, line: &str| world.run(&["exec", "--agent", agent, "--", "sh", "-c", line]);
+    let bridge = format!("vambrace-{:.8}", dock.label());
+    let address = sh("main", "ip -4 -o addr show eth0").exits(0);
+    let own = address.split_whitespace().nth(3).and_then(|text| text.split('/').next()).unwrap().to_owned();
+    sh("other", "ip -4 -o addr show eth0").exits(0);
+    let network = ask("GET", &format!("/networks/{bridge}"), None).1;
+    let host = network["IPAM"]["Config"][0]["Gateway"].as_str().unwrap();
+
+    // The host's end answers, its loopback and the other container do not.
+    let listener = std::net::TcpListener::bind((host, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    sh("main", &format!("nc -w 5 {host} {port} -e true")).exits(0);
+    assert_ne!(sh("main", &format!("nc -w 2 127.0.0.1 {} -e true", world.port())).code, 0);
+    let mut ws = world.connect();
+    ws.ask("exec.run", json!({"command": ["nc", "-ll", "-p", "7777", "-e", "cat"]}));
+    eventually("it listens", || sh("main", "nc -w 2 127.0.0.1 7777 -e true").code == 0);
+    sh("main", &format!("nc -w 2 {own} 7777 -e true")).exits(0);
+    assert_ne!(sh("other", &format!("nc -w 2 {own} 7777 -e true")).code, 0);
+    drop(ws);
+    let record = world.events("exec.finished").remove(0);
+    assert!(record["enforcement"].as_str().unwrap().contains("net=host"), "{record}");
+
+    // One that somebody else has made under this name is not used.
+    for agent in ["main", "other"] {
+        world.run(&["sandbox", "recreate", &format!("agent.{agent}")]).exits(0);
+    }
+    eventually("the bridge goes with the last container", || ask("GET", &format!("/networks/{bridge}"), None).0 == 404);
+    assert_eq!(ask("POST", "/networks/create", Some(&json!({"Name": bridge, "Driver": "bridge"}))).0, 201);
+    sh("main", "true").fails(125, "not of this gateway");
+    assert_eq!(ask("DELETE", &format!("/networks/{bridge}"), None).0, 204);
 }
 
 #[test]

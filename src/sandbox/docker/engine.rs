@@ -7,7 +7,7 @@
 use super::bundle::Bundle;
 use super::plan::{self, Plan, SANDBOX};
 use super::reach::{Kind, Reached, connect, short};
-use super::{image, shown};
+use super::{bridge, image, shown};
 use crate::crypto;
 use crate::model::{
     Container, EngineHost, ExecMode, Network, RunFault, SandboxProfile, StandingContainer, WorkspaceAccess,
@@ -28,7 +28,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -66,6 +66,8 @@ pub(crate) struct Engine {
     used: RefCell<HashMap<String, Instant>>,
     /// What each sandbox's container was made or adopted for, until it is removed: the same is not looked for again.
     placed: RefCell<HashMap<String, Placed>>,
+    /// Containers whose setup is done.
+    set_up: RefCell<HashSet<String>>,
 }
 
 /// A container that was compared with its plan, what it shows, and the profile that the plan was made of.
@@ -109,6 +111,7 @@ impl Engine {
             making: RefCell::default(),
             used: RefCell::default(),
             placed: RefCell::default(),
+            set_up: RefCell::default(),
         }
     }
 
@@ -161,6 +164,10 @@ impl Engine {
             let _turn = self.building.lock().await;
             image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await?
         };
+        if profile.network == Network::Host {
+            let _turn = self.building.lock().await;
+            bridge::prepare(&docker, &self.settings.gateway).await?;
+        }
         let (plan, stand) = {
             let name = self.name(sandbox);
             let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
@@ -168,9 +175,10 @@ impl Engine {
         };
         let id = match self.look(&docker, &plan.name).await? {
             Some(live) => match self.judge(&plan, &live)? {
-                Fit::Same(id) => id,
-                Fit::Stale(id) if in_use(&id) => return Err(RunFault::Busy),
-                Fit::Stale(id) => {
+                // Nobody knows whether the setup of one that another runner made came to its end.
+                Fit::Same(id) if plan.setup.is_none() || self.is_set_up(&id) => id,
+                Fit::Same(id) | Fit::Stale(id) if in_use(&id) => return Err(RunFault::Busy),
+                Fit::Same(id) | Fit::Stale(id) => {
                     self.forget(&id);
                     remove(&docker, &id).await?;
                     self.make(&docker, &plan).await?
@@ -217,6 +225,15 @@ impl Engine {
         })
     }
 
+    /// Whether the setup of a container came to its end, of those that this runner has made.
+    pub(crate) fn is_set_up(&self, id: &str) -> bool {
+        self.set_up.borrow().contains(id)
+    }
+
+    pub(crate) fn note_set_up(&self, id: &str) {
+        self.set_up.borrow_mut().insert(id.to_owned());
+    }
+
     fn name(&self, sandbox: &str) -> String {
         format!("vambrace-{:.8}-{sandbox}", self.settings.gateway)
     }
@@ -244,6 +261,8 @@ impl Engine {
             shown: ready.shown.clone(),
             dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
             domains: domains(profile),
+            bridge: (profile.network == Network::Host).then(|| bridge::name(&self.settings.gateway)),
+            setup: profile.setup.clone(),
             limits: profile.limits.clone(),
             idle_seconds: profile.idle.as_secs(),
         }
@@ -401,6 +420,9 @@ impl Engine {
         if let Err(error) = remove(&docker, &place.container.id).await {
             tracing::warn!(%error, "a container could not be removed");
         }
+        if place.is_once {
+            self.tidy_bridge(&docker).await;
+        }
     }
 
     /// Removes what nobody has used for as long as its profile says, and what was for one command only; or that of this
@@ -431,10 +453,20 @@ impl Engine {
                 }
             }
         }
+        self.tidy_bridge(&docker).await;
+    }
+
+    /// Removes the bridge if nothing is on it, nor about to be.
+    async fn tidy_bridge(&self, docker: &Docker) {
+        let is_quiet = self.making.borrow().values().all(|turn| turn.try_lock().is_ok());
+        if is_quiet {
+            bridge::remove(docker, &self.settings.gateway).await;
+        }
     }
 
     fn forget(&self, id: &str) {
         self.placed.borrow_mut().retain(|_, placed| placed.place.container.id != id);
+        self.set_up.borrow_mut().remove(id);
     }
 
     /// The engine, which is asked what it is the first time.

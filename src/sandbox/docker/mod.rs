@@ -6,6 +6,7 @@
 //! the API.
 
 mod base;
+mod bridge;
 mod bundle;
 mod contents;
 mod engine;
@@ -34,8 +35,8 @@ pub(crate) fn left_inside(profile: &SandboxProfile) -> SandboxProfile {
         kept: None,
         read_only: places(&profile.read_only),
         read_write: places(&profile.read_write),
-        // What leads out is served from the host.
-        network: Network::None,
+        // What leads out by an allowlist is served from the host.
+        network: if profile.network == Network::Host { Network::Host } else { Network::None },
         domains: Vec::new(),
         least_tier: Tier::Landlock,
         ..profile.clone()

@@ -56,6 +56,10 @@ pub(super) struct Plan {
     pub(super) dns: Option<String>,
     /// What can be reached, in order: commands of one container share its way out.
     pub(super) domains: Vec<String>,
+    /// The bridge that it is on; none for a container without a network.
+    pub(super) bridge: Option<String>,
+    /// What was executed in it once, before its first command.
+    pub(super) setup: Option<String>,
     pub(super) limits: Limits,
     pub(super) idle_seconds: u64,
 }
@@ -71,7 +75,7 @@ impl Plan {
         let texts = [
             serde_json::to_value(&body).unwrap_or_default().to_string(),
             serde_json::to_value(&host).unwrap_or_default().to_string(),
-            format!("{labels:?} {identities:?} {:?}", self.domains),
+            format!("{labels:?} {identities:?} {:?} {:?}", self.domains, self.setup),
         ];
         crypto::hex(&crypto::sha256(&texts.each_ref().map(|text| text.as_bytes())))
     }
@@ -118,7 +122,7 @@ impl Plan {
             security_opt: Some(vec!["no-new-privileges".into()]),
             privileged: Some(false),
             readonly_rootfs: Some(true),
-            network_mode: Some("none".into()),
+            network_mode: Some(self.bridge.clone().unwrap_or_else(|| "none".into())),
             dns: self.dns.clone().map(|address| vec![address]),
             ipc_mode: Some("private".into()),
             init: Some(true),
@@ -341,6 +345,8 @@ mod tests {
             scratch: BTreeMap::from([("/tmp".to_owned(), "rw,noexec".to_owned())]),
             dns: None,
             domains: Vec::new(),
+            bridge: None,
+            setup: None,
             limits: Limits::default(),
             idle_seconds: 60,
         }
@@ -433,8 +439,10 @@ mod tests {
     fn the_digest_is_of_everything_and_always_the_same() {
         let digest = plan().digest();
         assert_eq!(digest, plan().digest());
-        let others: [fn(&mut Plan); 7] = [
+        let others: [fn(&mut Plan); 9] = [
             |plan| plan.domains = vec!["example.org".into()],
+            |plan| plan.bridge = Some("b".into()),
+            |plan| plan.setup = Some("true".into()),
             |plan| plan.user = (0, 0),
             |plan| plan.shown[0].identity = "1:3".into(),
             |plan| plan.scratch = BTreeMap::new(),
