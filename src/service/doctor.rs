@@ -83,6 +83,13 @@ pub(crate) fn examine(settings: &Settings, places: &Places, gateway: Option<Resu
     findings
 }
 
+impl Facts {
+    /// Whether commands are run by a runner that is a service.
+    fn has_runner(&self) -> bool {
+        self.units.iter().any(|unit| unit.name == "vambrace-runner.service" && unit.active == "active")
+    }
+}
+
 fn look(settings: &Settings, places: &Places) -> Facts {
     let uid = os::process::uid();
     let user = os::host::name_of(uid).unwrap_or_else(|| uid.to_string());
@@ -148,6 +155,11 @@ fn wall(probe: &Probe, facts: &Facts) -> Finding {
         _ if is_limit => Some(delegation(facts)),
         _ => Some(namespaces(facts)),
     };
+    if is_limit && state == State::Weaker && facts.has_runner() {
+        // That is where commands of the service are bounded, in a control group of its own.
+        let detail = format!("{}; for what this user runs without the service", probe.detail);
+        return Finding { detail, ..finding("walls", probe, state, None) };
+    }
     finding("walls", probe, state, repair)
 }
 
