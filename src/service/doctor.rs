@@ -278,10 +278,14 @@ fn evidence(facts: &Facts, findings: &mut Vec<Finding>) {
             add("journald", State::Weaker, false, "not there; records are in the state folder alone", None);
         }
     }
-    if facts.has_journald && !facts.has_catalog {
-        let repair =
-            "vambrace journal catalog > /usr/lib/systemd/catalog/vambrace.catalog && journalctl --update-catalog";
-        add("catalog", State::Weaker, false, "journalctl -x does not explain our records", Some(repair));
+    match (facts.has_journald, facts.has_catalog) {
+        (false, _) => {}
+        (true, true) => add("catalog", State::Good, false, "journalctl -x explains our records", None),
+        (true, false) => {
+            let repair =
+                "vambrace journal catalog > /usr/lib/systemd/catalog/vambrace.catalog && journalctl --update-catalog";
+            add("catalog", State::Weaker, false, "journalctl -x does not explain our records", Some(repair));
+        }
     }
     if let Some(is_nearly_full) = facts.is_nearly_full {
         let state = if is_nearly_full { State::Missing } else { State::Good };
