@@ -57,7 +57,10 @@ pub(super) fn confine(uid: Option<u32>) -> Result<(), ConfineFault> {
         }
         _ => {}
     }
-    capabilities::drop_all().map_err(ConfineFault::Capabilities)?;
+    // Not asked for where there is nothing to drop: a service's filter may refuse the call altogether.
+    if !capabilities::are_none_held().map_err(ConfineFault::Capabilities)? {
+        capabilities::drop_all().map_err(ConfineFault::Capabilities)?;
+    }
     if uid.is_some() && !capabilities::are_all_empty().map_err(ConfineFault::Capabilities)? {
         return Err(ConfineFault::Capabilities(io::Error::other("some remain")));
     }
