@@ -18,6 +18,7 @@ mod egress;
 mod engine;
 mod exec;
 mod files;
+mod image;
 mod journal;
 mod kept;
 mod landlocked;
