@@ -148,10 +148,13 @@ fn page(findings: &[Finding]) {
     let widest = findings.iter().map(|f| f.what.chars().count()).max().unwrap_or(0);
     for area in areas {
         render::line(area);
-        for finding in findings.iter().filter(|f| f.area == area) {
+        let rows: Vec<&Finding> = findings.iter().filter(|f| f.area == area).collect();
+        for (at, finding) in rows.iter().enumerate() {
             let (what, detail) = (one_line(&finding.what), one_line(&finding.detail));
             render::line(&format!("  {what:<widest$}  {:<7}  {detail}", word(finding.state)));
-            if let Some(repair) = &finding.repair {
+            // What repairs several lines is said once, below the last of them.
+            let is_last = rows.get(at + 1).is_none_or(|next| next.repair != finding.repair);
+            if let Some(repair) = finding.repair.as_ref().filter(|_| is_last) {
                 render::line(&format!("  {:<widest$}  {:<7}  repair: {}", "", "", one_line(repair)));
             }
         }

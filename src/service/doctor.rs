@@ -84,6 +84,13 @@ pub(crate) fn examine(settings: &Settings, places: &Places, gateway: Option<Resu
     findings
 }
 
+impl Facts {
+    /// Whether commands are run by a runner that is a service.
+    fn has_runner(&self) -> bool {
+        self.units.iter().any(|unit| unit.name == "vambrace-runner.service" && unit.active == "active")
+    }
+}
+
 fn look(settings: &Settings, places: &Places) -> Facts {
     let uid = os::process::uid();
     let user = os::host::name_of(uid).unwrap_or_else(|| uid.to_string());
@@ -153,6 +160,11 @@ fn wall(probe: &Probe, facts: &Facts) -> Finding {
         _ if is_limit => Some(delegation(facts)),
         _ => Some(namespaces(facts)),
     };
+    if is_limit && state == State::Weaker && facts.has_runner() {
+        // That is where commands of the service are bounded, in a control group of its own.
+        let detail = format!("{}; for what this user runs without the service", probe.detail);
+        return Finding { detail, ..finding("walls", probe, state, None) };
+    }
     finding("walls", probe, state, repair)
 }
 
@@ -271,10 +283,14 @@ fn evidence(facts: &Facts, findings: &mut Vec<Finding>) {
             add("journald", State::Weaker, false, "not there; records are in the state folder alone", None);
         }
     }
-    if facts.has_journald && !facts.has_catalog {
-        let repair =
-            "vambrace journal catalog > /usr/lib/systemd/catalog/vambrace.catalog && journalctl --update-catalog";
-        add("catalog", State::Weaker, false, "journalctl -x does not explain our records", Some(repair));
+    match (facts.has_journald, facts.has_catalog) {
+        (false, _) => {}
+        (true, true) => add("catalog", State::Good, false, "journalctl -x explains our records", None),
+        (true, false) => {
+            let repair =
+                "vambrace journal catalog > /usr/lib/systemd/catalog/vambrace.catalog && journalctl --update-catalog";
+            add("catalog", State::Weaker, false, "journalctl -x does not explain our records", Some(repair));
+        }
     }
     if let Some(is_nearly_full) = facts.is_nearly_full {
         let state = if is_nearly_full { State::Missing } else { State::Good };

@@ -96,7 +96,7 @@ pub(super) fn logs(lines: u32, follow: Follow) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Manager;
+    use super::super::Supervisor;
     use super::super::tests::service;
     use super::*;
 
@@ -106,7 +106,7 @@ mod tests {
             (Reach::System, "/Library/LaunchDaemons/io.vambrace.gateway.plist"),
             (Reach::User, "/home/ada/Library/LaunchAgents/io.vambrace.agent.plist"),
         ] {
-            let service = Service { program: "/opt/a&b/vambrace".into(), ..service(Manager::Launchd, reach) };
+            let service = Service { program: "/opt/a&b/vambrace".into(), ..service(Supervisor::Launchd, reach) };
             let steps = plan(&service, Act::Install);
             let [Step::Write { path, text }, Step::Run(load)] = &steps[..] else { panic!("{steps:?}") };
             assert_eq!(path.to_str(), Some(place));
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_launchd_tells_is_read() {
-        let service = service(Manager::Launchd, Reach::User);
+        let service = service(Supervisor::Launchd, Reach::User);
         let printed = "gui/1000/io.vambrace.agent = {\n\tactive count = 1\n\tstate = running\n\n\tpid = 77\n}\n";
         let unit = read_unit(&service, Some(printed));
         assert_eq!((unit.active.as_str(), unit.pid), ("active", Some(77)));

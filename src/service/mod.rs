@@ -73,7 +73,7 @@ pub(crate) struct Unit {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServiceFault {
     #[error("this host is not run by systemd, so there is no service manager to tell")]
-    NoManager,
+    NoSupervisor,
     #[error("a service of the whole host is installed and changed by root")]
     NotRoot,
     #[error("{path} would be run by a service of the whole host, but {why}")]
@@ -94,7 +94,7 @@ impl ServiceFault {
     /// What the reader can do about it.
     pub(crate) fn hint(&self) -> String {
         match self {
-            ServiceFault::NoManager => {
+            ServiceFault::NoSupervisor => {
                 "`vambrace gateway` runs in the foreground, under whatever supervisor there is; \
                  docs/service.md has a script for OpenRC and says how to run it in a container"
                     .into()
@@ -114,9 +114,9 @@ impl ServiceFault {
     }
 }
 
-/// The manager that this host has.
+/// What keeps services on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manager {
+enum Supervisor {
     Systemd,
     Launchd,
 }
@@ -124,7 +124,7 @@ enum Manager {
 /// Everything that a plan depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
-    manager: Manager,
+    supervisor: Supervisor,
     reach: Reach,
     /// The program that is to run.
     program: PathBuf,
@@ -142,26 +142,26 @@ impl Service {
     /// # Errors
     /// Where nothing keeps any.
     pub(crate) fn find(reach: Reach) -> Result<Self, ServiceFault> {
-        let manager = if cfg!(target_os = "macos") { Manager::Launchd } else { Manager::Systemd };
-        if manager == Manager::Systemd && !is_run_by_systemd() {
-            return Err(ServiceFault::NoManager);
+        let supervisor = if cfg!(target_os = "macos") { Supervisor::Launchd } else { Supervisor::Systemd };
+        if supervisor == Supervisor::Systemd && !is_run_by_systemd() {
+            return Err(ServiceFault::NoSupervisor);
         }
-        Self::of(manager, reach)
+        Self::of(supervisor, reach)
     }
 
     /// What `install` would do on this system, also where nothing keeps services: to look at.
     pub(crate) fn imagine(reach: Reach) -> Result<Self, ServiceFault> {
-        Self::of(if cfg!(target_os = "macos") { Manager::Launchd } else { Manager::Systemd }, reach)
+        Self::of(if cfg!(target_os = "macos") { Supervisor::Launchd } else { Supervisor::Systemd }, reach)
     }
 
-    fn of(manager: Manager, reach: Reach) -> Result<Self, ServiceFault> {
+    fn of(supervisor: Supervisor, reach: Reach) -> Result<Self, ServiceFault> {
         let cause = |cause| ServiceFault::Tool { program: "this program".into(), cause };
         let program = std::env::current_exe().and_then(|path| os::fs::canonical(&path)).map_err(cause)?;
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = folder("HOME").ok_or(ServiceFault::NoHome)?;
         let config_home = folder("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
         let is_packaged = program == Path::new("/usr/bin/vambrace") && systemd::packaged(reach).exists();
-        Ok(Service { manager, reach, program, uid: os::process::uid(), home, config_home, is_packaged })
+        Ok(Service { supervisor, reach, program, uid: os::process::uid(), home, config_home, is_packaged })
     }
 
     /// What is done, in this order.
@@ -177,25 +177,25 @@ impl Service {
                 is_fit_for_the_host(&self.program)?;
             }
         }
-        Ok(match self.manager {
-            Manager::Systemd => systemd::plan(self, act),
-            Manager::Launchd => launchd::plan(self, act),
+        Ok(match self.supervisor {
+            Supervisor::Systemd => systemd::plan(self, act),
+            Supervisor::Launchd => launchd::plan(self, act),
         })
     }
 
     /// What the manager tells, of each unit.
     pub(crate) fn status(&self) -> Result<Vec<Unit>, ServiceFault> {
-        match self.manager {
-            Manager::Systemd => Ok(systemd::read_units(&output(&systemd::show(self.reach))?)),
-            Manager::Launchd => Ok(vec![launchd::read_unit(self, output(&launchd::print(self)).ok().as_deref())]),
+        match self.supervisor {
+            Supervisor::Systemd => Ok(systemd::read_units(&output(&systemd::show(self.reach))?)),
+            Supervisor::Launchd => Ok(vec![launchd::read_unit(self, output(&launchd::print(self)).ok().as_deref())]),
         }
     }
 
     /// Shows what the service said, here and now; returns when that ends.
     pub(crate) fn logs(&self, lines: u32, follow: Follow) -> Result<bool, ServiceFault> {
-        let words = match self.manager {
-            Manager::Systemd => systemd::logs(self.reach, lines, follow),
-            Manager::Launchd => launchd::logs(lines, follow),
+        let words = match self.supervisor {
+            Supervisor::Systemd => systemd::logs(self.reach, lines, follow),
+            Supervisor::Launchd => launchd::logs(lines, follow),
         };
         let ran = command(&words).status().map_err(|cause| tool(&words, cause))?;
         Ok(ran.success())
@@ -295,9 +295,9 @@ fn output(words: &[String]) -> Result<String, ServiceFault> {
 mod tests {
     use super::*;
 
-    pub(super) fn service(manager: Manager, reach: Reach) -> Service {
+    pub(super) fn service(supervisor: Supervisor, reach: Reach) -> Service {
         Service {
-            manager,
+            supervisor,
             reach,
             program: "/usr/local/bin/vambrace".into(),
             uid: if reach == Reach::System { 0 } else { 1000 },
@@ -332,7 +332,7 @@ mod tests {
         for path in ["/home/ada/vambrace", "/tmp/vambrace", "/nonexistent"] {
             assert!(matches!(is_fit_for_the_host(Path::new(path)), Err(ServiceFault::BadProgram { .. })), "{path}");
         }
-        let stranger = Service { uid: 1000, ..service(Manager::Systemd, Reach::System) };
+        let stranger = Service { uid: 1000, ..service(Supervisor::Systemd, Reach::System) };
         assert!(matches!(stranger.plan(Act::Install), Err(ServiceFault::NotRoot)));
     }
 }

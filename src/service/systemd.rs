@@ -168,7 +168,7 @@ pub(super) fn logs(reach: Reach, lines: u32, follow: Follow) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::service;
-    use super::super::{Manager, ServiceFault};
+    use super::super::{ServiceFault, Supervisor};
     use super::*;
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_service_of_the_host_runs_this_very_program_and_leaves_the_docker_runner_off() {
-        let steps = plan(&service(Manager::Systemd, Reach::System), Act::Install);
+        let steps = plan(&service(Supervisor::Systemd, Reach::System), Act::Install);
         let mut units = 0;
         for step in &steps {
             let Step::Write { path, text } = step else { continue };
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_a_package_brought_is_switched_on_and_off_and_not_written_or_removed() {
-        let packaged = Service { is_packaged: true, ..service(Manager::Systemd, Reach::System) };
+        let packaged = Service { is_packaged: true, ..service(Supervisor::Systemd, Reach::System) };
         for act in [Act::Install, Act::Uninstall] {
             let steps = plan(&packaged, act);
             assert!(matches!(&steps[..], [Step::Run(_)]), "{steps:?}");
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_users_service_is_the_users_alone() {
-        let service = service(Manager::Systemd, Reach::User);
+        let service = service(Supervisor::Systemd, Reach::User);
         for act in [Act::Install, Act::Uninstall, Act::Start, Act::Stop, Act::Restart] {
             for step in service.plan(act).unwrap() {
                 match step {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn doors_are_shut_first_and_stay_open_over_a_restart() {
-        let words = |act| match plan(&service(Manager::Systemd, Reach::System), act).pop() {
+        let words = |act| match plan(&service(Supervisor::Systemd, Reach::System), act).pop() {
             Some(Step::Run(words)) => words,
             other => panic!("{other:?}"),
         };
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!((units[0].pid, units[0].said.as_str()), (Some(42), "listening on 127.0.0.1:18789"));
         assert!(units[0].is_enabled && units[0].is_known);
         assert_eq!((units[1].pid, units[1].active.as_str(), units[1].said.as_str()), (None, "failed", "exit-code"));
-        let hint = ServiceFault::NoManager.hint();
+        let hint = ServiceFault::NoSupervisor.hint();
         assert!(hint.contains("OpenRC"), "{hint}");
     }
 }

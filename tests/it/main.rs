@@ -19,6 +19,7 @@ mod egress;
 mod engine;
 mod exec;
 mod files;
+mod image;
 mod journal;
 mod kept;
 mod landlocked;

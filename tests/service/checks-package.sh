@@ -11,7 +11,8 @@ neither_program_nor_package_is_larger_than_it_may_be() {
   local packed program
   packed=$(stat -c %s "$older")
   program=$(stat -c %s "${CARGO_TARGET_DIR:-target}/release/vambrace")
-  echo "figure: package $((packed / 1024)) KiB (at most 7168), program $((program / 1024)) KiB (at most 16384)"
+  echo "figure: package: $((packed / 1024)) KiB (at most 7168)"
+  echo "figure: program: $((program / 1024)) KiB (at most 16384)"
   [ "$packed" -le $((7 << 20)) ]
   [ "$program" -le $((16 << 20)) ]
 }
@@ -34,6 +35,6 @@ the_rpm_has_the_same_files_and_installs_into_an_empty_root() {
 the_scripts_of_the_rpm_are_scripts() {
   local script
   for script in packaging/rpm/*.sh; do sh -n "$script"; done
-  rpm --query --scripts --package "$package" | grep -q 'systemctl --no-reload preset'
+  rpm --query --scripts --package "$package" | grep 'systemctl --no-reload preset'
   [ "$(rpm --query --configfiles --package "$package")" = /etc/vambrace/vambrace.toml ]
 }

@@ -51,7 +51,7 @@ a_program_that_is_damaged_is_noticed_and_comes_back_with_the_package() {
   local differs
   differs=$(inm dpkg --verify vambrace || :)
   grep ' /usr/bin/vambrace$' <<<"$differs"
-  grep -v -e ' /usr/bin/vambrace$' -e ' c /etc/vambrace/vambrace.toml$' <<<"$differs" | { ! grep .; }
+  [ -z "$(grep -v -e ' /usr/bin/vambrace$' -e ' c /etc/vambrace/vambrace.toml$' <<<"$differs")" ]
   inm env DEBIAN_FRONTEND=noninteractive dpkg --force-confold --install /root/newer.deb
   [ "$(inm vambrace exec -- echo mended)" = mended ]
 }
@@ -69,7 +69,7 @@ installed_again_it_finds_its_state() {
   inm dpkg --install /root/newer.deb
   [ "$(inm vambrace exec -- echo again)" = again ]
   inm vambrace journal verify
-  inm vambrace journal list --limit 200 | grep -q ' agent=chained '
+  inm vambrace journal list --limit 200 | grep ' agent=chained '
 }
 
 purging_leaves_nothing_behind() {
@@ -79,6 +79,6 @@ purging_leaves_nothing_behind() {
     -name '*vambrace*' -not -path '/var/lib/dpkg/*' -not -path '/var/cache/*' -print)
   echo "$left"
   [ -z "$left" ]
-  inm systemctl list-unit-files 'vambrace*' --no-legend | { ! grep .; }
+  [ -z "$(inm systemctl list-unit-files 'vambrace*' --no-legend)" ]
   [ -z "$(inm systemctl --failed --no-legend 'vambrace*')" ]
 }
