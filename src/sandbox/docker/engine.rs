@@ -171,7 +171,7 @@ impl Engine {
         let (plan, stand) = {
             let name = self.name(sandbox);
             let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
-            (self.plan(kind, profile, sandbox, name, &image, &bundle, &ready), ready.stand)
+            (self.plan(kind, profile, sandbox, &image, &bundle, &ready), ready.stand)
         };
         let id = match self.look(&docker, &plan.name).await? {
             Some(live) => match self.judge(&plan, &live)? {
@@ -243,13 +243,12 @@ impl Engine {
         kind: Kind,
         profile: &SandboxProfile,
         sandbox: &str,
-        name: String,
         image: &image::Ready,
         bundle: &Bundle,
         ready: &shown::Ready,
     ) -> Plan {
         Plan {
-            name,
+            name: self.name(sandbox),
             gateway: self.settings.gateway.clone(),
             sandbox: sandbox.to_owned(),
             image: image.id.clone(),
@@ -284,7 +283,7 @@ impl Engine {
                 .binds(profile)
                 .and_then(|binds| shown::describe(&self.settings.scratch, &name, &binds, profile.exec_mode))
             {
-                Ok(ready) => self.plan(kind, profile, &sandbox, name, &image, &bundle, &ready).differences(&live),
+                Ok(ready) => self.plan(kind, profile, &sandbox, &image, &bundle, &ready).differences(&live),
                 Err(_) => vec!["Mounts".into()],
             },
             Ok(None) | Err(_) => vec!["Image".into()],
