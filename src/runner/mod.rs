@@ -1,9 +1,10 @@
 //! The other process: orders in, outcomes out.
 //!
 //! `order` is the only format between gateway and runner, `serve` the runner's side, `client` the
-//! gateway's; `pump` carries one native run, `relay` passes one on into a container; both with their `streams`, its `way_out` to the network and its `disk` bound. The runner has no listener on the network and holds no secret; it takes orders from the
+//! gateway's; `pump` carries one native run, `relay` passes one on into a container, within `bounds`; both with their `streams`, its `way_out` to the network and its `disk` bound. The runner has no listener on the network and holds no secret; it takes orders from the
 //! gateway's uid alone. When either side goes, every sandbox of that connection ends.
 
+mod bounds;
 mod client;
 mod disk;
 mod framing;

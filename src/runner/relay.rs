@@ -3,9 +3,10 @@
 //! What comes out of a container is a stranger's word. It is bounded here once more: no output without credit, none
 //! beyond the limit, no run that outlives its deadline by much. Whoever breaks that loses the container.
 
+use super::bounds::{Bounds, GRACE};
 use super::disk::Disk;
 use super::framing;
-use super::order::{Finished, Order, Report, Start, VERSION, WINDOW};
+use super::order::{Finished, Order, Report, Start, VERSION};
 use super::pump::{Reports, refused, sealed};
 use super::serve::Around;
 use super::shared_way::{Way, Ways};
@@ -27,9 +28,6 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
-
-/// How long after its deadline a run may take to be reported as ended.
-const GRACE: Duration = Duration::from_secs(15);
 
 /// Reports of one run that wait to be passed on; beyond it the container waits.
 const QUEUED: usize = 64;
@@ -354,7 +352,7 @@ async fn carry(
     let begun = Instant::now();
     let mut reason = None;
     for order in early {
-        bounds.pass_on(&run, Some(order));
+        bounds.pass_on(Some(order), |order| line.send(own, order));
     }
     let result = loop {
         let is_timed = reason.is_none() && bounds.held.is_none();
@@ -363,7 +361,7 @@ async fn carry(
                 if order.is_none() {
                     reason = reason.or(Some(Ending::Cancelled));
                 }
-                bounds.pass_on(&run, order);
+                bounds.pass_on(order, |order| line.send(own, order));
                 if orders.is_closed() && orders.is_empty() {
                     // Nobody listens any more; what is left is to see it end.
                     break match rest(&mut said).await {
@@ -510,85 +508,6 @@ async fn rest(said: &mut mpsc::Receiver<Report>) -> Option<Result<Outcome, RunFa
         }
     };
     timeout(GRACE, last).await.ok().flatten()
-}
-
-/// What a run inside may still say, and until when.
-struct Bounds {
-    credit: u64,
-    output_left: u64,
-    deadline: Instant,
-    held: Option<Instant>,
-    /// It was told to end.
-    is_hurried: bool,
-    /// Input that was sent and not said to be taken.
-    input: u64,
-}
-
-impl Bounds {
-    fn new(profile: &SandboxProfile) -> Self {
-        let patience = profile.limits.timeout.saturating_add(GRACE).min(Duration::from_secs(10 * 365 * 86_400));
-        Bounds {
-            credit: WINDOW.into(),
-            output_left: profile.limits.output_bytes,
-            deadline: Instant::now() + patience,
-            held: None,
-            is_hurried: false,
-            input: 0,
-        }
-    }
-
-    /// It was told to end, and has little time to say that it has.
-    fn hurry(&mut self) {
-        self.is_hurried = true;
-        self.deadline = self.deadline.min(Instant::now() + GRACE);
-    }
-
-    /// Passes an order on and notes what it allows.
-    fn pass_on(&mut self, run: &Run<'_>, order: Option<Order>) {
-        match order {
-            None | Some(Order::Cancel) => {
-                self.hurry();
-                run.line.send(run.number, Order::Cancel);
-            }
-            // These are for all containers, and were told to each.
-            Some(Order::Hold(true)) => self.held = self.held.or_else(|| Some(Instant::now())),
-            Some(Order::Hold(false)) => {
-                if let Some(since) = self.held.take() {
-                    self.deadline += since.elapsed();
-                }
-            }
-            Some(Order::LockDown) => self.hurry(),
-            Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_)) => {}
-            Some(order) => {
-                match &order {
-                    Order::Credit(bytes) => self.credit = (self.credit + u64::from(*bytes)).min(WINDOW.into()),
-                    Order::Input(bytes) => self.input += bytes.len() as u64,
-                    _ => {}
-                }
-                run.line.send(run.number, order);
-            }
-        }
-    }
-
-    /// Whether what was said may be said.
-    fn allow(&mut self, report: &Report) -> bool {
-        match report {
-            Report::Stdout(bytes) | Report::Stderr(bytes) => {
-                let length = bytes.len() as u64;
-                let is_allowed = length > 0 && length <= self.credit && length <= self.output_left;
-                self.credit = self.credit.saturating_sub(length);
-                self.output_left = self.output_left.saturating_sub(length);
-                is_allowed
-            }
-            Report::InputTaken(bytes) => {
-                let bytes = u64::from(*bytes);
-                let is_allowed = bytes <= self.input;
-                self.input = self.input.saturating_sub(bytes);
-                is_allowed
-            }
-            Report::Hello(_) | Report::Network(_) | Report::Kept(_) | Report::Looked(_) | Report::Finished(_) => false,
-        }
-    }
 }
 
 /// The value of a secret, which has no other way into a container.

@@ -535,7 +535,6 @@ fn sandbox_run_has_the_same_walls_without_a_gateway_and_leaves_nothing() {
         assert_eq!(ran.code, 4, "{ran:?}");
         assert_eq!(fs::read(folder.join("got")).unwrap(), b"given");
         assert!(ran.stderr.contains("\"backend\":\"docker\""), "{}", ran.stderr);
-        world.run(&["sandbox", "run", "--net", "host", "--", "true"]).fails(126, "neither the host's network");
         eventually("its container is gone", || dock.containers().is_empty());
     }
 }
@@ -588,6 +587,26 @@ fn what_keeps_a_command_cannot_be_ended_by_it_and_nothing_outlives_lockdown() {
         world.run(&["lockdown", "off"]).exits(0);
         world.exec(&["true"]).exits(0);
         assert_ne!(dock.inspect("agent.main")["Id"], before);
+    }
+}
+
+#[test]
+fn a_workspace_that_is_removed_in_mid_run_harms_neither_this_run_nor_the_next() {
+    for user in USERS {
+        let dock = Dock::with(user, "scope = \"agent\"\n");
+        let world = &dock.world;
+        let mut command = world.command(&["exec", "--", "sh", "-c", "echo x > mark; read line; ls; echo over"]);
+        let mut child =
+            command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let workspace = world.workspace();
+        eventually("it runs", || workspace.join("mark").exists());
+        fs::remove_dir_all(&workspace).unwrap();
+        drop(child.stdin.take());
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!((ended.status.code(), ended.stdout.as_slice()), (Some(0), b"over\n".as_slice()));
+        world.sh("ls; echo new > file").exits(0);
+        assert_eq!(fs::read(workspace.join("file")).unwrap(), b"new\n");
+        assert_eq!(dock.containers(), ["agent.main"]);
     }
 }
 

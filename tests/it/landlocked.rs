@@ -630,17 +630,17 @@ fn a_terminal_of_its_own_works_and_no_other_is_in_reach() {
 
 #[test]
 fn processes_memory_files_and_disk_are_bounded() {
-    let limits = "[defaults.sandbox.limits]\npids = 20\nmemory = \"64M\"\ndisk = \"8M\"\n";
+    let limits = "[defaults.sandbox.limits]\npids = 100\nmemory = \"64M\"\ndisk = \"8M\"\n";
     let world = world(limits);
-    let many = format!("for i in $(seq 60); do sleep {} & done; echo started; kill $(jobs -p); wait", mark(86505));
+    let many = format!("for i in $(seq 300); do sleep {} & done; echo started; kill $(jobs -p); wait", mark(86505));
     let ran = world.run(&["exec", "--timeout", "10s", "--", "sh", "-c", &many]);
     assert!(ran.stderr.to_lowercase().contains("fork"), "{ran:?}");
     world.sh("for i in 1 2 3 4 5; do sleep 0.1 & done; wait").exits(0);
     let hog = world.exec(&["python3", "-c", "x = bytearray(300 << 20); print(len(x))"]);
     assert_ne!(hog.code, 0, "{hog:?}");
     world.exec(&["python3", "-c", "print(len(bytearray(8 << 20)))"]).exits(0);
-    // Scratch folders lie on the host's disk here, and count.
-    let fill = "for i in $(seq 100); do head -c 1000000 /dev/zero > $TMPDIR/$i; done; sleep 100";
+    // Scratch folders lie on the host's disk here, and count. Other tests free some meanwhile, which hides as much.
+    let fill = "for i in $(seq 2000); do head -c 1000000 /dev/zero > $TMPDIR/$i; done; sleep 100";
     world.run(&["exec", "--timeout", "30s", "--", "sh", "-c", fill]).fails(137, "disk");
     world.sh("head -c 1000000 /dev/zero > $TMPDIR/file").exits(0);
     assert_eq!(scratch(&world), Vec::<PathBuf>::new());

@@ -4,7 +4,6 @@ use crate::engine::Dock;
 use crate::world::*;
 use serde_json::json;
 use std::fs;
-use std::io::{Read, Write};
 use std::net::TcpListener;
 
 fn in_both_tiers(check: impl Fn(&World)) {
@@ -559,13 +558,13 @@ fn a_thousand_runs_leave_nothing_behind() {
         let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|l| !is_others(l)).count();
         world.exec(&["true"]).exits(0);
         world.rest();
-        let before = (count("fd"), mounts(), groups());
+        let before = (count("fd"), mounts(), groups(runner));
         let mut ws = world.connect();
         for _ in 0..1000 {
             assert_eq!(ws.call("exec.run", json!({"command": ["true"]}))["ok"], true);
         }
         world.rest();
-        assert_eq!((count("fd"), mounts(), groups()), before);
+        assert_eq!((count("fd"), mounts(), groups(runner)), before);
         // A namespace without a process would be one that the runner holds open.
         let held = fs::read_dir(format!("/proc/{runner}/fd")).unwrap().flatten();
         let held: Vec<_> = held.filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
@@ -661,19 +660,10 @@ fn nothing_tells_of_the_launcher_or_its_control_group() {
 }
 
 /// Control groups of ours anywhere, apart from those of tests that run beside this one.
-fn groups() -> usize {
-    let mut child = std::process::Command::new("find")
-        .args(["/sys/fs/cgroup", "-maxdepth", "6", "-type", "d", "-name", "vambrace-*"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut text = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    child.wait().unwrap();
-    let _ = std::io::stdout().flush();
-    // Those of other tests come and go: a leak shows as groups whose owner is dead.
-    text.lines()
-        .filter_map(|l| l.rsplit('/').next()?.split('-').nth(1)?.parse::<u32>().ok())
-        .filter(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
-        .count()
+/// Control groups of a runner's sandboxes, in every hierarchy.
+fn groups(runner: i32) -> usize {
+    let mut find = std::process::Command::new("find");
+    find.args(["/sys/fs/cgroup", "-maxdepth", "6", "-type", "d", "-name", &format!("vambrace-{runner}-*")]);
+    let found = find.stderr(std::process::Stdio::null()).output().unwrap();
+    String::from_utf8_lossy(&found.stdout).lines().count()
 }
