@@ -103,7 +103,7 @@ pub(crate) fn run(
     os::process::raise_descriptor_limit();
     // The folders are there before the walls that let us into them.
     os::fs::private_dir(&places.state).map_err(|cause| DaemonFault::State { path: places.state.clone(), cause })?;
-    if !inherited.iter().any(|given| matches!(given.door, Listening::Unix(_))) {
+    if !inherited.iter().any(is_unix) {
         make_runtime_folder(&settings, places).map_err(system("cannot make the folder for sockets"))?;
     }
     let supplies = with_a_spawner(supplies(&settings, places)?).map_err(system("cannot start what starts runners"))?;
@@ -118,6 +118,10 @@ pub(crate) fn run(
         .build()
         .map_err(system("cannot start the runtime"))?;
     runtime.block_on(serve(settings, places, flags, supplies, inherited))
+}
+
+fn is_unix(given: &Inherited) -> bool {
+    matches!(given.door, Listening::Unix(_))
 }
 
 /// Where the runners come from.
@@ -167,6 +171,7 @@ async fn serve(
     let stored = Arc::clone(&store);
     let tls = tls::open(&settings, places, &store)?;
     let runners = Runners { native: Client::supply(supplies.native), docker: supplies.docker.map(Client::supply) };
+    let has_own_socket = !inherited.iter().any(is_unix);
     let doors = Doors::open(listen(&settings, places, tls.clone(), inherited)).await?;
     let names = doors.names();
     let address = doors.address().map_err(system("cannot read the bound address"))?;
@@ -202,6 +207,7 @@ async fn serve(
         gateway: Arc::clone(&gateway),
         names,
         has_docker_runner: runners.docker.is_some(),
+        has_own_socket,
         status,
     };
 

@@ -21,6 +21,8 @@ pub(super) struct Reloader<'a> {
     pub(super) gateway: Arc<Gateway>,
     pub(super) names: Arc<ServedNames>,
     pub(super) has_docker_runner: bool,
+    /// Whether the unix socket and its folder are ours.
+    pub(super) has_own_socket: bool,
     /// What the service manager shows of us otherwise.
     pub(super) status: String,
 }
@@ -58,6 +60,10 @@ impl Reloader<'_> {
             return Err("gateway.auth.mode needs a restart; nothing was changed".into());
         }
         let waiting = self.waiting(&new);
+        if self.has_own_socket {
+            super::make_runtime_folder(&new, self.places)
+                .map_err(|error| format!("the folder for sockets cannot be opened to operators: {error}"))?;
+        }
         if let (Some(tls), Some(_)) = (&self.tls, &new.doors.tls) {
             tls::reload(&new, self.places, tls, &self.store)
                 .map_err(|error| format!("the certificate was not replaced: {error}"))?;
@@ -96,7 +102,6 @@ impl Reloader<'_> {
                 "gateway.auth.trusted_proxy",
                 old.doors.client_ca != new.doors.client_ca || proxies(&old.doors.mode) != proxies(&new.doors.mode),
             ),
-            ("gateway.auth.operators", old.doors.has_named_operators != new.doors.has_named_operators),
             ("runner.socket", old.runner_socket != new.runner_socket),
             ("runner.docker_socket", old.docker_runner_socket != new.docker_runner_socket),
             ("docker.host", old.docker.socket != new.docker.socket),
