@@ -364,3 +364,24 @@ fn a_stop_amid_commands_ends_them_and_is_over_soon() {
     let ends: Vec<_> = ends.map(|e| (e["event"].clone(), e["ending"].clone(), e["error"].clone())).collect();
     assert_eq!(ends.len(), 8, "{ends:?}");
 }
+
+/// The door is shut, but who came through it before is answered: a restart turns nobody away.
+#[test]
+fn who_was_let_in_before_a_stop_and_asks_after_it_is_answered() {
+    use std::io::{Read, Write};
+    let world = World::new(User::Ordinary).start();
+    let ask = |mut stream: TcpStream| {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_to_string(&mut answer).map(|_| answer).unwrap_or_default()
+    };
+    let address = ("127.0.0.1", world.port());
+    let silent = TcpStream::connect(address).unwrap();
+    // They are accepted in turn: when this one is answered, the silent one is inside.
+    assert!(ask(TcpStream::connect(address).unwrap()).starts_with("HTTP/1.1 200"));
+
+    kill(Pid::from_raw(world.gateway_pid()), Signal::SIGTERM).unwrap();
+    eventually("the door is shut", || TcpStream::connect(address).is_err());
+    assert!(ask(silent).starts_with("HTTP/1.1 200"));
+}

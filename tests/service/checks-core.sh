@@ -133,6 +133,7 @@ nobody_is_turned_away_while_the_gateway_restarts() {
     wait
   )
   rm -f "$stop"
+  sort <<<"$answers" | uniq -c
   [ "$(sort -u <<<"$answers")" = 200 ]
 }
 
