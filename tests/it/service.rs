@@ -309,6 +309,13 @@ fn the_gateway_is_confined_by_its_own_hand_in_every_thread_and_still_does_its_wo
             let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
             let says = |line: &str| status.lines().any(|l| l.split_whitespace().collect::<Vec<_>>().join(" ") == line);
             assert!(says("NoNewPrivs: 1") && says("Seccomp: 2"), "{status}");
+            // CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE and CAP_IPC_LOCK (linux/capability.h).
+            let may_be = 1u64 << 2 | 1 << 10 | 1 << 14;
+            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+                let line = status.lines().find(|l| l.starts_with(set)).unwrap();
+                let held = u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap();
+                assert_eq!(held & !may_be, 0, "{user:?} {line}");
+            }
         }
         // It cannot start a runner itself, and gets another all the same.
         let first = world.runner_pid();
