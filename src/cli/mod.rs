@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 /// Parses the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
+    crate::os::process::learn_of_the_kernel();
     let cli = Cli::parse();
     // Rust ignores SIGPIPE; `vambrace journal list | head` should end quietly like every other tool.
     // The services keep ignoring it: a command that closes its input must not end the runner.

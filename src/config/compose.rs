@@ -516,6 +516,8 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused_by_its_key() {
         for (text, key) in [
+            ("[runner]\nsocket='runner.sock'", "runner.socket"),
+            ("[runner]\ndocker_socket='./x'", "runner.docker_socket"),
             ("[gateway]\nbind='0.0.0.0'", "gateway.bind"),
             ("[gateway]\nbind='::'", "gateway.bind"),
             ("[gateway]\nbind='localhost.'", "gateway.bind"),

@@ -7,8 +7,8 @@
 use super::DaemonFault;
 use crate::auth::Mode;
 use crate::config::{Places, Settings, TlsSource};
-use crate::os::linux::confined;
 use crate::os::linux::landlock::{self, Grant};
+use crate::os::linux::{capabilities, confined};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,7 @@ pub(super) struct Confined {
 /// Where a wall that this kernel has cannot be built.
 pub(super) fn confine(settings: &Settings, places: &Places) -> Result<Confined, DaemonFault> {
     let fault = |what: &'static str| move |cause: io::Error| DaemonFault::System { what, cause };
+    capabilities::keep_what_serves().map_err(fault("cannot give up capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(|e| fault("cannot set no_new_privs")(e.into()))?;
     let landlock_abi = landlock::abi();
     if landlock_abi > 0 {

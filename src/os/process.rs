@@ -85,6 +85,12 @@ pub(crate) fn wait_readable(fd: &impl AsFd, at_most: Option<Duration>) -> io::Re
     Ok(ready > 0)
 }
 
+/// Has what the kernel told this process at its start (getauxval(3)) read while it can be: before kernel 6.4 that takes
+/// /proc/self/auxv, which is root's for an undumpable process, and rustix panics where it needs it and it cannot be read.
+pub(crate) fn learn_of_the_kernel() {
+    let _ = rustix::param::page_size();
+}
+
 /// No core dump, no ptrace, no /proc/PID/mem for others of our uid (prctl(2), PR_SET_DUMPABLE).
 pub(crate) fn make_undumpable() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a path is for.
@@ -50,16 +51,35 @@ pub(super) type Refused = Box<Reply>;
 pub(super) async fn serve<S: websocket::Stream>(door: Door, stream: S, house: Arc<House>, place: Place) {
     // The place of a silent connection is given up when it becomes a WebSocket, which has one of its own.
     let place = Mutex::new(Some(place));
-    let (house, place) = (&house, &place);
-    let service =
-        service_fn(move |request| async move { Ok::<_, Infallible>(answer::<S>(door, request, house, place).await) });
-    let served = http1::Builder::new()
+    let has_asked = AtomicBool::new(false);
+    let (house, place, has_asked) = (&house, &place, &has_asked);
+    let service = service_fn(move |request| async move {
+        has_asked.store(true, Ordering::Relaxed);
+        let mut reply = answer::<S>(door, request, house, place).await;
+        if *house.stop.borrow() && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok::<_, Infallible>(reply)
+    });
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let mut stop = house.stop.clone();
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        _ = async { stop.wait_for(|stop| *stop).await.is_ok() } => {
+            // One that rests between two requests ends now, one that has not asked yet after its first answer: hyper would
+            // end that at once too.
+            if has_asked.load(Ordering::Relaxed) {
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.await
+        }
+    };
     if let Err(error) = served {
         tracing::trace!(%error, "a connection ended early");
     }

@@ -27,11 +27,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 /// Time for a TLS handshake, for the HTTP head, and between two requests on one connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for who was let in and has not asked yet.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Largest HTTP head.
 const MAX_HEAD: usize = 16 << 10;
@@ -136,6 +139,8 @@ struct House {
     gateway: Arc<Gateway>,
     crowd: Arc<Crowd>,
     names: Arc<ServedNames>,
+    /// Told when nobody is let in any more.
+    stop: watch::Receiver<bool>,
 }
 
 /// Opened listeners, not yet served.
@@ -206,9 +211,12 @@ impl Doors {
         &self.unix_path
     }
 
-    /// Accepts until told to stop, then removes the socket. Connections go on until they end themselves.
+    /// Accepts until told to stop, then removes the socket. Who was let in before and has not asked yet, still gets an answer:
+    /// where systemd holds the doors, the next gateway knows nothing of them. WebSockets go on until they end themselves.
     pub(crate) async fn serve(self, gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
-        let house = Arc::new(House { gateway, crowd: Arc::default(), names: self.names });
+        let house = Arc::new(House { gateway, crowd: Arc::default(), names: self.names, stop: stop.clone() });
+        // Each connection holds one end until it has ended or become a WebSocket.
+        let (open, mut all_ended) = mpsc::channel::<()>(1);
         loop {
             tokio::select! {
                 accepted = self.tcp.accept() => match accepted {
@@ -217,7 +225,11 @@ impl Doors {
                         let _ = stream.set_nodelay(true);
                         let door = Door::Tcp { theirs, ours, has_certificate: false };
                         let Some(place) = house.crowd.arrive(door.counted(house.gateway.gatekeeper())) else { continue };
-                        tokio::spawn(welcome(door, stream, self.tls.clone(), Arc::clone(&house), place));
+                        let (tls, house, open) = (self.tls.clone(), Arc::clone(&house), open.clone());
+                        tokio::spawn(async move {
+                            welcome(door, stream, tls, house, place).await;
+                            drop(open);
+                        });
                     }
                     Err(error) => rest(&error).await,
                 },
@@ -226,8 +238,11 @@ impl Doors {
                         Ok(peer) => {
                             let door = Door::Unix { uid: peer.uid() };
                             let Some(place) = house.crowd.arrive(door.counted(house.gateway.gatekeeper())) else { continue };
-                            let house = Arc::clone(&house);
-                            tokio::spawn(async move { http::serve(door, stream, house, place).await });
+                            let (house, open) = (Arc::clone(&house), open.clone());
+                            tokio::spawn(async move {
+                                http::serve(door, stream, house, place).await;
+                                drop(open);
+                            });
                         }
                         Err(error) => tracing::warn!(%error, "a local peer without credentials was refused"),
                     },
@@ -239,6 +254,8 @@ impl Doors {
         if self.is_bound_by_us {
             let _ = std::fs::remove_file(&self.unix_path);
         }
+        drop((self.tcp, self.unix, open));
+        let _ = timeout(LAST_ANSWERS, all_ended.recv()).await;
     }
 }
 

@@ -688,3 +688,28 @@ fn what_is_pruned_or_recreated_takes_its_container_with_it() {
     world.run(&["sandbox", "prune", "--all"]).exits(0);
     eventually("both are gone", || dock.containers().is_empty());
 }
+
+#[test]
+fn a_docker_runner_that_is_its_own_service_is_connected_to_and_none_is_started() {
+    // Declared first, so that it is there until the containers are gone.
+    let mut runner;
+    let dock = Dock::with(User::Ordinary, "[runner]\ndocker_socket = \"@/run/docker.sock\"\n");
+    let world = &dock.world;
+    let place = |relative: &str| world.dir.join(relative).display().to_string();
+    let [socket, engine] = [place("run/docker.sock"), place("engine/engine.sock")];
+    let [scratch, kept, workspaces] = ["run/scratch", "state-sandboxes", "state-workspaces"].map(place);
+    let arguments = ["runner", "--backend", "docker", "--socket", &socket, "--engine", &engine, "--scratch", &scratch];
+    let more = ["--gateway", "0123456789abcdef", "--kept", &kept, "--workspaces", &workspaces];
+    let health = |failing: serde_json::Value| world.json(&["health", "--json"])["failing"] == failing;
+    assert!(health(json!(["docker-runner"])));
+    world.exec(&["true"]).fails(125, "runner");
+
+    let child = world.command(&[&arguments[..], &more[..]].concat()).stdin(std::process::Stdio::null()).spawn();
+    runner = Spawned(child.unwrap());
+
+    eventually("it is connected", || health(json!([])));
+    assert_eq!(world.exec(&["echo", "in a container"]).exits(0), "in a container\n");
+    assert_eq!(world.status()["dockerRunner"]["pid"], runner.0.id());
+    drop(dock);
+    assert!(runner.stop(nix::sys::signal::Signal::SIGTERM).success());
+}

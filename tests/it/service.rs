@@ -72,6 +72,17 @@ fn a_reload_changes_what_is_allowed_and_keeps_connections() {
 }
 
 #[test]
+fn a_configuration_that_is_written_after_the_start_is_read_too() {
+    let world = World::new(User::Ordinary).managed().start();
+    assert_ne!(world.run(&["exec", "--profile", "quick", "--", "true"]).code, 0);
+
+    world.write("home/.config/vambrace/vambrace.toml", b"[profiles.quick]\nnetwork = \"none\"\n");
+    assert!(!reloaded(&world).contains(';'));
+
+    assert_eq!(world.run(&["exec", "--profile", "quick", "--", "true"]).code, 0);
+}
+
+#[test]
 fn what_needs_a_restart_is_named_and_the_rest_is_taken() {
     let world = World::new(User::Ordinary).config("[gateway]\nhosts = []\n").managed().start();
     let text = "[gateway]\nbind = \"::1\"\n[journal]\njournald = \"off\"\n[profiles.quick]\nnetwork = \"none\"\n";
@@ -309,6 +320,13 @@ fn the_gateway_is_confined_by_its_own_hand_in_every_thread_and_still_does_its_wo
             let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
             let says = |line: &str| status.lines().any(|l| l.split_whitespace().collect::<Vec<_>>().join(" ") == line);
             assert!(says("NoNewPrivs: 1") && says("Seccomp: 2"), "{status}");
+            // CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE and CAP_IPC_LOCK (linux/capability.h).
+            let may_be = 1u64 << 2 | 1 << 10 | 1 << 14;
+            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+                let line = status.lines().find(|l| l.starts_with(set)).unwrap();
+                let held = u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap();
+                assert_eq!(held & !may_be, 0, "{user:?} {line}");
+            }
         }
         // It cannot start a runner itself, and gets another all the same.
         let first = world.runner_pid();
@@ -363,4 +381,25 @@ fn a_stop_amid_commands_ends_them_and_is_over_soon() {
     let ends = world.journal().into_iter().filter(|e| e["event"].as_str().unwrap().starts_with("exec.f"));
     let ends: Vec<_> = ends.map(|e| (e["event"].clone(), e["ending"].clone(), e["error"].clone())).collect();
     assert_eq!(ends.len(), 8, "{ends:?}");
+}
+
+/// The door is shut, but who came through it before is answered: a restart turns nobody away.
+#[test]
+fn who_was_let_in_before_a_stop_and_asks_after_it_is_answered() {
+    use std::io::{Read, Write};
+    let world = World::new(User::Ordinary).start();
+    let ask = |mut stream: TcpStream| {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_to_string(&mut answer).map(|_| answer).unwrap_or_default()
+    };
+    let address = ("127.0.0.1", world.port());
+    let silent = TcpStream::connect(address).unwrap();
+    // They are accepted in turn: when this one is answered, the silent one is inside.
+    assert!(ask(TcpStream::connect(address).unwrap()).starts_with("HTTP/1.1 200"));
+
+    kill(Pid::from_raw(world.gateway_pid()), Signal::SIGTERM).unwrap();
+    eventually("the door is shut", || TcpStream::connect(address).is_err());
+    assert!(ask(silent).starts_with("HTTP/1.1 200"));
 }

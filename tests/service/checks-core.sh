@@ -8,6 +8,8 @@ override() {
   inm mkdir -p "/run/systemd/system/$1.d"
   printf '%s\n' "${@:2}" | inm tee "/run/systemd/system/$1.d/check.conf" >/dev/null
   inm systemctl daemon-reload
+  # Starts of earlier checks count towards the limit.
+  inm systemctl reset-failed "$1"
 }
 restore() {
   inm rm -rf "/run/systemd/system/$1.d"
@@ -65,6 +67,24 @@ what_a_sandbox_keeps_is_the_runners_and_goes_at_an_operators_word() {
   inm vambrace sandbox list | says agent.main
   inm vambrace sandbox recreate agent.main
   not inm test -e /var/lib/vambrace-sandboxes/agent.main
+}
+
+terminals_secrets_lists_file_tools_and_lockdown_work_as_they_do_by_hand() {
+  settled
+  configure '[agents.picky.exec]' 'sandbox_mode = "allowlist"' 'allow = ["/usr/bin/dash", "/usr/bin/cat"]'
+  inm systemctl reload vambrace.service
+  inm script --quiet --return --command 'vambrace exec --tty -- sh -c "tty; stty size"' /dev/null </dev/null | says /dev/pts/
+  inm vambrace secrets set CHECK --agent main <<<'canary-of-the-check'
+  inm vambrace exec --secret CHECK -- sh -c 'test "$(cat /run/secrets/CHECK)" = canary-of-the-check'
+  inm vambrace secrets remove CHECK
+  inm vambrace exec --agent picky -- dash -c 'echo listed | cat' | says listed
+  not inm vambrace exec --agent picky -- dash -c '/usr/bin/id'
+  inm vambrace sandbox write from-outside <<<'a file'
+  inm vambrace exec -- cat from-outside | says 'a file'
+  inm vambrace lockdown on
+  not inm vambrace exec -- true
+  inm vambrace lockdown off
+  inm vambrace exec -- true
 }
 
 the_gateway_starts_nothing_and_every_thread_of_it_is_confined() {
@@ -133,6 +153,7 @@ nobody_is_turned_away_while_the_gateway_restarts() {
     wait
   )
   rm -f "$stop"
+  sort <<<"$answers" | uniq -c
   [ "$(sort -u <<<"$answers")" = 200 ]
 }
 

@@ -46,6 +46,32 @@ pub(crate) fn shed_unneeded() -> io::Result<()> {
     narrow_bounds(LAUNCHER)
 }
 
+/// What a gateway of root's needs, and nothing else.
+const GATEWAY: &[Capability] = &[
+    Capability::CAP_NET_BIND_SERVICE, // a port below 1024
+    Capability::CAP_DAC_READ_SEARCH,  // certificates and keys of another owner
+    Capability::CAP_IPC_LOCK,         // keys in memory that is not swapped, beyond the limit
+];
+
+/// Gives up for good all but what a gateway needs. Of an ordinary user's process nothing is left to give up.
+pub(crate) fn keep_what_serves() -> io::Result<()> {
+    let fault = |e: caps::errors::CapsError| io::Error::other(e.to_string());
+    if are_none_held()? {
+        return Ok(());
+    }
+    // In a container root may lack it; what is executed could get no more anyway, and nothing is.
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(fault)? {
+        narrow_bounds(GATEWAY)?;
+    }
+    rustix::thread::clear_ambient_capability_set()?;
+    let held = caps::read(None, CapSet::Permitted).map_err(fault)?;
+    let kept = held.into_iter().filter(|held| GATEWAY.contains(held)).collect();
+    // In this order: what is effective must be permitted.
+    caps::set(None, CapSet::Inheritable, &Default::default()).map_err(fault)?;
+    caps::set(None, CapSet::Effective, &kept).map_err(fault)?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(fault)
+}
+
 /// Removes everything from the bounding set but these.
 fn narrow_bounds(kept: &[Capability]) -> io::Result<()> {
     for capability in caps::all() {
