@@ -43,7 +43,7 @@ impl Runner {
         let mut line = Line { stream, next: 0 };
         let (kind, run, hello) = line.report().expect("it introduces itself");
         let hello: Value = serde_json::from_slice(&hello).unwrap();
-        assert_eq!((kind, run, &hello["version"], &hello["unable"]), (1, 0, &json!(4), &Value::Null));
+        assert_eq!((kind, run, &hello["version"], &hello["unable"]), (1, 0, &json!(5), &Value::Null));
         line
     }
 
@@ -151,7 +151,7 @@ impl Line {
 fn start(command: &[&str], secrets: Vec<Value>) -> Value {
     json!({
         "argv": command, "cwd": "", "env": {}, "stdin": false,
-        "image": "", "workspace": null, "workspace_access": "rw", "scope": "session", "kept": null, "network": "none", "domains": [],
+        "image": "", "workspace": null, "workspace_access": "rw", "scope": "session", "kept": null, "idle_seconds": 604_800, "network": "none", "domains": [],
         "read_only": [], "read_write": [], "exec_mode": "full", "exec_allow": [], "least_tier": "user-namespace",
         "terminal": null, "file": null, "disk_bytes": 1 << 30,
         "milli_cpus": 1000, "memory_bytes": 512 << 20, "pids": 256, "timeout_ms": 60_000, "output_bytes": 8 << 20,
