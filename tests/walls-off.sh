@@ -202,7 +202,11 @@ off "container: volumes of the image" $engine 's/for volume in volumes \{/for vo
 bundle=src/sandbox/docker/bundle.rs
 off "container: preload of the image" $bundle 's/without_preload\(bytes\)\?/bytes/; s/^fn without_preload/#[allow(dead_code)]\nfn without_preload/' docker::an_images_volumes
 off "container: folder nobody knows" $bundle 's|"/.vambrace-\{:.16\}", crypto.*|"/.vambrace{:.0}", base)|' docker::an_images_volumes
-off "container: limits of who keeps it" src/sandbox/native/filter.rs 's/Kind::Contained => on_oneself_alone\(\&mut rules\),/Kind::Contained => {}/' docker::what_keeps_a_command
+off "container: limits of who keeps it" src/sandbox/native/filter.rs 's/Kind::Contained\(_\) => on_oneself_alone\(\&mut rules\),/Kind::Contained(_) => {}/' docker::what_keeps_a_command
+off "container: list" src/sandbox/native/walls.rs 's/if lists \{ Grant::Read \} else \{ Grant::ReadExecute \}/Grant::ReadExecute/' contained_list::
+off "container: loaders" src/sandbox/docker/image.rs 's/^ *dockerfile\.push_str\(&format!\("COPY \{cover.*/let _ = cover; dockerfile.push_str(\&format!("COPY {shown}\\n"));/' contained_list::
+off "container: mounts without code" src/sandbox/docker/engine.rs 's/let code = if lists \{ data \} else (.*);/let code = \1; let _ = lists;/' contained_list::
+off "container: folders without code" src/sandbox/docker/shown.rs 's/How::WritableData \| How::Device => Attributes \{ read_only: false, no_exec: true/How::WritableData | How::Device => Attributes { read_only: false, no_exec: false/' contained_list::
 off "container: in use" $engine 's/Fit::Stale\(id\) if in_use\(\&id\) => .*//' docker::a_container_in_use
 off "container: the engine's socket" src/config/compose.rs 's/\.chain\(\[canonical\(engine\), engine\.to_owned\(\)\]\)/.chain([engine.to_owned()].into_iter().take(0))/' docker::the_engines_socket
 off "container: builds on the image" $image 's/is_some_and\(\|steps\| !steps\.is_empty\(\)\)/is_some_and(|_| false)/' docker::an_engine_an_image

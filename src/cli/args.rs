@@ -278,6 +278,16 @@ pub(super) enum SandboxCommand {
     Prune(SandboxPruneArgs),
     /// Build the default image of containers from this host's own packages, without a registry
     BuildImage(BuildImageArgs),
+    /// Look through an image for set-id programs and embedded secrets; exit 1 if there are some
+    CheckImage(CheckImageArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckImageArgs {
+    /// The image; that of the defaults where none is named
+    pub(super) image: Option<String>,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(Debug, Args)]

@@ -171,6 +171,9 @@ fn conclude(result: &ExecResult, collected: Option<Collected>) -> ExitCode {
         for path in &result.refused_executables {
             eprintln!("note: {} is not on the list of executables and was not executed", render::one_line(path));
         }
+        for limit in &result.limits_reached {
+            eprintln!("note: the command met its bound `limits.{limit}`, and was refused what went beyond it");
+        }
     }
     ExitCode::from(result.exit_code)
 }

@@ -7,6 +7,7 @@ use crate::config::{self, Flags, Overrides, Places, Settings};
 use crate::crypto;
 use crate::daemon;
 use crate::egress;
+use crate::model::EngineHost;
 use crate::model::Secret;
 use crate::os;
 use crate::runner;
@@ -125,7 +126,7 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
     let with = match args.backend {
         BackendArg::Native => With::Native(protected),
         BackendArg::Docker => With::Docker(EngineSettings {
-            socket: args.engine.clone(),
+            host: EngineHost::Unix(args.engine.clone()),
             gateway: args
                 .gateway
                 .clone()

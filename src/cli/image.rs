@@ -1,11 +1,12 @@
 //! `sandbox build-image`: the default image of containers, from the packages of this host's own distribution.
 
-use super::args::{BuildImageArgs, PlaceArgs};
+use super::args::{BuildImageArgs, CheckImageArgs, PlaceArgs};
 use super::render::{self, Fault};
 use super::sandbox::fault;
+use crate::config;
 use crate::os;
-use crate::sandbox::make_image;
-use serde_json::json;
+use crate::sandbox::{Contents, Found, look_into, make_image};
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -37,13 +38,49 @@ pub(super) fn build(place: &PlaceArgs, args: &BuildImageArgs) -> Result<ExitCode
     let archive = folder.0.join("rootfs.tar");
     put_together(&suite, args.include.as_deref().unwrap_or(PACKAGES), &archive)?;
     let mut rootfs = File::open(&archive).map_err(|e| Fault::new(format!("{}: {e}", archive.display())))?;
-    let (id, size) = make_image(&settings.docker.socket, &args.name, &mut rootfs).map_err(|e| fault(&e))?;
+    let (id, size) = make_image(&settings.docker.host, &args.name, &mut rootfs).map_err(|e| fault(&e))?;
+    let contents = look_into(&settings.docker.host, &id).map_err(|e| fault(&e))?;
     if args.json {
-        render::json(&json!({"name": args.name, "id": id, "bytes": size, "suite": suite}));
+        let found = found(&contents);
+        render::json(&json!({"name": args.name, "id": id, "bytes": size, "suite": suite, "found": found}));
     } else {
         render::line(&format!("{} {id}, {:.0} MB, from {suite}", args.name, size as f64 / 1e6));
+        tell(&contents);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks through an image that somebody else has made.
+pub(super) fn check(place: &PlaceArgs, args: &CheckImageArgs) -> Result<ExitCode, Fault> {
+    let (settings, _) = place.settings().map_err(|f| f.code(125))?;
+    let image = args.image.as_deref().unwrap_or(&settings.profiles.defaults.image);
+    if !config::is_image(image) {
+        return Err(Fault::new(format!("{image:?} is no name of an image"))
+            .hint("write for example vambrace-sandbox:latest or sha256:…")
+            .code(2));
+    }
+    let contents = look_into(&settings.docker.host, image).map_err(|e| fault(&e))?;
+    if args.output.json {
+        render::json(&json!({"image": image, "id": contents.id, "bytes": contents.bytes, "found": found(&contents)}));
+    } else {
+        render::line(&format!("{image} {}, {:.0} MB", contents.id, contents.bytes as f64 / 1e6));
+        tell(&contents);
+    }
+    Ok(if contents.found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn found(contents: &Contents) -> Vec<Value> {
+    let one = |found: &Found| json!({"kind": found.kind.as_str(), "place": found.place, "what": found.what});
+    contents.found.iter().map(one).collect()
+}
+
+fn tell(contents: &Contents) {
+    let row =
+        |found: &Found| vec![found.kind.as_str().to_owned(), render::one_line(&found.place), found.what.to_owned()];
+    match contents.found.is_empty() {
+        true => render::line("no set-id program, no capability of a file, nothing that looks like a secret"),
+        false => render::line(&render::table(&contents.found.iter().map(row).collect::<Vec<_>>())),
+    }
 }
 
 fn put_together(suite: &str, packages: &str, archive: &Path) -> Result<(), Fault> {

@@ -38,6 +38,7 @@ pub(super) fn run(place: &PlaceArgs, command: SandboxCommand) -> Result<ExitCode
         }
         SandboxCommand::Prune(args) => prune(place, &args),
         SandboxCommand::BuildImage(args) => image::build(place, &args),
+        SandboxCommand::CheckImage(args) => image::check(place, &args),
     }
 }
 
@@ -98,11 +99,6 @@ fn profile(settings: &config::Settings, args: &SandboxRunArgs) -> Result<Sandbox
                 .code(2));
         }
         profile.image = image.clone();
-    }
-    if profile.backend == Backend::Docker && (profile.network == Network::Host || profile.exec_mode != ExecMode::Full) {
-        return Err(Fault::new("containers have neither the host's network nor a list of executables")
-            .hint("use --backend native, or --net none")
-            .code(126));
     }
     if let Some(text) = &args.timeout {
         profile.limits.timeout = config::duration(text).ok_or_else(|| {
@@ -243,8 +239,11 @@ fn list(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
     }
     let time = |ms: &Value| config::rough(Duration::from_millis(ms.as_u64().unwrap_or(0)));
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let mut rows =
-        vec![["SANDBOX", "AGENT", "SESSION", "RUNNING", "UNUSED FOR", "REMOVED AFTER"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["SANDBOX", "AGENT", "SESSION", "RUNNING", "UNUSED FOR", "REMOVED AFTER", "CONTAINER"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for kept in answer["sandboxes"].as_array().into_iter().flatten() {
         rows.push(vec![
             text(&kept["name"]),
@@ -253,6 +252,7 @@ fn list(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
             kept["running"].to_string(),
             time(&kept["idleMs"]),
             time(&kept["prunedAfterMs"]),
+            container(&kept["container"]),
         ]);
     }
     match rows.len() {
@@ -260,6 +260,23 @@ fn list(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
         _ => render::line(&table(&rows)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A container in a few words: its id, since when it is there, and whether the next command finds it as it is.
+fn container(container: &Value) -> String {
+    if container.is_null() {
+        return "-".into();
+    }
+    let text = |key: &str| container[key].as_str().unwrap_or("?").to_owned();
+    let differs: Vec<&str> =
+        container["differences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let fit = match differs[..] {
+        [] => "as planned".to_owned(),
+        // The digest of the plan: other folders of the same names, or another way out.
+        ["Config.Labels"] => "of another plan, is made anew".to_owned(),
+        _ => format!("differs in {}, is made anew", differs.join(", ")),
+    };
+    render::one_line(&format!("{:.12} {} since {:.16}, {fit}", text("id"), text("state"), text("created")))
 }
 
 fn prune(place: &PlaceArgs, args: &SandboxPruneArgs) -> Result<ExitCode, Fault> {
@@ -295,7 +312,10 @@ fn probe(place: &PlaceArgs, args: &SandboxProbeArgs) -> Result<ExitCode, Fault> 
     };
     let rows = match profile.backend {
         Backend::Native => sandbox::probe_host(),
-        Backend::Docker => sandbox::probe_engine(&settings.docker.socket, &profile.image).map_err(|e| fault(&e))?,
+        Backend::Docker => {
+            sandbox::probe_engine(profile.engine.as_ref().unwrap_or(&settings.docker.host), &profile.image)
+                .map_err(|e| fault(&e))?
+        }
     };
     let able = rows.iter().all(|row| row.here || !row.required);
     // Not on a host that cannot build them: the rows say why better than the first step that fails.

@@ -2,14 +2,14 @@
 
 use super::doors::{DoorReader, DoorSettings};
 use super::file::{
-    AccessFile, AgentFile, BackendFile, ConfigFault, ExecFile, File, JournaldFile, KeyFrom, Layer, NetworkFile,
-    SandboxModeFile, ScopeFile, StoreFile, TierFile,
+    AccessFile, AgentFile, BackendFile, ConfigFault, DockerFile, ExecFile, File, JournaldFile, KeyFrom, Layer,
+    NetworkFile, SandboxModeFile, ScopeFile, StoreFile, TierFile,
 };
 use super::places::Places;
 use super::units;
 use crate::journal::JournaldUse;
 use crate::model::{
-    AgentId, Backend, Domain, ExecMode, Limits, Network, ProfileName, SandboxProfile, SandboxScope, Tier,
+    AgentId, Backend, Domain, EngineHost, ExecMode, Limits, Network, ProfileName, SandboxProfile, SandboxScope, Tier,
     WorkspaceAccess,
 };
 use crate::os;
@@ -18,6 +18,9 @@ use crate::sandbox::{Protected, dangerous_name, refused_name};
 use crate::store::{KeySettings, KeySource};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Where an engine listens that was installed in the usual way.
+const USUAL_ENGINE: &str = "/var/run/docker.sock";
 
 /// The default port.
 const PORT: u16 = 18789;
@@ -38,8 +41,7 @@ pub(crate) struct Settings {
 /// The container engine.
 #[derive(Debug, Clone)]
 pub(crate) struct DockerSettings {
-    /// Its unix socket.
-    pub(crate) socket: PathBuf,
+    pub(crate) host: EngineHost,
     /// Whether a profile names the backend `docker`.
     pub(crate) is_used: bool,
 }
@@ -89,7 +91,11 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
     let reader = Reader { path: &places.config };
     let bind = flags.bind.as_deref().or(file.gateway.bind.as_deref()).unwrap_or("loopback");
     let port = flags.port.or(file.gateway.port).unwrap_or(PORT);
-    let defaults = reader.layer("defaults.sandbox", &file.defaults.sandbox, SandboxProfile::default())?;
+    let host = reader.engine("docker", &file.docker)?;
+    // The runner is told of one on this host; one elsewhere is each profile's.
+    let engine = host.clone().filter(EngineHost::is_remote);
+    let built_in = SandboxProfile { engine, ..SandboxProfile::default() };
+    let defaults = reader.layer("defaults.sandbox", &file.defaults.sandbox, built_in)?;
     let defaults = reader.exec("defaults.exec", &file.defaults.exec, defaults)?;
     let mut agents = BTreeMap::new();
     for (name, agent) in &file.agents {
@@ -139,14 +145,20 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
     {
         reader.check_backend(&key, profile)?;
     }
-    let socket = reader.engine(file.docker.host.as_deref())?;
+    let host = host.unwrap_or_else(|| EngineHost::Unix(USUAL_ENGINE.into()));
+    let own = [&defaults].into_iter().chain(agents.values()).chain(named.values());
+    let sockets = own.filter_map(|profile| profile.engine.as_ref()).chain([&host]).filter_map(|host| match host {
+        EngineHost::Unix(path) => Some(path.clone()),
+        _ => None,
+    });
+    let sockets: Vec<PathBuf> = sockets.chain([USUAL_ENGINE.into()]).collect();
     let is_used = [&defaults]
         .into_iter()
         .chain(agents.values())
         .chain(named.values())
         .any(|profile| profile.backend == Backend::Docker);
     Ok(Settings {
-        docker: DockerSettings { socket: socket.clone(), is_used },
+        docker: DockerSettings { host, is_used },
         doors,
         runner_socket: reader.runner("runner.socket", &flags.runner_socket, &file.runner.socket)?,
         docker_runner_socket: reader.runner(
@@ -168,19 +180,20 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
             named,
             agent_profiles,
         },
-        protected: protected(places, &file.store, &socket),
+        protected: protected(places, &file.store, &sockets),
     })
 }
 
 /// What no sandbox may be shown: our own places as they really are.
-fn protected(places: &Places, store: &StoreFile, engine: &Path) -> Protected {
+fn protected(places: &Places, store: &StoreFile, engines: &[PathBuf]) -> Protected {
     let config_dir = places.config.parent().map(Path::to_owned).unwrap_or_default();
     // A file named on the command line may lie anywhere: then it alone is ours, not its folder.
     let config = if places.config_is_named { places.config.clone() } else { config_dir };
     let keys = [&store.key_file, &store.previous_key_file, &places.credentials].into_iter().flatten();
     let own = [&places.state, &places.runtime, &config].into_iter().chain(keys);
     // Whoever reaches the engine's socket is root on its host.
-    let own = own.map(|p| canonical(p)).chain([canonical(engine), engine.to_owned()]).collect();
+    let engines = engines.iter().flat_map(|engine| [canonical(engine), engine.to_owned()]);
+    let own = own.map(|p| canonical(p)).chain(engines).collect();
     let home = std::env::var_os("HOME").map(|h| canonical(Path::new(&h)));
     Protected { own, home, kept: Some(canonical(&places.sandboxes)), workspaces: Some(canonical(&places.workspaces)) }
 }
@@ -317,7 +330,10 @@ impl Reader<'_> {
             Some(text) if is_image(text) => text.clone(),
             Some(text) => return Err(self.fault(&format!("{key}.image"), format!("{text:?} is no name of an image"))),
         };
+        let engine = self.engine(&format!("{key}.docker"), &layer.docker)?.or(below.engine);
         Ok(SandboxProfile {
+            engine,
+            setup: layer.setup.clone().or(below.setup),
             backend: layer.backend.map_or(below.backend, |backend| match backend {
                 BackendFile::Native => Backend::Native,
                 BackendFile::Docker => Backend::Docker,
@@ -357,27 +373,37 @@ impl Reader<'_> {
         })
     }
 
-    /// The engine's socket out of `docker.host`.
-    fn engine(&self, host: Option<&str>) -> Result<PathBuf, ConfigFault> {
-        let host = host.unwrap_or("unix:///var/run/docker.sock");
-        let path = host.strip_prefix("unix://").map(Path::new).filter(|path| path.is_absolute());
-        path.map(Path::to_owned).ok_or_else(|| {
-            self.fault("docker.host", format!("{host:?} is no engine's socket, e.g. \"unix:///var/run/docker.sock\""))
-        })
+    /// The engine that a section names.
+    fn engine(&self, key: &str, file: &DockerFile) -> Result<Option<EngineHost>, ConfigFault> {
+        let Some(host) = &file.host else {
+            return match (&file.tls, &file.ssh_config) {
+                (None, None) => Ok(None),
+                _ => Err(self.fault(&format!("{key}.host"), "is missing: `tls` and `ssh_config` belong to it")),
+            };
+        };
+        let parsed = EngineHost::parse(host, file.tls.as_deref(), file.ssh_config.as_deref());
+        parsed.map(Some).map_err(|why| self.fault(&format!("{key}.host"), format!("{host:?}: {why}")))
     }
 
     /// What a backend cannot give is refused here, not left out there.
     fn check_backend(&self, key: &str, profile: &SandboxProfile) -> Result<(), ConfigFault> {
         if profile.backend == Backend::Native {
-            return Ok(());
+            return match &profile.setup {
+                None => Ok(()),
+                Some(_) => Err(self.fault(&format!("{key}.setup"), "is for backend = \"docker\" alone")),
+            };
         }
-        let docker_has = |what: &str, why: &str| Err(self.fault(&format!("{key}.{what}"), format!("{why} `docker`")));
-        match profile.network {
-            Network::None | Network::Allowlist => {}
-            Network::Host => return docker_has("network", "\"host\" is never given to containers of the backend"),
-        }
-        if profile.exec_mode == ExecMode::Allowlist {
-            return docker_has("sandbox_mode", "\"allowlist\" is not built yet for the backend");
+        if profile.engine.as_ref().is_some_and(EngineHost::is_remote) {
+            let remote = |what: &str, why| Err(self.fault(&format!("{key}.{what}"), why));
+            if profile.workspace_access != WorkspaceAccess::None {
+                return remote("workspace_access", "must be \"none\": the engine is on another machine");
+            }
+            if !profile.read_only.is_empty() || !profile.read_write.is_empty() {
+                return remote("ro", "must be empty, as `rw`: the engine is on another machine");
+            }
+            if profile.network == Network::Allowlist {
+                return remote("network", "cannot be \"allowlist\": the engine is on another machine");
+            }
         }
         Ok(())
     }
@@ -433,6 +459,12 @@ impl Layer {
         vec![
             ("backend", profile.backend.as_str().into(), from(&|l| l.backend.is_some())),
             ("image", profile.image.clone(), from(&|l| l.image.is_some())),
+            ("setup", profile.setup.clone().unwrap_or_default(), from(&|l| l.setup.is_some())),
+            (
+                "docker.host",
+                profile.engine.as_ref().map_or_else(|| "that of [docker]".into(), ToString::to_string),
+                from(&|l| l.docker.host.is_some()),
+            ),
             ("workspace_access", profile.workspace_access.as_str().into(), from(&|l| l.workspace_access.is_some())),
             ("scope", profile.scope.as_str().into(), from(&|l| l.scope.is_some())),
             ("idle", units::show_duration(profile.idle), from(&|l| l.idle.is_some())),

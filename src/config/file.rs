@@ -159,13 +159,26 @@ pub(crate) struct RunnerFile {
     pub(crate) docker_socket: Option<PathBuf>,
 }
 
-/// The container engine.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+/// A container engine. The environment is never asked for one.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DockerFile {
-    /// Where it is, `unix:///var/run/docker.sock` without it. The environment is never asked.
+    /// Where it is: `unix:///PATH` (`unix:///var/run/docker.sock` without it); on another machine `tcp://HOST:PORT` or
+    /// `ssh://[USER@]HOST[:PORT]`, whose containers see nothing of this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<String>,
+    /// With `tcp://`: a folder with ca.pem, cert.pem and key.pem. Without TLS no engine is spoken to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<PathBuf>,
+    /// With `ssh://`: the configuration of ssh, which names keys and known hosts, instead of the runner's user's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ssh_config: Option<PathBuf>,
+}
+
+impl DockerFile {
+    fn is_empty(&self) -> bool {
+        *self == DockerFile::default()
+    }
 }
 
 /// The key that the state is sealed with.
@@ -267,6 +280,12 @@ pub(crate) struct Layer {
     /// With `docker`: the image, as the engine knows it, e.g. `vambrace-sandbox:latest` or `sha256:…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
+    /// With `docker`: a shell line that is executed once in each new container, in the same walls, before its first command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) setup: Option<String>,
+    /// With `docker`: the engine, if it is another than that of `[docker]`.
+    #[serde(skip_serializing_if = "DockerFile::is_empty")]
+    pub(crate) docker: DockerFile,
     /// Which commands share a home folder and `/tmp`: those of one `session` (a command without one has its own), of
     /// the `agent`, or of everybody (`shared`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -280,7 +299,7 @@ pub(crate) struct Layer {
     /// `none`, `ro` or `rw`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) workspace_access: Option<AccessFile>,
-    /// `none`, `allowlist` or `host`.
+    /// `none`, `allowlist` or `host`. With `docker`, `host` is a bridge that leads everywhere but to other containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<NetworkFile>,
     /// With `allowlist`: what can be reached, e.g. `crates.io`, `*.crates.io`, `example.org:8443`; ports 443 and 80

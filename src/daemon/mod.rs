@@ -19,7 +19,7 @@ use crate::config::{Flags, Places, Settings};
 use crate::crypto::KeyPair;
 use crate::gateway::{Facts, Gateway, OpenFault, Parts};
 use crate::journal::{Journal, JournalFault};
-use crate::model::{Secret, SystemClock};
+use crate::model::{EngineHost, Secret, SystemClock};
 use crate::os;
 use crate::os::activation::{Inherited, Listening};
 use crate::runner::{Client, Runners, Spawner, Supply};
@@ -381,7 +381,9 @@ fn supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
 /// The runner that speaks to the container engine.
 pub(crate) fn docker_supply(settings: &Settings, places: &Places) -> Result<Supply, DaemonFault> {
     let mut more = vec!["--backend".to_owned(), "docker".to_owned()];
-    more.extend(["--engine".to_owned(), settings.docker.socket.display().to_string()]);
+    if let EngineHost::Unix(socket) = &settings.docker.host {
+        more.extend(["--engine".to_owned(), socket.display().to_string()]);
+    }
     more.extend(["--scratch".to_owned(), places.runtime.join("containers").display().to_string()]);
     more.extend(["--gateway".to_owned(), whose(&places.state)]);
     own_runner(settings, places, more)

@@ -104,7 +104,7 @@ impl Reloader<'_> {
             ),
             ("runner.socket", old.runner_socket != new.runner_socket),
             ("runner.docker_socket", old.docker_runner_socket != new.docker_runner_socket),
-            ("docker.host", old.docker.socket != new.docker.socket),
+            ("docker.host", old.docker.host != new.docker.host),
             ("the first profile with backend = \"docker\"", new.docker.is_used && !has_docker),
             ("journal.journald", old.journald != new.journald),
             ("store", old.keys != new.keys),

@@ -125,6 +125,9 @@ pub(crate) struct Record {
     /// What something in the sandbox tried to execute that is not on its list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused: Vec<String>,
+    /// Bounds that the command met without being ended for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) limits_reached: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
 }

@@ -92,6 +92,19 @@ pub(crate) struct Container {
     pub(crate) plan: String,
 }
 
+/// What stands in the engine for a sandbox that keeps something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StandingContainer {
+    /// The engine's id, 64 digits in hex.
+    pub(crate) id: String,
+    /// When it was made, as the engine says it (RFC 3339).
+    pub(crate) created: String,
+    /// The engine's word: `running`, `paused`, `exited`.
+    pub(crate) state: String,
+    /// What of it is not as its profile says now; where it is empty, the next command finds it as it is.
+    pub(crate) differences: Vec<String>,
+}
+
 /// The walls around one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Enforcement {

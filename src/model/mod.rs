@@ -8,6 +8,7 @@ mod clock;
 mod control;
 mod domain;
 mod enforcement;
+mod engine;
 mod file;
 mod grant;
 mod id;
@@ -21,7 +22,8 @@ pub(crate) use action::{Action, JournalQuery, RunSignal};
 pub(crate) use clock::{Clock, SystemClock, UnixMillis};
 pub(crate) use control::{LockdownAction, Running, SandboxAction};
 pub(crate) use domain::{BadDomain, Domain, Reach};
-pub(crate) use enforcement::{Container, Enforcement, LimitKind, Means, Tier};
+pub(crate) use enforcement::{Container, Enforcement, LimitKind, Means, StandingContainer, Tier};
+pub(crate) use engine::EngineHost;
 pub(crate) use file::{FileAct, LONGEST_LIST, LONGEST_PIECE};
 pub(crate) use grant::{
     Delivery, Grants, LONGEST_SECRET, MOST_SECRETS_A_RUN, SHORTEST_SECRET, SecretName, SecretUse, SecretsAction,

@@ -1,7 +1,7 @@
 //! What a sandbox is to be: a closed struct, so that no option can reach the kernel or an
 //! engine that is not named here.
 
-use super::{Domain, Tier};
+use super::{Domain, EngineHost, Tier};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -161,6 +161,10 @@ pub(crate) struct SandboxProfile {
     pub(crate) backend: Backend,
     /// With `Backend::Docker`: the name or id of the image, as the engine knows it.
     pub(crate) image: String,
+    /// With `Backend::Docker`: a shell line that is executed once in each container, before its first command.
+    pub(crate) setup: Option<String>,
+    /// With `Backend::Docker`: where the engine is; `None` for the runner's own.
+    pub(crate) engine: Option<EngineHost>,
     /// The folder shown as `/workspace`; `None` shows an empty scratch folder.
     pub(crate) workspace: Option<PathBuf>,
     pub(crate) workspace_access: WorkspaceAccess,
@@ -191,6 +195,8 @@ impl Default for SandboxProfile {
         SandboxProfile {
             backend: Backend::Native,
             image: DEFAULT_IMAGE.into(),
+            setup: None,
+            engine: None,
             workspace: None,
             workspace_access: WorkspaceAccess::ReadWrite,
             scope: SandboxScope::Session,

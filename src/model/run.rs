@@ -139,6 +139,8 @@ pub(crate) struct Outcome {
     pub(crate) output_bytes: u64,
     /// What something in the sandbox tried to execute that is not on its list, each path once, as it was named.
     pub(crate) refused: Vec<String>,
+    /// It asked for a process more than it may have, and was refused it; the command may have gone on.
+    pub(crate) out_of_processes: bool,
 }
 
 /// A launch that failed in one named step, before or at exec.

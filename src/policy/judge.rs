@@ -127,6 +127,18 @@ fn walls(policy: &Policy, request: &ExecRequest, by_agent: bool) -> Result<(Sand
     Ok((profile, rule))
 }
 
+/// The profile of a sandbox that keeps something, by its agent and name, as a command without a profile of its own would
+/// have it now.
+pub(crate) fn profile_of_kept(policy: &Policy, agent: Option<&AgentId>, name: &str) -> SandboxProfile {
+    let own = agent.and_then(|agent| policy.agents.get(agent));
+    let mut profile = own.unwrap_or(&policy.defaults).clone();
+    if let Some(agent) = agent {
+        profile.workspace.get_or_insert_with(|| policy.workspaces.join(&**agent));
+    }
+    profile.kept = Some(policy.sandboxes.join(name));
+    profile
+}
+
 /// The name of the folder in which this sandbox keeps its tree; `None` for one that ends with its command. No name of an
 /// agent or a session holds a dot.
 fn kept(scope: SandboxScope, request: &ExecRequest) -> Option<String> {

@@ -6,5 +6,5 @@
 mod judge;
 mod scope;
 
-pub(crate) use judge::{Denial, Lockdown, Permit, Permitted, Policy, Verdict, judge};
+pub(crate) use judge::{Denial, Lockdown, Permit, Permitted, Policy, Verdict, judge, profile_of_kept};
 pub(crate) use scope::{MissingScope, Need, Why, may_see, need, scope};

@@ -7,7 +7,7 @@ use super::framing;
 use super::order::{Finished, Hello, INPUT_WINDOW, KeptOrder, KeptReport, Order, Report, Start, VERSION};
 use super::spawner::Spawner;
 use crate::egress;
-use crate::model::{Outcome, RunFault, SandboxProfile, Stdin, Stream, WindowSize};
+use crate::model::{Outcome, RunFault, SandboxProfile, StandingContainer, Stdin, Stream, WindowSize};
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::Command;
 use crate::sandbox::kept::Kept;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Where the runner comes from.
 #[derive(Debug, Clone)]
@@ -95,6 +95,8 @@ struct Line {
     runs: HashMap<u64, Run>,
     /// Questions about what sandboxes keep, until their end.
     questions: HashMap<u64, mpsc::UnboundedSender<KeptReport>>,
+    /// Questions about what stands for a sandbox.
+    looks: HashMap<u64, oneshot::Sender<Option<StandingContainer>>>,
     next: u64,
 }
 
@@ -199,6 +201,22 @@ impl Client {
     /// Where something cannot be removed.
     pub(crate) async fn sweep(&self) -> io::Result<()> {
         self.ask(KeptOrder::Sweep).await.map(drop)
+    }
+
+    /// The container that stands for the sandbox of a profile; `None` where there is none, or nobody who could say.
+    pub(crate) async fn look(&self, profile: &SandboxProfile) -> Option<StandingContainer> {
+        let order = Order::Look(Box::new(Start::new(&Command::default(), Stdin::Closed, profile)));
+        let answer = {
+            let mut line = self.line();
+            let orders = line.orders.clone().filter(|_| framing::fits(&order))?;
+            line.next += 1;
+            let number = line.next;
+            let (sender, answer) = oneshot::channel();
+            line.looks.insert(number, sender);
+            let _ = orders.send(Sent { number, order, secrets: Vec::new() });
+            answer
+        };
+        answer.await.ok().flatten()
     }
 
     async fn ask(&self, order: KeptOrder) -> io::Result<Vec<(String, u64, u64)>> {
@@ -340,6 +358,12 @@ impl Client {
                 }
                 return;
             }
+            Report::Looked(looked) => {
+                if let Some(asked) = line.looks.remove(&number) {
+                    let _ = asked.send(looked.map(|looked| looked.read()));
+                }
+                return;
+            }
             Report::Hello(_) => return,
         };
         if let Some(run) = line.runs.get(&number) {
@@ -352,6 +376,7 @@ impl Client {
         let mut line = self.line();
         line.orders = None;
         line.questions.clear();
+        line.looks.clear();
         for (_, run) in line.runs.drain() {
             run.input_room.close();
             let _ = run.events.send(RunEvent::Finished(Err(RunFault::RunnerGone)));

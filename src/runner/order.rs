@@ -5,9 +5,9 @@
 //! bytes of a Start stand the descriptors of its secrets, sealed memfds in the order of their names.
 
 use crate::model::{
-    Container, Delivery, Domain, Ending, Enforcement, ExecMode, FileAct, LaunchFault, LimitKind, Limits,
-    MOST_SECRETS_A_RUN, Means, Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse, Stdin,
-    Tier, WindowSize, WorkspaceAccess, is_variable_name,
+    Container, Delivery, Domain, Ending, Enforcement, EngineHost, ExecMode, FileAct, LaunchFault, LimitKind, Limits,
+    MOST_SECRETS_A_RUN, Means, Network, Outcome, RunFault, SandboxProfile, SandboxScope, SecretName, SecretUse,
+    StandingContainer, Stdin, Tier, WindowSize, WorkspaceAccess, is_variable_name,
 };
 use crate::sandbox::Command;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub(super) enum Order {
     Discard(String),
     /// Something about what sandboxes keep; the number is that of the question.
     Kept(KeptOrder),
+    /// What stands for this sandbox; the command is nobody's, the number is that of the question. In the runner of
+    /// containers alone.
+    Look(Box<Start>),
 }
 
 /// What the runner tells the gateway.
@@ -64,6 +67,30 @@ pub(super) enum Report {
     Finished(Box<Finished>),
     /// The answer to `Order::Kept`; more follow after a list.
     Kept(KeptReport),
+    /// The answer to `Order::Look`; nothing where no container stands.
+    Looked(Option<Box<Looked>>),
+}
+
+/// A container that stands for a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Looked {
+    id: String,
+    created: String,
+    state: String,
+    differences: Vec<String>,
+}
+
+impl Looked {
+    pub(super) fn new(standing: StandingContainer) -> Self {
+        let StandingContainer { id, created, state, differences } = standing;
+        Looked { id, created, state, differences }
+    }
+
+    pub(super) fn read(self) -> StandingContainer {
+        let Looked { id, created, state, differences } = self;
+        StandingContainer { id, created, state, differences }
+    }
 }
 
 /// What is asked about kept sandboxes.
@@ -107,6 +134,9 @@ pub(super) struct Start {
     env: BTreeMap<String, String>,
     stdin: bool,
     image: String,
+    setup: Option<String>,
+    /// Where the engine is, the folder of its certificates, ssh's configuration.
+    engine: Option<(String, Option<PathBuf>, Option<PathBuf>)>,
     workspace: Option<PathBuf>,
     workspace_access: String,
     scope: String,
@@ -195,6 +225,11 @@ impl Start {
             env: command.env.clone(),
             stdin: stdin == Stdin::Piped,
             image: profile.image.clone(),
+            setup: profile.setup.clone(),
+            engine: profile.engine.as_ref().map(|engine| {
+                let (url, tls, ssh_config) = engine.parts();
+                (url, tls.map(Into::into), ssh_config.map(Into::into))
+            }),
             workspace: profile.workspace.clone(),
             workspace_access: profile.workspace_access.as_str().into(),
             scope: profile.scope.as_str().into(),
@@ -224,6 +259,11 @@ impl Start {
     pub(super) fn read(self) -> Option<(Command, Stdin, SandboxProfile)> {
         let profile = SandboxProfile {
             image: self.image,
+            setup: self.setup,
+            engine: match self.engine {
+                None => None,
+                Some((url, tls, ssh)) => Some(EngineHost::parse(&url, tls.as_deref(), ssh.as_deref()).ok()?),
+            },
             workspace: self.workspace,
             workspace_access: WorkspaceAccess::parse(&self.workspace_access)?,
             scope: SandboxScope::parse(&self.scope)?,
@@ -275,6 +315,7 @@ struct OutcomeRecord {
     elapsed_us: u64,
     output_bytes: u64,
     refused: Vec<String>,
+    out_of_processes: bool,
     tier: String,
     /// Id, image and plan.
     container: Option<(String, String, String)>,
@@ -331,6 +372,7 @@ impl OutcomeRecord {
             elapsed_us: outcome.elapsed.as_micros() as u64,
             output_bytes: outcome.output_bytes,
             refused: outcome.refused.clone(),
+            out_of_processes: outcome.out_of_processes,
             tier: e.tier.as_str().into(),
             container: e.container.clone().map(|c| (c.id, c.image, c.plan)),
             namespaces: e.namespaces.clone(),
@@ -360,6 +402,7 @@ impl OutcomeRecord {
             elapsed: Duration::from_micros(self.elapsed_us),
             output_bytes: self.output_bytes,
             refused: self.refused,
+            out_of_processes: self.out_of_processes,
             enforcement: Enforcement {
                 tier: Tier::parse(&self.tier)?,
                 container: self.container.map(|(id, image, plan)| Container { id, image, plan }),
@@ -434,6 +477,7 @@ impl Message for Order {
             Order::Secret(bytes) => (9, bytes.clone()),
             Order::Discard(sandbox) => (10, sandbox.clone().into_bytes()),
             Order::Kept(order) => (11, json(order)),
+            Order::Look(start) => (12, json(start)),
         }
     }
 
@@ -458,6 +502,7 @@ impl Message for Order {
             9 => Some(Order::Secret(payload)),
             10 => String::from_utf8(payload).ok().map(Order::Discard),
             11 => serde_json::from_slice(&payload).ok().map(Order::Kept),
+            12 => serde_json::from_slice(&payload).ok().map(|s| Order::Look(Box::new(s))),
             _ => None,
         }
     }
@@ -473,6 +518,7 @@ impl Message for Report {
             Report::Finished(finished) => (5, json(finished)),
             Report::Network(report) => (6, json(report)),
             Report::Kept(report) => (7, json(report)),
+            Report::Looked(looked) => (8, json(looked)),
         }
     }
 
@@ -485,6 +531,7 @@ impl Message for Report {
             5 => serde_json::from_slice(&payload).ok().map(|f| Report::Finished(Box::new(f))),
             6 => crate::egress::Report::decode(&payload).map(|r| Report::Network(Box::new(r))),
             7 => serde_json::from_slice(&payload).ok().map(Report::Kept),
+            8 => serde_json::from_slice(&payload).ok().map(Report::Looked),
             _ => None,
         }
     }
@@ -501,6 +548,7 @@ mod tests {
             elapsed: Duration::from_micros(1234),
             output_bytes: 7,
             refused: vec!["/usr/bin/id".into()],
+            out_of_processes: true,
             enforcement: Enforcement {
                 tier: Tier::Root,
                 container: None,

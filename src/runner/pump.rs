@@ -389,7 +389,7 @@ impl Pump {
             Some(Order::Input(bytes)) => {
                 let _ = reports.send((number, Report::InputTaken(bytes.len() as u32))).await;
             }
-            Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_) | Order::Kept(_)) => {}
+            Some(Order::Start(_) | Order::Secret(_) | Order::Discard(_) | Order::Kept(_) | Order::Look(_)) => {}
         }
     }
 
@@ -464,7 +464,8 @@ impl Pump {
             (None, None) => Err(RunFault::NeverStarted(ending)),
             (None, Some(enforcement)) => {
                 let (elapsed, output_bytes) = (finished.elapsed, self.output_bytes);
-                Ok(Outcome { ending, enforcement, elapsed, output_bytes, refused })
+                let out_of_processes = finished.out_of_processes;
+                Ok(Outcome { ending, enforcement, elapsed, output_bytes, refused, out_of_processes })
             }
         };
         (result, finished)

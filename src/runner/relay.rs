@@ -11,9 +11,13 @@ use super::serve::Around;
 use super::shared_way::{Way, Ways};
 use super::trees;
 use crate::egress;
-use crate::model::{Domain, Ending, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, Tier};
+use crate::model::{
+    Domain, Ending, EngineHost, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile,
+    StandingContainer, Stdin, Tier,
+};
 use crate::os::linux::memfd::Sealed;
-use crate::sandbox::{Engine, EngineSettings, Entered, Place, Protected, left_inside};
+use crate::sandbox::{Command, Engine, EngineSettings, Entered, Place, left_inside};
+use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
@@ -30,14 +34,21 @@ const GRACE: Duration = Duration::from_secs(15);
 /// Reports of one run that wait to be passed on; beyond it the container waits.
 const QUEUED: usize = 64;
 
+/// How long the engine may take to say what stands for a sandbox.
+const A_LOOK: Duration = Duration::from_secs(5);
+
+/// Bytes of a failed setup's output that are told.
+const A_TAIL: usize = 400;
+
 /// How long a runner inside may take to introduce itself.
 const GREETING: Duration = Duration::from_secs(30);
 
 /// The containers of one runner.
 pub(super) struct Containers {
-    engine: Engine,
+    settings: EngineSettings,
+    /// By where they are; the runner's own is there from the start.
+    engines: RefCell<HashMap<EngineHost, Rc<Engine>>>,
     around: Around,
-    protected: Protected,
     lines: RefCell<HashMap<String, Rc<OnceCell<Rc<Line>>>>>,
     /// Whether everything stands still, by the gateway's word.
     is_held: Cell<bool>,
@@ -57,14 +68,28 @@ struct Line {
 
 impl Containers {
     pub(super) fn new(settings: EngineSettings, around: Around) -> Self {
-        let protected = settings.protected.clone();
-        let engine = Engine::new(settings);
-        Containers { engine, around, protected, lines: RefCell::default(), is_held: Cell::new(false) }
+        Engine::sweep(&settings);
+        let own = (settings.host.clone(), Rc::new(Engine::new(settings.clone())));
+        let engines = RefCell::new(HashMap::from([own]));
+        Containers { settings, engines, around, lines: RefCell::default(), is_held: Cell::new(false) }
+    }
+
+    /// The engine that is there, by its profile's word or as the runner's own.
+    fn engine(&self, host: Option<&EngineHost>) -> Rc<Engine> {
+        let host = host.unwrap_or(&self.settings.host);
+        let new = || Rc::new(Engine::new(EngineSettings { host: host.clone(), ..self.settings.clone() }));
+        Rc::clone(self.engines.borrow_mut().entry(host.clone()).or_insert_with(new))
+    }
+
+    /// In every engine that was ever spoken to; one that does not answer holds up no other.
+    async fn prune(&self, at_once: Option<&str>) {
+        let engines: Vec<_> = self.engines.borrow().values().cloned().collect();
+        join_all(engines.iter().map(|engine| engine.prune(at_once, |id| self.is_used(id)))).await;
     }
 
     /// Removes containers that nobody uses any more.
     pub(super) async fn tidy(&self) {
-        self.engine.prune(None, |id| self.is_used(id)).await;
+        self.prune(None).await;
         self.lines.borrow_mut().retain(|_, line| line.get().is_none_or(|line| line.is_open.get()));
     }
 
@@ -93,17 +118,31 @@ impl Containers {
         self.lines.borrow().get(id).is_some_and(in_use)
     }
 
+    /// What stands for the sandbox of a profile. An engine that does not answer is no reason to wait.
+    pub(super) async fn look(&self, profile: &SandboxProfile) -> Option<StandingContainer> {
+        timeout(A_LOOK, self.engine(profile.engine.as_ref()).standing(profile)).await.ok()?.ok()?
+    }
+
     /// Removes the container of a sandbox that keeps nothing any more.
     pub(super) async fn discard(&self, sandbox: &str) {
-        self.engine.prune(Some(sandbox), |id| self.is_used(id)).await;
+        self.prune(Some(sandbox)).await;
     }
 
     /// The line into a container, which is entered the first time.
-    async fn line(self: &Rc<Self>, place: &Place) -> Result<Rc<Line>, RunFault> {
+    async fn line(self: &Rc<Self>, place: &Place, profile: &SandboxProfile) -> Result<Rc<Line>, RunFault> {
         let cell = Rc::clone(self.lines.borrow_mut().entry(place.container.id.clone()).or_default());
         let enter = || async {
-            let entered = self.engine.enter(place).await?;
-            Line::open(entered, Rc::clone(self), place.clone()).await
+            let engine = self.engine(Some(&place.host));
+            let entered = engine.enter(place).await?;
+            let line = Line::open(entered, Rc::clone(self), place.clone()).await?;
+            if let Some(setup) = profile.setup.as_deref().filter(|_| !engine.is_set_up(&place.container.id)) {
+                if let Err(fault) = line.set_up(setup, profile).await {
+                    self.remove(place).await;
+                    return Err(fault);
+                }
+                engine.note_set_up(&place.container.id);
+            }
+            Ok(line)
         };
         let entered = cell.get_or_try_init(enter).await.map(Rc::clone);
         if entered.is_err() && cell.get().is_none() {
@@ -114,7 +153,7 @@ impl Containers {
 
     async fn remove(&self, place: &Place) {
         self.lines.borrow_mut().remove(&place.container.id);
-        self.engine.remove(place).await;
+        self.engine(Some(&place.host)).remove(place).await;
     }
 }
 
@@ -185,8 +224,51 @@ impl Line {
     /// A run's share of what carries connections out of the container.
     async fn way(&self, containers: &Containers, place: &Place, profile: &SandboxProfile) -> Result<Way, RunFault> {
         let ports = Domain::ports_of(&profile.domains);
-        let doors = containers.engine.doors(place, &ports);
+        let engine = containers.engine(Some(&place.host));
+        let doors = engine.doors(place, &ports);
         self.ways.take(&containers.around.helpers, &profile.domains, doors).await
+    }
+
+    /// Executes what the profile wants done once, in the same walls as every command.
+    async fn set_up(&self, setup: &str, profile: &SandboxProfile) -> Result<(), RunFault> {
+        let (sender, mut said) = mpsc::channel(QUEUED);
+        let own = self.next.replace(self.next.get() + 1);
+        self.runs.borrow_mut().insert(own, sender);
+        let run = Run { line: self, number: own, goes_on: Cell::new(true) };
+        let command = Command { argv: ["sh", "-c", setup].map(Into::into).to_vec(), ..Command::default() };
+        self.send(own, Order::Start(Box::new(Start::new(&command, Stdin::Closed, &left_inside(profile)))));
+        let mut output = Vec::new();
+        let last = async {
+            loop {
+                match said.recv().await {
+                    Some(Report::Stdout(bytes) | Report::Stderr(bytes)) => {
+                        self.send(own, Order::Credit(bytes.len() as u32));
+                        output.extend_from_slice(&bytes);
+                        output.drain(..output.len().saturating_sub(A_TAIL));
+                    }
+                    Some(Report::Finished(finished)) => break finished.read(),
+                    Some(_) => {}
+                    None => break Err(ended(&self.place)),
+                }
+            }
+        };
+        let ended = timeout(profile.limits.timeout.saturating_add(GRACE), last).await;
+        let why = match ended.map_err(|_| RunFault::NeverStarted(Ending::TimedOut)).flatten() {
+            Ok(outcome) => {
+                run.goes_on.set(false);
+                match outcome.ending {
+                    Ending::Exited(0) => return Ok(()),
+                    Ending::Exited(code) => format!("exit code {code}"),
+                    other => other.as_str().to_owned(),
+                }
+            }
+            Err(fault) => plain(fault).to_string(),
+        };
+        let said = short(String::from_utf8_lossy(&output).trim().to_owned());
+        Err(RunFault::Engine {
+            what: format!("the setup of the container failed ({why}): {said}"),
+            hint: "it is `setup` of the profile; `vambrace sandbox explain` shows it".into(),
+        })
     }
 
     /// Stops everything inside, or lets it go on: for all of its runs at once.
@@ -245,7 +327,7 @@ async fn carry(
 ) -> Result<Outcome, RunFault> {
     let (command, stdin, profile) = start.read().ok_or_else(|| refused("the order makes no sense".into()))?;
     let secrets = sealed(beside, command.secrets.len())?;
-    trees::make(&profile, &containers.protected)?;
+    trees::make(&profile, &containers.settings.protected)?;
     let mut disk = Disk::watch(&profile);
     let mut early = Vec::new();
     let mut bounds = Bounds::new(&profile);
@@ -333,11 +415,12 @@ async fn carry(
     }
     outcome.elapsed = begun.elapsed();
     outcome.output_bytes = profile.limits.output_bytes - bounds.output_left;
-    // There is no list in a container that could have refused anything.
-    outcome.refused.clear();
+    // Told from inside, and only where there is a list.
+    outcome.refused.truncate(if profile.exec_mode == ExecMode::Allowlist { MOST_REFUSED } else { 0 });
+    outcome.refused.iter_mut().for_each(|path| *path = short(std::mem::take(path)));
     let walls = &mut outcome.enforcement;
     let is_as_ordered = walls.tier == Tier::Container
-        && (walls.network, walls.exec_mode) == (Network::None, profile.exec_mode)
+        && (walls.network, walls.exec_mode) == (left_inside(&profile).network, profile.exec_mode)
         && walls.proof.len() == 64
         && walls.proof.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_as_ordered {
@@ -351,9 +434,15 @@ async fn carry(
     Ok(outcome)
 }
 
+/// Refused executables of a run that are passed on.
+const MOST_REFUSED: usize = 32;
+
+fn short(text: String) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect()
+}
+
 /// A fault that is told from inside: its words are shown to people.
 fn plain(fault: RunFault) -> RunFault {
-    let short = |text: String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect::<String>();
     match fault {
         RunFault::Refused { what, hint } => RunFault::Refused { what: short(what), hint: short(hint) },
         RunFault::Engine { what, hint } => RunFault::Engine { what: short(what), hint: short(hint) },
@@ -387,14 +476,15 @@ async fn get_in(
     // A task of its own: a container that is half made is made to its end, and found by the next or removed.
     let (of, wanted) = (Rc::clone(containers), profile.clone());
     let mut making = tokio::task::spawn_local(async move {
-        let place = of.engine.place(&wanted, |id| of.is_used(id)).await?;
-        match of.line(&place).await {
+        let engine = of.engine(wanted.engine.as_ref());
+        let place = engine.place(&wanted, |id| of.is_used(id)).await?;
+        match of.line(&place, &wanted).await {
             Ok(line) if line.is_open.get() => return Ok((place, line)),
             // It ended since the last command, and that was not seen yet.
             _ => of.remove(&place).await,
         }
-        let place = of.engine.place(&wanted, |id| of.is_used(id)).await?;
-        let line = of.line(&place).await?;
+        let place = engine.place(&wanted, |id| of.is_used(id)).await?;
+        let line = of.line(&place, &wanted).await?;
         Ok((place, line))
     });
     loop {
@@ -496,7 +586,7 @@ impl Bounds {
                 self.input = self.input.saturating_sub(bytes);
                 is_allowed
             }
-            Report::Hello(_) | Report::Network(_) | Report::Kept(_) | Report::Finished(_) => false,
+            Report::Hello(_) | Report::Network(_) | Report::Kept(_) | Report::Looked(_) | Report::Finished(_) => false,
         }
     }
 }

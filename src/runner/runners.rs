@@ -1,7 +1,7 @@
 //! The runners of a gateway: one for each backend that its profiles name.
 
 use super::client::{Client, RunHandle, RunnerState};
-use crate::model::{Backend, RunFault, SandboxProfile, Stdin};
+use crate::model::{Backend, RunFault, SandboxProfile, StandingContainer, Stdin};
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::Command;
 
@@ -50,6 +50,14 @@ impl Runners {
     pub(crate) fn discard(&self, sandbox: &str) {
         if let Some(docker) = &self.docker {
             docker.discard(sandbox);
+        }
+    }
+
+    /// The container that stands for the sandbox of a profile, where it has the backend and one stands.
+    pub(crate) async fn standing(&self, profile: &SandboxProfile) -> Option<StandingContainer> {
+        match &self.docker {
+            Some(docker) if profile.backend == Backend::Docker => docker.look(profile).await,
+            _ => None,
         }
     }
 

@@ -4,7 +4,7 @@
 
 use super::framing;
 use super::inbox::{Inbox, Way};
-use super::order::{Finished, Hello, KeptOrder, Order, Report, VERSION};
+use super::order::{Finished, Hello, KeptOrder, Looked, Order, Report, VERSION};
 use super::pump;
 use super::relay::{self, Containers};
 use super::trees;
@@ -244,6 +244,18 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands, k
         if let (Order::Discard(sandbox), Hands::Docker(containers)) = (&order, &hands) {
             let (containers, sandbox) = (Rc::clone(containers), sandbox.clone());
             tokio::task::spawn_local(async move { containers.discard(&sandbox).await });
+            continue;
+        }
+        if let Order::Look(start) = order {
+            let (hands, reports) = (hands.clone(), reports.clone());
+            tokio::task::spawn_local(async move {
+                let standing = match (hands, start.read()) {
+                    (Hands::Docker(containers), Some((_, _, profile))) => containers.look(&profile).await,
+                    _ => None,
+                };
+                let looked = standing.map(|standing| Box::new(Looked::new(standing)));
+                let _ = reports.send((number, Report::Looked(looked))).await;
+            });
             continue;
         }
         if let Order::Kept(order) = order {

@@ -12,7 +12,10 @@ mod native;
 mod plan;
 
 pub(crate) use boundary::Protected;
-pub(crate) use docker::{Engine, Entered, Place, Settings as EngineSettings, left_inside, make_image, probe_engine};
+pub(crate) use docker::{
+    Contents, Engine, Entered, Found, Place, Settings as EngineSettings, left_inside, look_into, make_image,
+    probe_engine,
+};
 pub(crate) use environment::{dangerous_name, refused_name};
 pub(crate) use listed::runs_code;
 pub(crate) use native::{

@@ -24,7 +24,7 @@ pub(crate) const KEPT_TMP: &str = "tmp";
 pub(crate) const KEPT_WORKSPACE: &str = "workspace";
 
 /// One command as the launcher takes it: what the request says and the profile allows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) argv: Vec<String>,
     /// Relative to the workspace; empty for the workspace itself.

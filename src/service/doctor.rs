@@ -3,6 +3,7 @@
 use super::{Reach, Service, Unit};
 use crate::config::{Places, Settings};
 use crate::journal::JournaldUse;
+use crate::model::EngineHost;
 use crate::os;
 use crate::sandbox::{self, Probe};
 use std::fs;
@@ -94,12 +95,16 @@ fn look(settings: &Settings, places: &Places) -> Facts {
     let uid = os::process::uid();
     let user = os::host::name_of(uid).unwrap_or_else(|| uid.to_string());
     let docker = &settings.docker;
-    let engine = match fs::symlink_metadata(&docker.socket) {
-        Err(error) => Err((
-            format!("{}: {error}", docker.socket.display()),
+    let missing = match &docker.host {
+        EngineHost::Unix(socket) => fs::symlink_metadata(socket).err().map(|error| (socket, error)),
+        _ => None,
+    };
+    let engine = match missing {
+        Some((socket, error)) => Err((
+            format!("{}: {error}", socket.display()),
             "apt-get install docker.io, or dnf install moby-engine".to_owned(),
         )),
-        Ok(_) => sandbox::probe_engine(&docker.socket, &settings.profiles.defaults.image).map_err(|e| {
+        None => sandbox::probe_engine(&docker.host, &settings.profiles.defaults.image).map_err(|e| {
             let may_not = e.to_string().contains("ermission denied");
             (
                 e.to_string(),

@@ -1,7 +1,7 @@
 //! Results and events of our own methods.
 
 use super::bytes;
-use crate::model::{Backend, Ending, Enforcement, Outcome, RunId, Stream};
+use crate::model::{Backend, Ending, Enforcement, LimitKind, Outcome, RunId, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -36,6 +36,9 @@ pub(crate) struct ExecResult {
     /// What something in the sandbox tried to execute and was not on the list of executables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused_executables: Vec<String>,
+    /// Bounds that the command met without being ended for it: `pids`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) limits_reached: Vec<String>,
     /// Microseconds from the order's arrival at the launcher to the end of the whole tree.
     pub(crate) elapsed_us: u64,
     pub(crate) enforcement: Value,
@@ -55,6 +58,7 @@ impl ExecResult {
             },
             output_bytes: outcome.output_bytes,
             refused_executables: outcome.refused.clone(),
+            limits_reached: outcome.out_of_processes.then(|| LimitKind::Pids.as_str().to_owned()).into_iter().collect(),
             elapsed_us: outcome.elapsed.as_micros() as u64,
             enforcement: enforcement_json(&outcome.enforcement),
             journal_seq,

@@ -1,6 +1,6 @@
 //! Containers as walls: a real engine, real images, and the same acts that are tried on native walls.
 
-use crate::engine::{Dock, IMAGE, ask, import};
+use crate::engine::{Dock, ask, image, import};
 use crate::world::*;
 use serde_json::{Value, json};
 use std::fs;
@@ -25,7 +25,7 @@ fn a_command_runs_in_a_container_and_the_record_says_in_which() {
         let json = world.json(&["exec", "--json", "--", "true"]);
         let enforcement = &json["enforcement"];
         assert_eq!((&enforcement["backend"], &enforcement["tier"]), (&json!("docker"), &json!("container")));
-        let image = ask("GET", &format!("/images/{IMAGE}/json"), None).1;
+        let image = ask("GET", &format!("/images/{}/json", image()), None).1;
         assert_eq!(enforcement["container"]["image"], image["Id"]);
         assert_eq!(enforcement["limits"], json!({"cpu": "cgroup", "memory": "cgroup", "pids": "cgroup"}));
     }
@@ -125,6 +125,7 @@ fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_n
 
         dock.world.stop(nix::sys::signal::Signal::SIGTERM);
         dock.world.start_again();
+        assert_eq!(dock.standing()["asPlanned"], true, "{}", dock.standing());
         assert_eq!(id(&dock), first, "it is adopted");
         dock.world.stop(nix::sys::signal::Signal::SIGKILL);
         dock.world.start_again();
@@ -135,7 +136,12 @@ fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_n
         let more = json!({"Memory": 1 << 30, "MemorySwap": 1 << 30});
         assert_eq!(ask("POST", &format!("/containers/{}/update", first.as_str().unwrap()), Some(&more)).0, 200);
         dock.world.start_again();
+        let standing = dock.standing();
+        assert_eq!((&standing["asPlanned"], &standing["id"]), (&json!(false), &first), "{standing}");
+        assert_eq!(standing["differences"], json!(["HostConfig.Memory", "HostConfig.MemorySwap"]));
+        assert!(dock.world.run(&["sandbox", "list"]).exits(0).contains("differs in HostConfig.Memory"));
         let second = id(&dock);
+        assert!(dock.world.run(&["sandbox", "list"]).exits(0).contains("running since 20"), "age, and as planned");
         assert_ne!(second, first, "a container that is not as planned is made anew");
 
         // The folder it shows is another one by now, under the same name.
@@ -144,6 +150,7 @@ fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_n
         dock.world.make_dir("state-workspaces/main");
         dock.world.write("state-workspaces/main/new", b"new\n");
         dock.world.give(&workspace);
+        assert_eq!(dock.standing()["differences"], json!(["Config.Labels"]), "the same name, another folder");
         assert_eq!(dock.world.sh("cat new").exits(0), "new\n");
         assert_ne!(dock.inspect("agent.main")["Id"], second);
         assert_eq!(dock.containers(), ["agent.main"]);
@@ -157,7 +164,7 @@ fn a_container_of_somebody_else_with_our_name_is_not_used_and_not_touched() {
     let (status, made) = ask(
         "POST",
         &format!("/containers/create?name={name}"),
-        Some(&json!({"Image": IMAGE, "Cmd": ["sleep", "1000"], "HostConfig": {"Privileged": true}})),
+        Some(&json!({"Image": image(), "Cmd": ["sleep", "1000"], "HostConfig": {"Privileged": true}})),
     );
     assert_eq!(status, 201, "{made}");
     let id = made["Id"].as_str().unwrap();
@@ -203,6 +210,8 @@ fn a_fork_bomb_is_bounded_and_harms_nobody_else() {
     let bomb = "b() { b | b & }; b; sleep 2; exit 0";
     let ran = dock.world.run(&["exec", "--timeout", "5s", "--", "sh", "-c", bomb]);
     assert!(ran.stderr.contains("fork") || ran.code != 0, "{ran:?}");
+    let finished = dock.world.events("exec.finished").pop().unwrap();
+    assert_eq!(finished["limits_reached"], json!(["pids"]), "{finished}");
     dock.world.run(&["exec", "--agent", "other", "--", "true"]).exits(0);
     dock.world.exec(&["true"]).exits(0);
 }
@@ -270,14 +279,12 @@ fn lockdown_reaches_into_containers() {
 
 #[test]
 fn an_engine_an_image_or_a_container_that_is_not_there_is_an_error_with_a_hint() {
-    let dock = Dock::with(
-        User::Root,
-        "scope = \"agent\"\n[profiles.none]\nimage = \"no-such-image:1\"\n[profiles.build]\nimage = \"vambrace-test:build\"\n",
-    );
+    let build = import("build", &["ONBUILD RUN /bin/true"], |_| ());
+    let profiles = format!("[profiles.none]\nimage = \"no-such-image:1\"\n[profiles.build]\nimage = \"{build}\"\n");
+    let dock = Dock::with(User::Root, &format!("scope = \"agent\"\n{profiles}"));
     let world = &dock.world;
     let run = |profile: &str| world.run(&["exec", "--profile", profile, "--", "true"]);
     run("none").fails(125, "has no image \"no-such-image:1\"");
-    import("vambrace-test:build", &["ONBUILD RUN /bin/true"], |_| ());
     run("build").fails(125, "ONBUILD");
     // Killed while something runs in it.
     let mut ws = world.connect();
@@ -302,8 +309,8 @@ fn an_engine_an_image_or_a_container_that_is_not_there_is_an_error_with_a_hint()
 
 #[test]
 fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
-    import(
-        "vambrace-test:wild",
+    let wild = import(
+        "wild",
         &[
             "VOLUME /data",
             "HEALTHCHECK CMD touch /tmp/checked",
@@ -332,7 +339,7 @@ fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
             }
         },
     );
-    let dock = Dock::with(User::Root, "scope = \"agent\"\n[profiles.wild]\nimage = \"vambrace-test:wild\"\n");
+    let dock = Dock::with(User::Root, &format!("scope = \"agent\"\n[profiles.wild]\nimage = \"{wild}\"\n"));
     let ran = dock.world.run(&["exec", "--profile", "wild", "--", "sh", "-c", "id -u; mount | grep ' /data '"]);
     let said = ran.exits(0);
     assert!(!said.starts_with("0\n") && said.contains("tmpfs") && said.contains("noexec"), "{said}");
@@ -346,7 +353,6 @@ fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
 #[test]
 fn what_no_container_may_have_is_refused_by_the_configuration() {
     for (line, words) in [
-        ("network = \"host\"", "never given to containers"),
         ("image = \"-v/:/host\"", "no name of an image"),
         ("image = \"../x\"", "no name of an image"),
         ("privileged = true", "privileged"),
@@ -367,6 +373,70 @@ fn what_no_container_may_have_is_refused_by_the_configuration() {
             assert!(ran.stderr.contains(words), "{line}: {ran:?}");
         }
     }
+}
+
+#[test]
+fn setup_is_executed_once_in_each_container_before_its_first_command() {
+    for user in USERS {
+        let config = "scope = \"agent\"\nsetup = \"echo x >> /workspace/done; echo tool > /tmp/tool\"\n\
+                      [profiles.failing]\nsetup = \"echo no such package >&2; exit 3\"\nscope = \"session\"\n";
+        let dock = Dock::with(user, config);
+        let world = &dock.world;
+        // Two at once: neither begins before it is done.
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| assert_eq!(world.exec(&["cat", "/tmp/tool"]).exits(0), "tool\n"));
+            }
+        });
+        world.exec(&["true"]).exits(0);
+        assert_eq!(fs::read_to_string(world.workspace().join("done")).unwrap(), "x\n", "once");
+        world.run(&["sandbox", "recreate", "agent.main"]).exits(0);
+        eventually("its container is gone", || dock.containers().is_empty());
+        world.exec(&["true"]).exits(0);
+        assert_eq!(fs::read_to_string(world.workspace().join("done")).unwrap(), "x\nx\n", "once for each container");
+        let ran = world.run(&["exec", "--profile", "failing", "--", "true"]);
+        assert!(ran.stderr.contains("hint: it is `setup`"), "{ran:?}");
+        ran.fails(125, "failed (exit code 3): no such package");
+        eventually("what was not set up is gone", || dock.containers() == ["agent.main"]);
+    }
+    let native = World::new(User::Root).config("[defaults.sandbox]\nsetup = \"true\"\n");
+    assert!(native.run(&["config", "check"]).stderr.contains("backend = \"docker\" alone"));
+}
+
+#[test]
+fn a_bridge_leads_out_and_to_no_other_container() {
+    let dock = Dock::with(User::Root, "scope = \"agent\"\nnetwork = \"host\"\n");
+    let world = &dock.world;
+    let sh = |agent: &str, line: &str| world.run(&["exec", "--agent", agent, "--", "sh", "-c", line]);
+    let bridge = format!("vambrace-{:.8}", dock.label());
+    let address = sh("main", "ip -4 -o addr show eth0").exits(0);
+    let own = address.split_whitespace().nth(3).and_then(|text| text.split('/').next()).unwrap().to_owned();
+    sh("other", "ip -4 -o addr show eth0").exits(0);
+    let network = ask("GET", &format!("/networks/{bridge}"), None).1;
+    let host = network["IPAM"]["Config"][0]["Gateway"].as_str().unwrap();
+
+    // The host's end answers, its loopback and the other container do not.
+    let listener = std::net::TcpListener::bind((host, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    sh("main", &format!("nc -w 5 {host} {port} -e true")).exits(0);
+    assert_ne!(sh("main", &format!("nc -w 2 127.0.0.1 {} -e true", world.port())).code, 0);
+    let mut ws = world.connect();
+    ws.ask("exec.run", json!({"command": ["nc", "-ll", "-p", "7777", "-e", "cat"]}));
+    eventually("it listens", || sh("main", "nc -w 2 127.0.0.1 7777 -e true").code == 0);
+    sh("main", &format!("nc -w 2 {own} 7777 -e true")).exits(0);
+    assert_ne!(sh("other", &format!("nc -w 2 {own} 7777 -e true")).code, 0);
+    drop(ws);
+    let record = world.events("exec.finished").remove(0);
+    assert!(record["enforcement"].as_str().unwrap().contains("net=host"), "{record}");
+
+    // One that somebody else has made under this name is not used.
+    for agent in ["main", "other"] {
+        world.run(&["sandbox", "recreate", &format!("agent.{agent}")]).exits(0);
+    }
+    eventually("the bridge goes with the last container", || ask("GET", &format!("/networks/{bridge}"), None).0 == 404);
+    assert_eq!(ask("POST", "/networks/create", Some(&json!({"Name": bridge, "Driver": "bridge"}))).0, 201);
+    sh("main", "true").fails(125, "not of this gateway");
+    assert_eq!(ask("DELETE", &format!("/networks/{bridge}"), None).0, 204);
 }
 
 #[test]
@@ -412,6 +482,7 @@ fn the_default_image_is_built_from_this_hosts_packages_and_developers_can_work_i
     sh("python3 -c 'import json, ssl, subprocess; subprocess.check_call([\"true\"])'").exits(0);
     sh("echo '{\"a\": 1}' | jq -e .a && rg -q a a.c && curl --version > /dev/null && tar -cf t.tar a.c && sed -i s/int/int/ a.c && \
         awk 1 a.c > /dev/null && find . -name a.c | xargs ls > /dev/null").exits(0);
+    assert_eq!(facts["found"], json!([]), "neither a set-id program nor a secret");
     // Nothing in it honours a set-id bit.
     assert_eq!(sh("find / -xdev -perm /6000 -type f 2>/dev/null | wc -l").exits(0), "0\n");
     drop(dock);
@@ -426,12 +497,39 @@ fn the_default_image_is_built_from_this_hosts_packages_and_developers_can_work_i
 }
 
 #[test]
+fn an_images_set_id_programs_and_secrets_are_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let image = import("laden", &["ENV GITHUB_TOKEN=x"], |root| {
+        fs::write(root.join("bin/sudo-own"), "x").unwrap();
+        fs::set_permissions(root.join("bin/sudo-own"), fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::create_dir_all(root.join("root/.ssh")).unwrap();
+        fs::write(root.join("root/.ssh/id_ed25519"), "x").unwrap();
+        fs::write(root.join("root/.ssh/id_ed25519.pub"), "x").unwrap();
+    });
+    let world = World::new(User::Root);
+    let ran = world.run(&["sandbox", "check-image", &image, "--json"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let places: Vec<_> = told["found"].as_array().unwrap().iter().map(|f| (&f["kind"], &f["place"])).collect();
+    let expected = [
+        (json!("secret"), json!("GITHUB_TOKEN")),
+        (json!("set-id"), json!("/bin/sudo-own")),
+        (json!("secret"), json!("/root/.ssh/id_ed25519")),
+    ];
+    assert_eq!(places.len(), 3, "{told}");
+    assert!(expected.iter().all(|(kind, place)| places.contains(&(kind, place))), "{told}");
+    world.run(&["sandbox", "check-image", crate::engine::image()]).exits(0);
+    world.run(&["sandbox", "check-image", "no-such:1"]).fails(125, "has no image");
+    assert_eq!(world.run(&["sandbox", "check-image", "--", "-x"]).code, 2);
+}
+
+#[test]
 fn sandbox_run_has_the_same_walls_without_a_gateway_and_leaves_nothing() {
     for user in USERS {
         let dock = Dock::running(user);
         let world = &dock.world;
         let folder = world.make_dir("work");
-        let run = ["sandbox", "run", "--image", IMAGE, "--workspace", folder.to_str().unwrap(), "--json", "--"];
+        let run = ["sandbox", "run", "--image", image(), "--workspace", folder.to_str().unwrap(), "--json", "--"];
         let line = "cat > got; id -u; exit 4";
         let ran = world.run_with_input(&[&run[..], &["sh", "-c", line]].concat(), b"given");
         assert_eq!(ran.code, 4, "{ran:?}");
@@ -522,7 +620,7 @@ fn a_container_in_use_is_not_made_anew_under_its_commands() {
 fn the_engines_socket_is_shown_nowhere() {
     let dock = Dock::running(User::Ordinary);
     let folder = dock.world.dir.join("engine").display().to_string();
-    let run = ["sandbox", "run", "--image", IMAGE, "--rw", &folder, "--", "true"];
+    let run = ["sandbox", "run", "--image", image(), "--rw", &folder, "--", "true"];
     dock.world.run(&run).fails(126, "place of the gateway");
     let native = ["sandbox", "run", "--backend", "native", "--rw", &folder, "--", "true"];
     dock.world.run(&native).fails(126, "place of the gateway");
@@ -547,11 +645,11 @@ fn probe_and_explain_speak_of_the_engine_and_the_image() {
     let probed = world.json(&["sandbox", "probe", "--json"]);
     assert_eq!(probed["able"], true, "{probed}");
     let row = |name: &str| probed["walls"].as_array().unwrap().iter().find(|row| row["wall"] == name).cloned().unwrap();
-    assert!(row("image")["detail"].as_str().unwrap().starts_with(IMAGE));
+    assert!(row("image")["detail"].as_str().unwrap().starts_with(image()));
     assert_eq!((row("memory limit")["here"].clone(), row("seccomp")["here"].clone()), (json!(true), json!(true)));
     world.run(&["sandbox", "probe", "--profile", "none"]).fails(1, "cannot build every wall");
     let said = world.run(&["sandbox", "explain"]).exits(0);
-    assert!(said.contains(&format!("what is in the image {IMAGE}")) && !said.contains("/usr  "), "{said}");
+    assert!(said.contains(&format!("what is in the image {}", image())) && !said.contains("/usr  "), "{said}");
     let explained = world.json(&["sandbox", "explain", "--json"]);
     let setting = |name: &str| explained["settings"].as_array().unwrap().iter().find(|s| s["setting"] == name).cloned();
     assert_eq!(setting("backend").unwrap()["value"], "docker");

@@ -14,9 +14,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 const SOCKET: &str = "/var/run/docker.sock";
 
-/// The image of tests: busybox under the usual names.
-pub const IMAGE: &str = "vambrace-test:latest";
-
 /// Asks the engine; the status and the answer.
 pub fn ask(method: &str, path: &str, body: Option<&Value>) -> (u32, Value) {
     let mut curl = Command::new("curl");
@@ -30,15 +27,18 @@ pub fn ask(method: &str, path: &str, body: Option<&Value>) -> (u32, Value) {
     (status.parse().unwrap(), serde_json::from_str(text).unwrap_or(Value::Null))
 }
 
-/// Makes the image, once for all tests. Its label is what `tests/engine.sh` removes it by.
+/// The image of most tests: busybox under the usual names. Made once.
 pub fn image() -> &'static str {
-    static MADE: OnceLock<()> = OnceLock::new();
-    MADE.get_or_init(|| import(IMAGE, &[], |_| ()));
-    IMAGE
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| import("busybox", &[], |_| ()))
 }
 
-/// Imports busybox as an image, with these lines of a Dockerfile and whatever is done to its files.
-pub fn import(name: &str, changes: &[&str], also: impl Fn(&Path)) {
+/// Imports busybox as an image, with these lines of a Dockerfile and whatever is done to its files, and gives its name,
+/// which is this test run's alone. The label is what `tests/engine.sh` removes it by.
+pub fn import(kind: &str, changes: &[&str], also: impl Fn(&Path)) -> String {
+    static RUN: OnceLock<u128> = OnceLock::new();
+    let run = RUN.get_or_init(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos());
+    let name = format!("vambrace-test-{kind}:{run:x}");
     let world = World::new(User::Root);
     let root = world.make_dir("image");
     for folder in ["bin", "usr/bin", "etc", "lib"] {
@@ -49,9 +49,9 @@ pub fn import(name: &str, changes: &[&str], also: impl Fn(&Path)) {
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
     let applets = finish(Command::new(busybox).arg("--list")).exits(0);
     for applet in applets.lines().filter(|name| *name != "busybox") {
-        symlink("/bin/busybox", root.join("bin").join(applet)).unwrap();
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    symlink("/bin/env", root.join("usr/bin/env")).unwrap();
+    symlink("../../bin/env", root.join("usr/bin/env")).unwrap();
     fs::write(root.join("etc/hostname"), "image\n").unwrap();
     also(&root);
     let (repo, tag) = name.split_once(':').unwrap();
@@ -65,6 +65,7 @@ pub fn import(name: &str, changes: &[&str], also: impl Fn(&Path)) {
     curl.args(["-sSfg", "-X", "POST", "-T", "-", "--unix-socket", SOCKET, &url]).stdin(tar.stdout.take().unwrap());
     finish(&mut curl).exits(0);
     assert!(tar.wait().unwrap().success());
+    name
 }
 
 /// A world whose sandboxes are containers of that image. What it has made in the engine goes with it.
@@ -81,7 +82,11 @@ impl Dock {
 
     /// With these lines as well.
     pub fn with(user: User, config: &str) -> Self {
-        image();
+        Self::of(user, image(), config)
+    }
+
+    /// With another image.
+    pub fn of(user: User, image: &str, config: &str) -> Self {
         let world = World::new(user);
         let (mut host, mut way) = (String::new(), None);
         if user == User::Ordinary {
@@ -89,7 +94,7 @@ impl Dock {
             way = Some(relay(&socket));
             host = format!("[docker]\nhost = \"unix://{}\"\n", socket.display());
         }
-        let defaults = format!("{host}[defaults.sandbox]\nbackend = \"docker\"\nimage = \"{IMAGE}\"\n");
+        let defaults = format!("{host}[defaults.sandbox]\nbackend = \"docker\"\nimage = \"{image}\"\n");
         Dock { world: world.config(&format!("{defaults}{config}")).start(), way }
     }
 
@@ -106,6 +111,11 @@ impl Dock {
         let (_, id) =
             listed.iter().find(|(name, _)| name == sandbox).unwrap_or_else(|| panic!("{sandbox}: {listed:?}"));
         ask("GET", &format!("/containers/{id}/json"), None).1
+    }
+
+    /// What the gateway says of the container of its only kept sandbox.
+    pub fn standing(&self) -> Value {
+        self.world.json(&["sandbox", "list", "--json"])["sandboxes"][0]["container"].clone()
     }
 
     fn listed(&self) -> Vec<(String, String)> {

@@ -7,6 +7,7 @@
 mod allowed;
 mod bad_input;
 mod cli;
+mod contained_list;
 #[allow(unreachable_pub)]
 mod delivery;
 #[allow(unreachable_pub)]
@@ -30,8 +31,10 @@ mod lockdown;
 mod neighbours;
 mod packaging;
 mod pairing;
+mod podman;
 mod processes;
 mod proof;
+mod remote;
 mod secrets;
 mod service;
 mod signed;

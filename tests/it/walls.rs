@@ -405,6 +405,11 @@ fn a_fork_bomb_is_bounded_and_the_next_command_runs() {
             &format!("for i in $(seq 50); do sleep {} & done; echo started; kill $(jobs -p); wait", mark(86403)),
         ]);
         assert!(ran.stderr.to_lowercase().contains("fork"), "{ran:?}");
+        // Where a control group bounds them, the record says so.
+        let finished = world.events("exec.finished").pop().unwrap();
+        let by_group = world.json(&["exec", "--json", "--", "true"])["enforcement"]["limits"]["pids"] == "cgroup";
+        let told = finished["limits_reached"] == json!(["pids"]) && ran.stderr.contains("limits.pids");
+        assert_eq!(told, by_group, "{finished} {ran:?}");
         world.run(&["exec", "--timeout", "500ms", "--", "sh", "-c", ":(){ :|:& };: ; sleep 100"]);
         assert_eq!(processes_with(mark(86403)), Vec::<i32>::new());
         assert_eq!(world.exec(&["echo", "alive"]).exits(0), "alive\n");

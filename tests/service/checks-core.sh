@@ -8,6 +8,8 @@ override() {
   inm mkdir -p "/run/systemd/system/$1.d"
   printf '%s\n' "${@:2}" | inm tee "/run/systemd/system/$1.d/check.conf" >/dev/null
   inm systemctl daemon-reload
+  # Starts of earlier checks count towards the limit.
+  inm systemctl reset-failed "$1"
 }
 restore() {
   inm rm -rf "/run/systemd/system/$1.d"

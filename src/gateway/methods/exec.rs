@@ -8,7 +8,8 @@ use crate::gateway::outbox::Outbox;
 use crate::gateway::reply::{self, Answer};
 use crate::journal::{Event, Receipt, Record};
 use crate::model::{
-    AgentId, ConnId, ExecRequest, Outcome, RunFault, RunId, RunSignal, SandboxProfile, Secret, SecretUse, Stream,
+    AgentId, ConnId, ExecRequest, LimitKind, Outcome, RunFault, RunId, RunSignal, SandboxProfile, Secret, SecretUse,
+    Stream,
 };
 use crate::os::linux::memfd::Sealed;
 use crate::redact::Redactor;
@@ -233,6 +234,7 @@ fn ended(result: &Result<Outcome, RunFault>) -> Record {
             record.elapsed_us = Some(outcome.elapsed.as_micros() as u64);
             record.output_bytes = Some(outcome.output_bytes);
             record.refused = outcome.refused.clone();
+            record.limits_reached.extend(outcome.out_of_processes.then(|| LimitKind::Pids.as_str().to_owned()));
             record
         }
         Err(fault) => {

@@ -5,9 +5,11 @@ use crate::auth::Session;
 use crate::gateway::Gateway;
 use crate::gateway::reply::Answer;
 use crate::journal::{Event, Receipt, Record};
-use crate::model::SandboxAction;
+use crate::model::{Backend, SandboxAction, StandingContainer};
+use crate::policy::profile_of_kept;
 use crate::sandbox::kept::Kept;
 use crate::wire::{ErrorCode, ErrorShape};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
@@ -77,16 +79,29 @@ pub(in crate::gateway) fn target(action: &SandboxAction) -> String {
 /// `sandbox.list`.
 pub(super) async fn list(gateway: &Gateway) -> Answer {
     let found = gateway.parts.runners.native.list_kept().await.map_err(|e| fault(&e, &[]))?;
+    let policy = &gateway.parts.policy;
+    let standing = join_all(found.iter().map(|kept| {
+        let profile = profile_of_kept(policy, kept.agent.as_ref(), &kept.name);
+        async move { (profile.backend, gateway.parts.runners.standing(&profile).await) }
+    }));
+    let standing = standing.await;
     let (held, now) = (gateway.in_use.counts(), gateway.parts.clock.now());
-    let entry = |kept: &Kept| {
+    let container = |container: &StandingContainer| {
         json!({
+            "id": container.id, "created": container.created, "state": container.state,
+            "asPlanned": container.differences.is_empty(), "differences": container.differences,
+        })
+    };
+    let entry = |(kept, (backend, standing)): (&Kept, &(Backend, Option<StandingContainer>))| {
+        json!({
+            "backend": backend.as_str(), "container": standing.as_ref().map(container),
             "name": kept.name, "scope": kept.scope.as_str(), "agent": kept.agent.as_deref(),
             "session": kept.session.as_deref(), "usedAtMs": kept.used,
             "idleMs": now.saturating_sub(kept.used), "prunedAfterMs": kept.idle.as_millis() as u64,
             "running": held.get(&kept.name).copied().unwrap_or(0),
         })
     };
-    Ok(json!({"sandboxes": found.iter().map(entry).collect::<Vec<Value>>()}))
+    Ok(json!({"sandboxes": found.iter().zip(&standing).map(entry).collect::<Vec<Value>>()}))
 }
 
 /// `sandbox.recreate` and `sandbox.prune`.

@@ -151,21 +151,34 @@ impl Group {
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         self.folders.iter().any(|(version, folder)| {
             let file = if *version == Version::V1 { "memory.oom_control" } else { "memory.events" };
-            oom_kills(&folder.join(file)) > 0
+            counted(&folder.join(file), "oom_kill ") > 0
         })
     }
+
+    /// How often the kernel refused a process here because there were as many as may be.
+    pub(crate) fn refused_processes(&self) -> u64 {
+        let files = self.folders.iter().map(|(_, folder)| folder.join("pids.events"));
+        files.map(|file| counted(&file, "max ")).max().unwrap_or(0)
+    }
+}
+
+/// The same for the group that a container's own view of the control groups begins at.
+pub(crate) fn refused_processes_of_container() -> u64 {
+    let files = ["/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"];
+    files.iter().map(|file| counted(Path::new(file), "max ")).max().unwrap_or(0)
 }
 
 /// How often the kernel has killed something for want of memory in the group that a container's own view of the control
 /// groups begins at, in either version; 0 where it shows none.
 pub(crate) fn oom_kills_of_container() -> u64 {
     let files = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
-    files.iter().map(|file| oom_kills(Path::new(file))).max().unwrap_or(0)
+    files.iter().map(|file| counted(Path::new(file), "oom_kill ")).max().unwrap_or(0)
 }
 
-fn oom_kills(file: &Path) -> u64 {
+/// A counter by its name in a file of them; 0 where there is none.
+fn counted(file: &Path, name: &str) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
 }
 
 impl Drop for Group {

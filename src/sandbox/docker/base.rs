@@ -1,13 +1,13 @@
 //! The default image: a root file system that somebody has put together, given to the engine without any registry.
 
-use super::engine::{connect, fault};
-use crate::model::RunFault;
+use super::engine::fault;
+use super::reach::connect;
+use crate::model::{EngineHost, RunFault};
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use futures_util::{StreamExt, stream};
 use hyper::body::Bytes;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::path::Path;
 
 /// Bytes of the archive in memory at a time.
 const CHUNK: usize = 1 << 20;
@@ -16,7 +16,7 @@ const CHUNK: usize = 1 << 20;
 ///
 /// # Errors
 /// Where the engine is not there or refuses, or the disk is full.
-pub(crate) fn make_image(socket: &Path, name: &str, rootfs: &mut File) -> Result<(String, u64), RunFault> {
+pub(crate) fn make_image(host: &EngineHost, name: &str, rootfs: &mut File) -> Result<(String, u64), RunFault> {
     let plain = |e: io::Error| RunFault::Engine {
         what: format!("the image cannot be put together: {e}"),
         hint: "is the disk full?".into(),
@@ -24,7 +24,7 @@ pub(crate) fn make_image(socket: &Path, name: &str, rootfs: &mut File) -> Result
     let archive = context(rootfs).map_err(plain)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(plain)?;
     runtime.block_on(async {
-        let docker = connect(socket).await?;
+        let docker = connect(host).await?.api;
         let options =
             BuildImageOptionsBuilder::new().t(name).dockerfile("Dockerfile").rm(true).forcerm(true).networkmode("none");
         let body = bollard::body_try_stream(stream::iter(Chunks(archive)));

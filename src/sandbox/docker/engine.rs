@@ -6,14 +6,18 @@
 
 use super::bundle::Bundle;
 use super::plan::{self, Plan, SANDBOX};
-use super::{image, shown};
+use super::reach::{Kind, Reached, connect, short};
+use super::{bridge, image, shown};
 use crate::crypto;
-use crate::model::{Container, Network, RunFault, SandboxProfile};
+use crate::model::{
+    Container, EngineHost, ExecMode, Network, RunFault, SandboxProfile, StandingContainer, WorkspaceAccess,
+};
 use crate::os;
 use crate::os::linux::netns::{self, NAME_SERVER};
 use crate::sandbox::boundary::Protected;
 use crate::sandbox::environment::HOME;
 use crate::sandbox::plan::{Bind, PROOF, SECRETS, WORKSPACE, named};
+use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
@@ -22,10 +26,9 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -34,20 +37,16 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::Mutex;
 
-/// Seconds that the engine may take for an answer; building an image is one.
-const PATIENCE: u64 = 120;
-
 /// Bytes of an entered container's output that are taken ahead of their reader.
 const AHEAD: usize = 64 << 10;
 
 /// Begins the names of sandboxes that are removed after their one command.
-const ONCE: &str = "once.";
+pub(super) const ONCE: &str = "once.";
 
 /// Where the engine is and whose its containers are.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The engine's unix socket.
-    pub(crate) socket: PathBuf,
+    pub(crate) host: EngineHost,
     /// Tells this gateway's containers from another's, 16 hex digits.
     pub(crate) gateway: String,
     /// A folder of ours where mounts stand for the engine.
@@ -58,7 +57,7 @@ pub(crate) struct Settings {
 /// The engine, and what is known of its containers.
 pub(crate) struct Engine {
     settings: Settings,
-    docker: RefCell<Option<Docker>>,
+    docker: RefCell<Option<Reached>>,
     bundle: RefCell<Option<Rc<Bundle>>>,
     /// Held while an image is looked for or built.
     building: Mutex<()>,
@@ -67,6 +66,8 @@ pub(crate) struct Engine {
     used: RefCell<HashMap<String, Instant>>,
     /// What each sandbox's container was made or adopted for, until it is removed: the same is not looked for again.
     placed: RefCell<HashMap<String, Placed>>,
+    /// Containers whose setup is done.
+    set_up: RefCell<HashSet<String>>,
 }
 
 /// A container that was compared with its plan, what it shows, and the profile that the plan was made of.
@@ -83,6 +84,8 @@ pub(crate) struct Place {
     pub(crate) uid: u32,
     /// It is to be removed after its one command.
     pub(crate) is_once: bool,
+    /// Where its engine is.
+    pub(crate) host: EngineHost,
     start: Vec<String>,
 }
 
@@ -93,9 +96,13 @@ pub(crate) struct Entered {
 }
 
 impl Engine {
-    /// Takes down what an earlier runner has left on this host. The engine is asked when there is something to ask.
-    pub(crate) fn new(settings: Settings) -> Self {
+    /// Takes down what an earlier runner has left on this host.
+    pub(crate) fn sweep(settings: &Settings) {
         shown::sweep(&settings.scratch);
+    }
+
+    /// The engine is asked when there is something to ask.
+    pub(crate) fn new(settings: Settings) -> Self {
         Engine {
             settings,
             docker: RefCell::default(),
@@ -104,6 +111,7 @@ impl Engine {
             making: RefCell::default(),
             used: RefCell::default(),
             placed: RefCell::default(),
+            set_up: RefCell::default(),
         }
     }
 
@@ -118,10 +126,8 @@ impl Engine {
         profile: &SandboxProfile,
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
-        let kept = profile.kept.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-        let sandbox =
-            kept.map_or_else(|| format!("{ONCE}{}", crypto::hex(&os::host::random::<8>())), ToOwned::to_owned);
-        let binds = named(profile, &self.settings.protected)?;
+        let sandbox = sandbox_of(profile).unwrap_or_else(|| format!("{ONCE}{}", crypto::hex(&os::host::random::<8>())));
+        let binds = self.binds(profile)?;
         let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
         let _turn = turn.lock().await;
         let placed = match self.known(profile, &sandbox, &binds) {
@@ -152,34 +158,27 @@ impl Engine {
         binds: &[Bind],
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
-        let docker = self.connect().await?;
+        let Reached { api: docker, kind } = self.connect().await?;
         let bundle = self.bundle()?;
         let image = {
             let _turn = self.building.lock().await;
-            image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle).await?
+            image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await?
         };
-        let name = format!("vambrace-{:.8}-{sandbox}", self.settings.gateway);
-        let ready = shown::prepare(&self.settings.scratch, &name, binds)?;
-        let plan = Plan {
-            gateway: self.settings.gateway.clone(),
-            sandbox: sandbox.to_owned(),
-            image: image.id.clone(),
-            variables: image.variables,
-            rest: bundle.words(&image.folder, &["runner", "--rest"]),
-            user: ready.user,
-            scratch: scratch(profile, &ready, &image.volumes),
-            shown: ready.shown,
-            dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
-            domains: domains(profile),
-            limits: profile.limits.clone(),
-            idle_seconds: profile.idle.as_secs(),
-            name,
+        if profile.network == Network::Host {
+            let _turn = self.building.lock().await;
+            bridge::prepare(&docker, &self.settings.gateway).await?;
+        }
+        let (plan, stand) = {
+            let name = self.name(sandbox);
+            let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
+            (self.plan(kind, profile, sandbox, &image, &bundle, &ready), ready.stand)
         };
         let id = match self.look(&docker, &plan.name).await? {
             Some(live) => match self.judge(&plan, &live)? {
-                Fit::Same(id) => id,
-                Fit::Stale(id) if in_use(&id) => return Err(RunFault::Busy),
-                Fit::Stale(id) => {
+                // Nobody knows whether the setup of one that another runner made came to its end.
+                Fit::Same(id) if plan.setup.is_none() || self.is_set_up(&id) => id,
+                Fit::Same(id) | Fit::Stale(id) if in_use(&id) => return Err(RunFault::Busy),
+                Fit::Same(id) | Fit::Stale(id) => {
                     self.forget(&id);
                     remove(&docker, &id).await?;
                     self.make(&docker, &plan).await?
@@ -187,11 +186,12 @@ impl Engine {
             },
             None => self.make(&docker, &plan).await?,
         };
-        drop(ready.stand);
+        drop(stand);
         let place = Place {
             container: Container { id, image: image.base, plan: plan.digest() },
             uid: plan.user.0,
             is_once: sandbox.starts_with(ONCE),
+            host: self.settings.host.clone(),
             start: bundle.words(&image.folder, &["runner", "--in-container"]),
         };
         if !place.is_once {
@@ -200,6 +200,101 @@ impl Engine {
             self.placed.borrow_mut().insert(sandbox.to_owned(), placed);
         }
         Ok(place)
+    }
+
+    /// What is shown of this host: nothing by an engine on another one, where what a sandbox keeps is in memory.
+    fn binds(&self, profile: &SandboxProfile) -> Result<Vec<Bind>, RunFault> {
+        if !self.settings.host.is_remote() {
+            return named(profile, &self.settings.protected);
+        }
+        let what = if profile.workspace_access != WorkspaceAccess::None {
+            "workspace_access other than \"none\""
+        } else if !profile.read_only.is_empty() || !profile.read_write.is_empty() {
+            "folders of this host"
+        } else if profile.network == Network::Allowlist {
+            "a network that is an allowlist"
+        } else {
+            return Ok(Vec::new());
+        };
+        Err(RunFault::Refused {
+            what: format!(
+                "the engine is on another machine ({}), and {what} would have to be this one's",
+                self.settings.host
+            ),
+            hint: "set workspace_access = \"none\" and network = \"none\" for it, or use an engine of this host".into(),
+        })
+    }
+
+    /// Whether the setup of a container came to its end, of those that this runner has made.
+    pub(crate) fn is_set_up(&self, id: &str) -> bool {
+        self.set_up.borrow().contains(id)
+    }
+
+    pub(crate) fn note_set_up(&self, id: &str) {
+        self.set_up.borrow_mut().insert(id.to_owned());
+    }
+
+    fn name(&self, sandbox: &str) -> String {
+        format!("vambrace-{:.8}-{sandbox}", self.settings.gateway)
+    }
+
+    fn plan(
+        &self,
+        kind: Kind,
+        profile: &SandboxProfile,
+        sandbox: &str,
+        image: &image::Ready,
+        bundle: &Bundle,
+        ready: &shown::Ready,
+    ) -> Plan {
+        Plan {
+            name: self.name(sandbox),
+            gateway: self.settings.gateway.clone(),
+            sandbox: sandbox.to_owned(),
+            image: image.id.clone(),
+            variables: image.variables.clone(),
+            rest: bundle.words(&image.folder, &["runner", "--rest"]),
+            user: ready.user,
+            scratch: scratch(profile, ready, &image.volumes),
+            kind,
+            shown: ready.shown.clone(),
+            dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
+            domains: domains(profile),
+            bridge: (profile.network == Network::Host).then(|| bridge::name(&self.settings.gateway)),
+            setup: profile.setup.clone(),
+            limits: profile.limits.clone(),
+            idle_seconds: profile.idle.as_secs(),
+        }
+    }
+
+    /// What stands for the sandbox of a profile, and how it differs from what would be made now. Makes nothing.
+    ///
+    /// # Errors
+    /// Where the engine is not there.
+    pub(crate) async fn standing(&self, profile: &SandboxProfile) -> Result<Option<StandingContainer>, RunFault> {
+        let Some(sandbox) = sandbox_of(profile) else { return Ok(None) };
+        let Reached { api: docker, kind } = self.connect().await?;
+        let name = self.name(&sandbox);
+        let Some(live) = self.look(&docker, &name).await? else { return Ok(None) };
+        let bundle = self.bundle()?;
+        let image = image::find(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await;
+        let differences = match image.map(|wanted| wanted.ready) {
+            Ok(Some(image)) => match self
+                .binds(profile)
+                .and_then(|binds| shown::describe(&self.settings.scratch, &name, &binds, profile.exec_mode))
+            {
+                Ok(ready) => self.plan(kind, profile, &sandbox, &image, &bundle, &ready).differences(&live),
+                Err(_) => vec!["Mounts".into()],
+            },
+            Ok(None) | Err(_) => vec!["Image".into()],
+        };
+        let state = live.state.as_ref().and_then(|state| state.status).map(|status| status.to_string());
+        Ok(Some(StandingContainer {
+            id: live.id.unwrap_or_default(),
+            created: live.created.unwrap_or_default(),
+            state: state.unwrap_or_default(),
+            differences,
+        }))
     }
 
     fn judge(&self, plan: &Plan, live: &ContainerInspectResponse) -> Result<Fit, RunFault> {
@@ -214,7 +309,7 @@ impl Engine {
         let state = live.state.as_ref();
         let runs = state.and_then(|state| state.status) == Some(ContainerStateStatusEnum::RUNNING);
         let differences = plan.differences(live);
-        if runs && differences.is_empty() && label(plan::PLAN) == Some(&plan.digest()) {
+        if runs && differences.is_empty() {
             return Ok(Fit::Same(id));
         }
         tracing::info!(name = plan.name, ?differences, runs, "the container is not as planned, and is made anew");
@@ -263,7 +358,7 @@ impl Engine {
     /// # Errors
     /// Where the container is gone, or the engine.
     pub(crate) async fn enter(&self, place: &Place) -> Result<Entered, RunFault> {
-        let docker = self.connect().await?;
+        let Reached { api: docker, .. } = self.connect().await?;
         let options = CreateExecOptions {
             attach_stdin: Some(true),
             attach_stdout: Some(true),
@@ -301,7 +396,7 @@ impl Engine {
     /// # Errors
     /// Where the container is gone, or this process may not enter its namespace.
     pub(crate) async fn doors(&self, place: &Place, ports: &[u16]) -> Result<Vec<OwnedFd>, RunFault> {
-        let docker = self.connect().await?;
+        let Reached { api: docker, .. } = self.connect().await?;
         let id = &place.container.id;
         let pid = async || -> Result<i32, RunFault> {
             let live = self.look(&docker, id).await?.ok_or_else(|| gone(id))?;
@@ -320,9 +415,12 @@ impl Engine {
     /// Ends a container with everything in it.
     pub(crate) async fn remove(&self, place: &Place) {
         self.forget(&place.container.id);
-        let Ok(docker) = self.connect().await else { return };
+        let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
         if let Err(error) = remove(&docker, &place.container.id).await {
             tracing::warn!(%error, "a container could not be removed");
+        }
+        if place.is_once {
+            self.tidy_bridge(&docker).await;
         }
     }
 
@@ -330,7 +428,7 @@ impl Engine {
     /// sandbox at once. Those of `in_use` stay.
     pub(crate) async fn prune(&self, at_once: Option<&str>, in_use: impl Fn(&str) -> bool) {
         // An engine that was never asked has nothing of ours that we know of.
-        let Ok(docker) = self.connect().await else { return };
+        let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
         let of_ours =
             HashMap::from([("label".to_owned(), vec![format!("{}={}", plan::GATEWAY, self.settings.gateway)])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&of_ours).build();
@@ -354,18 +452,28 @@ impl Engine {
                 }
             }
         }
+        self.tidy_bridge(&docker).await;
+    }
+
+    /// Removes the bridge if nothing is on it, nor about to be.
+    async fn tidy_bridge(&self, docker: &Docker) {
+        let is_quiet = self.making.borrow().values().all(|turn| turn.try_lock().is_ok());
+        if is_quiet {
+            bridge::remove(docker, &self.settings.gateway).await;
+        }
     }
 
     fn forget(&self, id: &str) {
         self.placed.borrow_mut().retain(|_, placed| placed.place.container.id != id);
+        self.set_up.borrow_mut().remove(id);
     }
 
-    /// The engine's API, at the version that both sides speak.
-    async fn connect(&self) -> Result<Docker, RunFault> {
+    /// The engine, which is asked what it is the first time.
+    async fn connect(&self) -> Result<Reached, RunFault> {
         if let Some(docker) = self.docker.borrow().clone() {
             return Ok(docker);
         }
-        let docker = connect(&self.settings.socket).await?;
+        let docker = connect(&self.settings.host).await?;
         *self.docker.borrow_mut() = Some(docker.clone());
         Ok(docker)
     }
@@ -383,36 +491,17 @@ impl Engine {
     }
 }
 
-/// An engine's API by its socket, at the version that both sides speak.
-pub(super) async fn connect(socket: &Path) -> Result<Docker, RunFault> {
-    let socket = socket.display().to_string();
-    let absent = |error: &Error| RunFault::Engine {
-        what: format!("there is no container engine at {socket}: {}", short(error)),
-        hint: "start it (`systemctl start docker`), give the runner's user access to its socket, or choose \
-               backend = \"native\""
-            .into(),
-    };
-    let docker = Docker::connect_with_unix(&socket, PATIENCE, API_DEFAULT_VERSION).map_err(|e| absent(&e))?;
-    let docker = docker.negotiate_version().await.map_err(|e| absent(&e))?;
-    let version = docker.client_version();
-    if (version.major_version, version.minor_version) < LEAST_API {
-        return Err(RunFault::Engine {
-            what: format!("the engine speaks API {version}, and {}.{} is the least", LEAST_API.0, LEAST_API.1),
-            hint: "upgrade it: Docker 20.10 or Podman 4".into(),
-        });
-    }
-    Ok(docker)
-}
-
-/// Docker 20.10.
-const LEAST_API: (usize, usize) = (1, 41);
-
 /// What a container of this name is.
 enum Fit {
     /// As planned: its id.
     Same(String),
     /// Ours, and otherwise.
     Stale(String),
+}
+
+/// The name of a sandbox that outlives its command.
+fn sandbox_of(profile: &SandboxProfile) -> Option<String> {
+    profile.kept.as_deref()?.file_name()?.to_str().map(ToOwned::to_owned)
 }
 
 fn domains(profile: &SandboxProfile) -> Vec<String> {
@@ -426,6 +515,9 @@ fn scratch(profile: &SandboxProfile, ready: &shown::Ready, volumes: &[String]) -
     let size = profile.limits.scratch_bytes;
     let (uid, gid) = ready.user;
     let data = "rw,noexec,nosuid,nodev";
+    // What a command writes is no code where only listed executables may be executed.
+    let lists = profile.exec_mode == ExecMode::Allowlist;
+    let code = if lists { data } else { "rw,exec,nosuid,nodev" };
     let own = format!("mode=0700,uid={uid},gid={gid}");
     let mut folders = BTreeMap::from([
         ("/run".to_owned(), format!("{data},size=1m,mode=0755")),
@@ -433,10 +525,14 @@ fn scratch(profile: &SandboxProfile, ready: &shown::Ready, volumes: &[String]) -
         (SECRETS.to_owned(), format!("{data},size=16m,{own}")),
         ("/tmp".to_owned(), format!("{data},size={size},mode=1777")),
         (HOME.to_owned(), format!("{data},size={size},{own}")),
-        (WORKSPACE.to_owned(), format!("rw,exec,nosuid,nodev,size={size},{own}")),
+        (WORKSPACE.to_owned(), format!("{code},size={size},{own}")),
     ]);
     for volume in volumes {
         folders.entry(volume.clone()).or_insert_with(|| format!("{data},size={size},{own}"));
+    }
+    if lists {
+        // The image's own has the loaders, which a mount without code would keep from being mapped.
+        folders.remove("/run");
     }
     folders.retain(|place, _| !ready.shown.iter().any(|shown| shown.target == *place));
     folders
@@ -492,21 +588,4 @@ fn gone(name: &str) -> RunFault {
         what: format!("the container {name} is gone"),
         hint: "somebody has removed it, or the engine was restarted; send the command once more".into(),
     }
-}
-
-/// The words of an engine, or of the way to it, on one line.
-fn short(error: &Error) -> String {
-    let text = match error {
-        Error::DockerResponseServerError { message, .. } => message.clone(),
-        other => {
-            let mut text = other.to_string();
-            let mut cause = std::error::Error::source(other);
-            while let Some(error) = cause {
-                text = error.to_string();
-                cause = error.source();
-            }
-            text
-        }
-    };
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }

@@ -2,7 +2,9 @@
 
 use super::bundle::{Bundle, architecture};
 use super::engine::{fault, missing};
-use crate::model::RunFault;
+use super::loaders::{self, Loader};
+use crate::model::{ExecMode, RunFault};
+use crate::sandbox::native::{FOLDER, SHIM};
 use bollard::Docker;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::BuildImageOptionsBuilder;
@@ -12,6 +14,7 @@ use std::io;
 /// Labels of an image of ours.
 const BASE: &str = "io.vambrace.base";
 const BUNDLE: &str = "io.vambrace.bundle";
+const MODE: &str = "io.vambrace.exec-mode";
 
 /// An image that is ready to make containers of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +31,53 @@ pub(super) struct Ready {
     pub(super) volumes: Vec<String>,
 }
 
-/// Finds the image, and that with the bundle on top, which is made where it is not there.
+/// An image that a profile names, and what is there to be made of it.
+pub(super) struct Wanted {
+    /// That with the bundle on top, where it was made already.
+    pub(super) ready: Option<Ready>,
+    base: String,
+    tag: String,
+}
+
+/// Finds the image, and that with the bundle on top, which is made where it is not there. Where only listed executables
+/// may be executed, it has the shim over its loaders.
 ///
 /// # Errors
 /// Where there is no such image, it is for another machine, or cannot be built upon.
-pub(super) async fn prepare(docker: &Docker, name: &str, gateway: &str, bundle: &Bundle) -> Result<Ready, RunFault> {
+pub(super) async fn prepare(
+    docker: &Docker,
+    name: &str,
+    gateway: &str,
+    bundle: &Bundle,
+    mode: ExecMode,
+) -> Result<Ready, RunFault> {
+    let Wanted { ready, base, tag } = find(docker, name, gateway, bundle, mode).await?;
+    if let Some(ready) = ready {
+        return Ok(ready);
+    }
+    let loaders = match mode {
+        ExecMode::Full => Vec::new(),
+        ExecMode::Allowlist => loaders::of_image(docker, &base, gateway).await?,
+    };
+    build(docker, &tag, &context(&base, bundle, mode, &loaders)).await?;
+    let made = find(docker, name, gateway, bundle, mode).await?.ready;
+    made.ok_or_else(|| RunFault::Engine {
+        what: format!("the image {tag} is not the one that was built"),
+        hint: "somebody else may have given another one its name; remove that and try again".into(),
+    })
+}
+
+/// Looks for both and makes nothing.
+///
+/// # Errors
+/// As above.
+pub(super) async fn find(
+    docker: &Docker,
+    name: &str,
+    gateway: &str,
+    bundle: &Bundle,
+    mode: ExecMode,
+) -> Result<Wanted, RunFault> {
     let base = match docker.inspect_image(name).await {
         Ok(base) => base,
         Err(error) if missing(&error) => {
@@ -67,10 +112,13 @@ pub(super) async fn prepare(docker: &Docker, name: &str, gateway: &str, bundle: 
     let volumes = base.config.as_ref().and_then(|config| config.volumes.clone()).unwrap_or_default();
     // Each gateway has a name of its own: what another builds at the same time would be another image of one name.
     let of = id.trim_start_matches("sha256:");
-    let tag = format!("vambrace-inside:{gateway:.8}-{of:.16}-{:.16}", bundle.digest);
+    let suffix = if mode == ExecMode::Allowlist { "-listed" } else { "" };
+    let tag = format!("vambrace-inside:{gateway:.8}-{of:.16}-{:.16}{suffix}", bundle.digest);
     let ready = |image: &ImageInspect| {
         let labels = image.config.as_ref()?.labels.as_ref()?;
-        let is_ours = labels.get(BASE) == Some(&id) && labels.get(BUNDLE) == Some(&bundle.digest);
+        let is_ours = labels.get(BASE) == Some(&id)
+            && labels.get(BUNDLE) == Some(&bundle.digest)
+            && labels.get(MODE).map(String::as_str) == Some(mode.as_str());
         let made = image.id.clone().filter(|_| is_ours)?;
         Some(Ready {
             id: made,
@@ -80,15 +128,8 @@ pub(super) async fn prepare(docker: &Docker, name: &str, gateway: &str, bundle: 
             volumes: volumes.clone(),
         })
     };
-    if let Some(ready) = docker.inspect_image(&tag).await.ok().as_ref().and_then(ready) {
-        return Ok(ready);
-    }
-    build(docker, &tag, &id, bundle).await?;
-    let image = docker.inspect_image(&tag).await.map_err(|e| fault("look at the image that was built", &e))?;
-    ready(&image).ok_or_else(|| RunFault::Engine {
-        what: format!("the image {tag} is not the one that was built"),
-        hint: "somebody else may have given another one its name; remove that and try again".into(),
-    })
+    let ready = docker.inspect_image(&tag).await.ok().as_ref().and_then(ready);
+    Ok(Wanted { ready, base: id, tag })
 }
 
 fn id_of(image: &ImageInspect, name: &str) -> Result<String, RunFault> {
@@ -98,14 +139,15 @@ fn id_of(image: &ImageInspect, name: &str) -> Result<String, RunFault> {
     })
 }
 
-async fn build(docker: &Docker, tag: &str, base: &str, bundle: &Bundle) -> Result<(), RunFault> {
-    let context = context(base, bundle).map_err(|e| RunFault::Engine {
+async fn build(docker: &Docker, tag: &str, context: &io::Result<Vec<u8>>) -> Result<(), RunFault> {
+    let context = context.as_ref().map_err(|e| RunFault::Engine {
         what: format!("the image with this program cannot be put together: {e}"),
         hint: "is the disk or the memory full?".into(),
     })?;
     let options =
         BuildImageOptionsBuilder::new().t(tag).dockerfile("Dockerfile").rm(true).forcerm(true).networkmode("none");
-    let mut said = Box::pin(docker.build_image(options.build(), None, Some(bollard::body_full(context.into()))));
+    let mut said =
+        Box::pin(docker.build_image(options.build(), None, Some(bollard::body_full(context.clone().into()))));
     while let Some(info) = said.next().await {
         let info = info.map_err(|e| fault("build the image with this program", &e))?;
         if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
@@ -119,12 +161,22 @@ async fn build(docker: &Docker, tag: &str, base: &str, bundle: &Bundle) -> Resul
 }
 
 /// What the engine builds from: nothing is executed, files are added.
-fn context(base: &str, bundle: &Bundle) -> io::Result<Vec<u8>> {
-    let dockerfile = format!(
-        "FROM {base}\nCOPY files {}\nLABEL {BASE}={base} {BUNDLE}={}\nENTRYPOINT []\nCMD []\nUSER 65534\n",
-        bundle.folder(base),
-        bundle.digest
-    );
+fn context(base: &str, bundle: &Bundle, mode: ExecMode, loaders: &[Loader]) -> io::Result<Vec<u8>> {
+    let mut dockerfile = format!("FROM {base}\nCOPY files {}\n", bundle.folder(base));
+    for (number, loader) in loaders.iter().enumerate() {
+        // As JSON, in which no path means anything else.
+        let cover = serde_json::to_string(&["loaders/shim", &loader.place])?;
+        let shown = serde_json::to_string(&[format!("loaders/{number}"), format!("{FOLDER}/{}", loader.name)])?;
+        dockerfile.push_str(&format!("COPY {cover}\nCOPY {shown}\n"));
+    }
+    if mode == ExecMode::Allowlist {
+        dockerfile.push_str(&format!("COPY loaders/unlisted {FOLDER}/unlisted\n"));
+    }
+    dockerfile.push_str(&format!(
+        "LABEL {BASE}={base} {BUNDLE}={} {MODE}={}\nENTRYPOINT []\nCMD []\nUSER 65534\n",
+        bundle.digest,
+        mode.as_str()
+    ));
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = |name: &str, bytes: &[u8], mode: u32| {
         let mut header = tar::Header::new_gnu();
@@ -135,6 +187,14 @@ fn context(base: &str, bundle: &Bundle) -> io::Result<Vec<u8>> {
     add("Dockerfile", dockerfile.as_bytes(), 0o644)?;
     for (name, bytes) in &bundle.files {
         add(&format!("files/{name}"), bytes, 0o755)?;
+    }
+    if mode == ExecMode::Allowlist {
+        add("loaders/shim", SHIM, 0o755)?;
+        // Executable but for the list: the battery tries it.
+        add("loaders/unlisted", b"", 0o755)?;
+    }
+    for (number, loader) in loaders.iter().enumerate() {
+        add(&format!("loaders/{number}"), &loader.bytes, 0o755)?;
     }
     archive.into_inner()
 }

@@ -6,14 +6,20 @@
 //! the API.
 
 mod base;
+mod bridge;
 mod bundle;
+mod contents;
 mod engine;
 mod image;
+mod loaders;
 mod plan;
+mod podman;
 mod probe;
+mod reach;
 mod shown;
 
 pub(crate) use base::make_image;
+pub(crate) use contents::{Contents, Found, look_into};
 pub(crate) use engine::{Engine, Entered, Place, Settings};
 pub(crate) use probe::probe_engine;
 
@@ -29,8 +35,8 @@ pub(crate) fn left_inside(profile: &SandboxProfile) -> SandboxProfile {
         kept: None,
         read_only: places(&profile.read_only),
         read_write: places(&profile.read_write),
-        // What leads out is served from the host.
-        network: Network::None,
+        // What leads out by an allowlist is served from the host.
+        network: if profile.network == Network::Host { Network::Host } else { Network::None },
         domains: Vec::new(),
         least_tier: Tier::Landlock,
         ..profile.clone()

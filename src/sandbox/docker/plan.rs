@@ -4,6 +4,8 @@
 //! a workspace says is a field of it. A container that is there already is used only if everything that the engine
 //! tells of its configuration is what was asked for; a field that is unknown here and not empty is a difference too.
 
+use super::podman;
+use super::reach::Kind;
 use crate::crypto;
 use crate::model::Limits;
 use bollard::models::{
@@ -35,6 +37,8 @@ pub(super) struct Shown {
 /// One container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
+    /// Whose engine it is for.
+    pub(super) kind: Kind,
     pub(super) name: String,
     pub(super) gateway: String,
     pub(super) sandbox: String,
@@ -52,6 +56,10 @@ pub(super) struct Plan {
     pub(super) dns: Option<String>,
     /// What can be reached, in order: commands of one container share its way out.
     pub(super) domains: Vec<String>,
+    /// The bridge that it is on; none for a container without a network.
+    pub(super) bridge: Option<String>,
+    /// What was executed in it once, before its first command.
+    pub(super) setup: Option<String>,
     pub(super) limits: Limits,
     pub(super) idle_seconds: u64,
 }
@@ -67,7 +75,7 @@ impl Plan {
         let texts = [
             serde_json::to_value(&body).unwrap_or_default().to_string(),
             serde_json::to_value(&host).unwrap_or_default().to_string(),
-            format!("{labels:?} {identities:?} {:?}", self.domains),
+            format!("{labels:?} {identities:?} {:?} {:?}", self.domains, self.setup),
         ];
         crypto::hex(&crypto::sha256(&texts.each_ref().map(|text| text.as_bytes())))
     }
@@ -114,7 +122,7 @@ impl Plan {
             security_opt: Some(vec!["no-new-privileges".into()]),
             privileged: Some(false),
             readonly_rootfs: Some(true),
-            network_mode: Some("none".into()),
+            network_mode: Some(self.bridge.clone().unwrap_or_else(|| "none".into())),
             dns: self.dns.clone().map(|address| vec![address]),
             ipc_mode: Some("private".into()),
             init: Some(true),
@@ -129,14 +137,29 @@ impl Plan {
             // When the host runs short, a sandbox goes early; in it a command, which has 900, before what keeps it.
             oom_score_adj: Some(500),
             shm_size: bytes(limits.scratch_bytes),
-            ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", 4096)]),
-            tmpfs: Some(self.scratch.clone().into_iter().collect()),
+            ulimits: Some(match self.kind {
+                Kind::Docker => vec![ulimit("core", 0), ulimit("nofile", 4096)],
+                // Without a word it raises this one, which not every host lets it do; the control group bounds them.
+                Kind::Podman => vec![ulimit("core", 0), ulimit("nofile", 4096), ulimit("nproc", 16384)],
+            }),
+            tmpfs: Some(match self.kind {
+                Kind::Docker => self.scratch.clone().into_iter().collect(),
+                // It gives them to the user of the container, without being told which.
+                Kind::Podman => {
+                    let of_user = format!("uid={},gid={}", self.user.0, self.user.1);
+                    self.scratch
+                        .iter()
+                        .map(|(place, options)| (place.clone(), options.replace(&of_user, "U")))
+                        .collect()
+                }
+            }),
             mounts: Some(self.shown.iter().map(mount).collect()),
             ..Default::default()
         }
     }
 
-    /// How a live container differs from this plan; nothing where it is the one.
+    /// How a live container differs from this plan; nothing where it is the one. A label holds the digest of the plan, with
+    /// what no other field tells.
     pub(super) fn differences(&self, live: &ContainerInspectResponse) -> Vec<String> {
         let mut found = Vec::new();
         if live.image.as_deref() != Some(self.image.as_str()) {
@@ -144,12 +167,20 @@ impl Plan {
         }
         let body = self.body();
         let planned = serde_json::to_value(&body).unwrap_or_default();
-        let config = live.config.as_ref().and_then(|config| serde_json::to_value(config).ok()).unwrap_or_default();
-        let host = live.host_config.as_ref().and_then(|host| serde_json::to_value(host).ok()).unwrap_or_default();
-        let own = body.host_config.as_ref().and_then(|host| serde_json::to_value(host).ok()).unwrap_or_default();
+        let mut config = live.config.as_ref().and_then(|config| serde_json::to_value(config).ok()).unwrap_or_default();
+        let mut host = live.host_config.as_ref().and_then(|host| serde_json::to_value(host).ok()).unwrap_or_default();
+        let mut own = body.host_config.as_ref().and_then(|host| serde_json::to_value(host).ok()).unwrap_or_default();
+        if self.kind == Kind::Podman {
+            podman::translate(&mut config, &mut host, &planned);
+            own["Tmpfs"] = serde_json::to_value(&self.scratch).unwrap_or_default();
+        }
         compare("Config", &planned, &config, OF_THE_IMAGE, &mut found);
         compare("HostConfig", &own, &host, OF_THE_ENGINE, &mut found);
-        for (field, usual) in [("MaskedPaths", USUALLY_MASKED), ("ReadonlyPaths", USUALLY_READ_ONLY)] {
+        // Podman masks them and does not say so.
+        let told = if self.kind == Kind::Docker { 2 } else { 0 };
+        for (field, usual) in
+            [("MaskedPaths", USUALLY_MASKED), ("ReadonlyPaths", USUALLY_READ_ONLY)].into_iter().take(told)
+        {
             let paths = host.get(field).and_then(Value::as_array);
             if !usual.iter().all(|path| paths.is_some_and(|paths| paths.iter().any(|there| there == path))) {
                 found.push(format!("HostConfig.{field}"));
@@ -297,6 +328,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
+            kind: Kind::Docker,
             name: "vambrace-0-shared".into(),
             gateway: "0".into(),
             sandbox: "shared".into(),
@@ -313,6 +345,8 @@ mod tests {
             scratch: BTreeMap::from([("/tmp".to_owned(), "rw,noexec".to_owned())]),
             dns: None,
             domains: Vec::new(),
+            bridge: None,
+            setup: None,
             limits: Limits::default(),
             idle_seconds: 60,
         }
@@ -405,8 +439,10 @@ mod tests {
     fn the_digest_is_of_everything_and_always_the_same() {
         let digest = plan().digest();
         assert_eq!(digest, plan().digest());
-        let others: [fn(&mut Plan); 7] = [
+        let others: [fn(&mut Plan); 9] = [
             |plan| plan.domains = vec!["example.org".into()],
+            |plan| plan.bridge = Some("b".into()),
+            |plan| plan.setup = Some("true".into()),
             |plan| plan.user = (0, 0),
             |plan| plan.shown[0].identity = "1:3".into(),
             |plan| plan.scratch = BTreeMap::new(),

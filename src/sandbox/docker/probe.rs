@@ -1,24 +1,24 @@
 //! What an engine can enforce, by its own word.
 
-use super::engine::{connect, fault, missing};
-use crate::model::RunFault;
+use super::engine::{fault, missing};
+use super::reach::connect;
+use crate::model::{EngineHost, RunFault};
 use crate::sandbox::native::Probe;
-use std::path::Path;
 
 /// Asks it for every wall in turn, and for the image.
 ///
 /// # Errors
 /// Where it is not there.
-pub(crate) fn probe_engine(socket: &Path, image: &str) -> Result<Vec<Probe>, RunFault> {
+pub(crate) fn probe_engine(host: &EngineHost, image: &str) -> Result<Vec<Probe>, RunFault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| RunFault::Engine {
         what: format!("the engine cannot be asked: {e}"),
         hint: "is this process allowed as many descriptors as it needs?".into(),
     })?;
-    runtime.block_on(ask(socket, image))
+    runtime.block_on(ask(host, image))
 }
 
-async fn ask(socket: &Path, image: &str) -> Result<Vec<Probe>, RunFault> {
-    let docker = connect(socket).await?;
+async fn ask(host: &EngineHost, image: &str) -> Result<Vec<Probe>, RunFault> {
+    let docker = connect(host).await?.api;
     let version = docker.version().await.map_err(|e| fault("say what it is", &e))?;
     let info = docker.info().await.map_err(|e| fault("say what it can", &e))?;
     let name = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());

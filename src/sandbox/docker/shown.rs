@@ -5,7 +5,7 @@
 //! are taken down as soon as the container has its own copies. As an ordinary user we can give it the paths alone.
 
 use super::plan::Shown;
-use crate::model::RunFault;
+use crate::model::{ExecMode, RunFault};
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
 use crate::os::linux::userns;
@@ -42,8 +42,31 @@ pub(super) struct Ready {
 ///
 /// # Errors
 /// Where a path is a link or missing, or belongs to somebody whom the command could not be.
-pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind]) -> Result<Ready, RunFault> {
+pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind], mode: ExecMode) -> Result<Ready, RunFault> {
     let opened = binds.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let mut ready = told(scratch, name, &opened, mode)?;
+    if os::process::uid() == 0 {
+        for (opened, shown) in opened.iter().zip(&ready.shown) {
+            let fault = |error: io::Error| refused(&opened.bind.source, &error.to_string());
+            let place = PathBuf::from(&shown.source);
+            let tree = tree(opened, ready.user).map_err(fault)?;
+            make_point(&place, opened.owner.2).map_err(fault)?;
+            mounts::attach(tree.as_fd(), rustix::fs::CWD.as_fd(), &place).map_err(fault)?;
+            ready.stand.0.push(place);
+        }
+    }
+    Ok(ready)
+}
+
+/// What would be shown, with nothing put anywhere.
+///
+/// # Errors
+/// As above.
+pub(super) fn describe(scratch: &Path, name: &str, binds: &[Bind], mode: ExecMode) -> Result<Ready, RunFault> {
+    told(scratch, name, &binds.iter().map(open).collect::<Result<Vec<_>, _>>()?, mode)
+}
+
+fn told(scratch: &Path, name: &str, opened: &[Opened<'_>], mode: ExecMode) -> Result<Ready, RunFault> {
     let is_root = os::process::uid() == 0;
     let own = (os::process::uid(), os::process::gid());
     let workspace = opened.iter().find(|opened| opened.bind.target == Path::new(WORKSPACE)).map(|opened| opened.owner);
@@ -55,17 +78,14 @@ pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind]) -> Result<Read
     let mut ready = Ready { shown: Vec::new(), user, stand: Stand::default() };
     for (number, opened) in opened.iter().enumerate() {
         let Opened { bind, handle, owner } = opened;
-        let fault = |error: io::Error| refused(&bind.source, &error.to_string());
         let read_only = matches!(bind.shown, How::ReadOnly | How::ReadOnlyData);
         let source = if is_root {
-            let place = scratch.join(name).join(number.to_string());
-            let tree = tree(opened, user).map_err(fault)?;
-            make_point(&place, owner.2).map_err(fault)?;
-            mounts::attach(tree.as_fd(), rustix::fs::CWD.as_fd(), &place).map_err(fault)?;
-            ready.stand.0.push(place.clone());
-            place
+            scratch.join(name).join(number.to_string())
         } else if !read_only && owner.0 != user.0 {
             return Err(refused(&bind.source, "it belongs to another user, and only root can show it to the command"));
+        } else if !read_only && mode == ExecMode::Allowlist {
+            let why = "a list of executables asks for a mount without code, and only root can make one";
+            return Err(refused(&bind.source, why));
         } else {
             bind.source.clone()
         };
@@ -73,7 +93,7 @@ pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind]) -> Result<Read
             source: source.display().to_string(),
             target: bind.target.display().to_string(),
             read_only,
-            identity: identity(bind, handle).map_err(fault)?,
+            identity: identity(bind, handle).map_err(|error| refused(&bind.source, &error.to_string()))?,
         });
     }
     Ok(ready)

@@ -65,6 +65,40 @@ const ALWAYS_EPERM: fn(&Walls, &Facts) -> &'static [Answer] = |_, _| &[EPERM];
 /// A discard service on a network for documentation (RFC 5737): where there is no route, nothing is sent.
 const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
 
+// Acts that more than one battery has.
+
+const EXECUTE_UNLISTED: Act = Act {
+    name: "execute-unlisted",
+    forbidden: "execute what is not on the list",
+    expected: |walls, _| if walls.allowed.is_some() { &[EACCES] } else { &[] },
+    attempt: |_| acts::execute(c"/run/loader/unlisted"),
+};
+const EXECUTABLE_MEMORY: Act = Act {
+    name: "executable-memory",
+    forbidden: "make a file in memory that could be executed",
+    expected: |walls, _| if walls.allowed.is_some() { &[EPERM] } else { &[] },
+    attempt: |_| acts::executable_memory(),
+};
+const PTRACE: Act =
+    Act { name: "ptrace", forbidden: "trace a process", expected: ALWAYS_EPERM, attempt: |_| acts::trace() };
+const MOUNT: Act = Act { name: "mount", forbidden: "mount", expected: ALWAYS_EPERM, attempt: |_| acts::mount() };
+const USER_NAMESPACE: Act = Act {
+    name: "user-namespace",
+    forbidden: "make a user namespace",
+    expected: ALWAYS_EPERM,
+    attempt: |_| acts::unshare_user(),
+};
+const IO_URING: Act =
+    Act { name: "io-uring", forbidden: "use io_uring", expected: ALWAYS_EPERM, attempt: |_| acts::io_uring() };
+const KEYRING: Act =
+    Act { name: "keyring", forbidden: "use kernel keyrings", expected: ALWAYS_EPERM, attempt: |_| acts::keyring() };
+const TERMINAL_INPUT: Act = Act {
+    name: "terminal-input",
+    forbidden: "type into a terminal",
+    expected: ALWAYS_EPERM,
+    attempt: |_| acts::type_into_terminal(),
+};
+
 const BATTERY: &[Act] = &[
     Act {
         name: "see-state",
@@ -102,18 +136,8 @@ const BATTERY: &[Act] = &[
         expected: |_, _| &[EACCES],
         attempt: |_| acts::create(&Path::new(PROOF).join("file")),
     },
-    Act {
-        name: "execute-unlisted",
-        forbidden: "execute what is not on the list",
-        expected: |walls, _| if walls.allowed.is_some() { &[EACCES] } else { &[] },
-        attempt: |_| acts::execute(c"/run/loader/unlisted"),
-    },
-    Act {
-        name: "executable-memory",
-        forbidden: "make a file in memory that could be executed",
-        expected: |walls, _| if walls.allowed.is_some() { &[EPERM] } else { &[] },
-        attempt: |_| acts::executable_memory(),
-    },
+    EXECUTE_UNLISTED,
+    EXECUTABLE_MEMORY,
     Act {
         name: "connect-out",
         forbidden: "connect to another host",
@@ -131,22 +155,12 @@ const BATTERY: &[Act] = &[
         },
         attempt: |facts| acts::connect_abstract(&facts.abstract_name),
     },
-    Act { name: "ptrace", forbidden: "trace a process", expected: ALWAYS_EPERM, attempt: |_| acts::trace() },
-    Act { name: "mount", forbidden: "mount", expected: ALWAYS_EPERM, attempt: |_| acts::mount() },
-    Act {
-        name: "user-namespace",
-        forbidden: "make a user namespace",
-        expected: ALWAYS_EPERM,
-        attempt: |_| acts::unshare_user(),
-    },
-    Act { name: "io-uring", forbidden: "use io_uring", expected: ALWAYS_EPERM, attempt: |_| acts::io_uring() },
-    Act { name: "keyring", forbidden: "use kernel keyrings", expected: ALWAYS_EPERM, attempt: |_| acts::keyring() },
-    Act {
-        name: "terminal-input",
-        forbidden: "type into a terminal",
-        expected: ALWAYS_EPERM,
-        attempt: |_| acts::type_into_terminal(),
-    },
+    PTRACE,
+    MOUNT,
+    USER_NAMESPACE,
+    IO_URING,
+    KEYRING,
+    TERMINAL_INPUT,
 ];
 
 /// The battery of the tier without namespaces: what Landlock and the filter refuse on the host's own paths.
@@ -243,22 +257,12 @@ const LANDLOCKED: &[Act] = &[
         attempt: |_| acts::change_flags(),
     },
     Act { name: "lease", forbidden: "hold up writers by a lease", expected: ALWAYS_EPERM, attempt: |_| acts::lease() },
-    Act { name: "ptrace", forbidden: "trace a process", expected: ALWAYS_EPERM, attempt: |_| acts::trace() },
-    Act { name: "mount", forbidden: "mount", expected: ALWAYS_EPERM, attempt: |_| acts::mount() },
-    Act {
-        name: "user-namespace",
-        forbidden: "make a user namespace",
-        expected: ALWAYS_EPERM,
-        attempt: |_| acts::unshare_user(),
-    },
-    Act { name: "io-uring", forbidden: "use io_uring", expected: ALWAYS_EPERM, attempt: |_| acts::io_uring() },
-    Act { name: "keyring", forbidden: "use kernel keyrings", expected: ALWAYS_EPERM, attempt: |_| acts::keyring() },
-    Act {
-        name: "terminal-input",
-        forbidden: "type into a terminal",
-        expected: ALWAYS_EPERM,
-        attempt: |_| acts::type_into_terminal(),
-    },
+    PTRACE,
+    MOUNT,
+    USER_NAMESPACE,
+    IO_URING,
+    KEYRING,
+    TERMINAL_INPUT,
 ];
 
 /// The battery inside a container: what its engine refuses, and what Landlock and the filter add.
@@ -281,6 +285,8 @@ const CONTAINED: &[Act] = &[
         expected: |_, facts| if facts.landlock_abi > 0 { &[EACCES] } else { &[] },
         attempt: |facts| acts::create(&facts.proof.join("file")),
     },
+    EXECUTE_UNLISTED,
+    EXECUTABLE_MEMORY,
     Act {
         name: "signal",
         forbidden: "signal whoever keeps the command",
@@ -299,22 +305,12 @@ const CONTAINED: &[Act] = &[
         expected: |walls, _| if walls.network == Network::None { &[ENETUNREACH] } else { &[] },
         attempt: |_| acts::connect_tcp(OUTSIDE),
     },
-    Act { name: "ptrace", forbidden: "trace a process", expected: ALWAYS_EPERM, attempt: |_| acts::trace() },
-    Act { name: "mount", forbidden: "mount", expected: ALWAYS_EPERM, attempt: |_| acts::mount() },
-    Act {
-        name: "user-namespace",
-        forbidden: "make a user namespace",
-        expected: ALWAYS_EPERM,
-        attempt: |_| acts::unshare_user(),
-    },
-    Act { name: "io-uring", forbidden: "use io_uring", expected: ALWAYS_EPERM, attempt: |_| acts::io_uring() },
-    Act { name: "keyring", forbidden: "use kernel keyrings", expected: ALWAYS_EPERM, attempt: |_| acts::keyring() },
-    Act {
-        name: "terminal-input",
-        forbidden: "type into a terminal",
-        expected: ALWAYS_EPERM,
-        attempt: |_| acts::type_into_terminal(),
-    },
+    PTRACE,
+    MOUNT,
+    USER_NAMESPACE,
+    IO_URING,
+    KEYRING,
+    TERMINAL_INPUT,
 ];
 
 /// The acts of a tier.

@@ -446,7 +446,7 @@ pub(super) enum Kind {
     /// In namespaces of their own.
     Walled(ExecMode),
     /// In the namespaces of a container, which it shares with whoever keeps it and with other commands.
-    Contained,
+    Contained(ExecMode),
     /// On the host's paths and among its processes (`landlocked.rs`).
     Landlocked(Network),
 }
@@ -612,7 +612,7 @@ fn rules(kind: Kind) -> BTreeMap<u32, Rule> {
     {
         rules.insert(number as u32, except(vec![vec![Argument::Has(flags_at, huge)]]));
     }
-    if kind == Kind::Walled(ExecMode::Allowlist) {
+    if matches!(kind, Kind::Walled(ExecMode::Allowlist) | Kind::Contained(ExecMode::Allowlist)) {
         // A memfd lies on no mount and in no folder, so neither noexec nor Landlock hold for it.
         let rows = vec![
             (vec![Argument::Has(1, MFD_HUGETLB)], REFUSE),
@@ -627,7 +627,7 @@ fn rules(kind: Kind) -> BTreeMap<u32, Rule> {
     match kind {
         Kind::Walled(_) => {}
         // The limits of whoever keeps the command would be a way to end it, and to outlive the deadline.
-        Kind::Contained => on_oneself_alone(&mut rules),
+        Kind::Contained(_) => on_oneself_alone(&mut rules),
         Kind::Landlocked(network) => without_namespaces(&mut rules, network),
     }
     rules

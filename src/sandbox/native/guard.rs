@@ -3,7 +3,7 @@
 //! What is executable is decided by the kernel on inodes, for the whole process tree: Landlock's EXECUTE on the listed
 //! files and on the shim, and nothing else. Names, arguments, shells and wrappers are not looked at.
 
-use super::loader::{self, FOLDER, SHIM};
+use super::loader::{self, FOLDER, LOADERS, SHIM};
 use super::step::{Step, Steps, at, at_path};
 use super::walls::Walls;
 use crate::os;
@@ -19,15 +19,6 @@ use std::path::{Component, Path, PathBuf};
 /// A file that is executable but for the list: the battery tries to execute it.
 pub(super) const UNLISTED: &str = "unlisted";
 
-/// Loaders that are covered whether a listed program names them or not: a listed folder may hold any program.
-const LOADERS: &[&str] = &[
-    "/lib64/ld-linux-x86-64.so.2",
-    "/lib/ld-linux-aarch64.so.1",
-    "/lib/ld-linux.so.2",
-    "/lib/ld-musl-x86_64.so.1",
-    "/lib/ld-musl-aarch64.so.1",
-];
-
 /// Matches of all patterns together.
 const MOST_LISTED: usize = 4096;
 
@@ -42,10 +33,32 @@ const MOST_LINKS: usize = 40;
 ///
 /// Stands in the new root, before privileges are dropped. A listed path that is missing loses its own grant only.
 pub(super) fn raise(listed: &[String], walls: &Walls) -> Steps<Vec<PathBuf>> {
+    let mut allowed = at(Step::Guard, matches(listed, walls))?;
+    let loaders = loaders(&allowed)?;
+    at(Step::Guard, cover(&loaders))?;
+    allowed.extend(loaders.into_values());
+    Ok(allowed)
+}
+
+/// The same where the tree is finished and was made with the shim over its loaders, as a container's is: looks whether
+/// it lies over each of them, and gives what may be executed.
+pub(super) fn find(listed: &[String], walls: &Walls) -> Steps<Vec<PathBuf>> {
+    let mut allowed = at(Step::Guard, matches(listed, walls))?;
+    for (name, place) in loaders(&allowed)? {
+        let is_covered = fs::read(&place).is_ok_and(|bytes| bytes == SHIM) && Path::new(FOLDER).join(name).is_file();
+        if !is_covered {
+            at_path(Step::Guard, &place, Err(io::Error::other("it is a loader that the shim does not cover")))?;
+        }
+        allowed.push(place);
+    }
+    Ok(allowed)
+}
+
+/// The loaders that there are by their names, each where it really is.
+fn loaders(allowed: &[PathBuf]) -> Steps<BTreeMap<OsString, PathBuf>> {
     if SHIM.is_empty() {
         at(Step::Guard, Err(io::Error::other("there is no guarded loader for this kind of machine")))?;
     }
-    let mut allowed = at(Step::Guard, matches(listed, walls))?;
     let mut loaders = BTreeMap::new();
     let named = allowed.iter().filter_map(|path| loader::interpreter(File::open(path).ok()?).ok().flatten());
     for path in named.chain(LOADERS.iter().map(PathBuf::from)) {
@@ -58,9 +71,7 @@ pub(super) fn raise(listed: &[String], walls: &Walls) -> Steps<Vec<PathBuf>> {
             at_path(Step::Guard, &place, Err(io::Error::other(why)))?;
         }
     }
-    at(Step::Guard, cover(&loaders))?;
-    allowed.extend(loaders.into_values());
-    Ok(allowed)
+    Ok(loaders)
 }
 
 /// The files and folders that the list names, as they really are.

@@ -10,6 +10,7 @@ use super::battery::{self, Facts};
 use super::brief::Brief;
 use super::deputy::Deputy;
 use super::files;
+use super::guard;
 use super::inside::{
     Ends, Everybody, FIRST_KEPT, Kept, Overseer, die_with_launcher, enter_folder, hand_over, signal_all, take_stdio,
 };
@@ -17,10 +18,11 @@ use super::monitor::{Evidence, Report};
 use super::secrets;
 use super::step::{Failure, Step, Steps, at, at_path};
 use super::walls::Walls;
+use super::witness::Witness;
 use crate::model::Tier;
 use crate::os;
 use crate::os::linux::clone::{self, Fork};
-use crate::os::linux::landlock::{self, Net};
+use crate::os::linux::landlock::{self, Grant, Net};
 use crate::os::linux::seccomp::{self, Filter};
 use crate::os::linux::{acts, capabilities, handover, mounts, pty, rlimits};
 use crate::os::process::Signal;
@@ -125,11 +127,14 @@ fn keep(base: &Base<'_>, kept: &Kept) -> Steps<Report> {
         None => return Ok(Report::Signaled(libc::SIGKILL as u8)),
     };
     at(Step::Descriptors, take_stdio(&brief, &kept.channel))?;
+    let listed = base.walls.allowed.as_deref().map(|listed| guard::find(listed, base.walls)).transpose()?;
     let ends = at(Step::Start, Ends::watch(everybody))?;
+    let witness = listed.as_deref().filter(|_| brief.file.is_none());
+    let mut witness = at(Step::Guard, witness.map(|listed| Witness::begin(listed, &kept.status)).transpose())?;
     let (ours, theirs) = at(Step::Start, UnixStream::pair())?;
     let command = match at(Step::Start, clone::fork(nix::sched::CloneFlags::empty()))? {
         Fork::Child => {
-            let Err(Failure { step, errno, text }) = become_command(base, kept, brief, theirs);
+            let Err(Failure { step, errno, text }) = become_command(base, kept, brief, listed.as_deref(), theirs);
             let _ = { &kept.status }.write_all(&Report::Failed { step, errno, text }.encode());
             clone::exit_now(127)
         }
@@ -143,7 +148,12 @@ fn keep(base: &Base<'_>, kept: &Kept) -> Steps<Report> {
     // Silence where the walls could not be built, which is told over the status pipe.
     let listener = handover::receive(&ours, &mut [0]).ok().flatten().and_then(|mut sent| sent.pop());
     let mut deputy = listener.and_then(|listener| Deputy::new(listener, &base.walls.binds).ok());
-    let report = ends.of(command, &kept.channel, deputy.as_mut().map(|deputy| deputy as &mut dyn Overseer));
+    let mut overseer = deputy.as_mut().map(|deputy| deputy as &mut dyn Overseer);
+    // Lists are for containers, whose filter asks nobody.
+    if overseer.is_none() {
+        overseer = witness.as_mut().map(|witness| witness as &mut dyn Overseer);
+    }
+    let report = ends.of(command, &kept.channel, overseer);
     // With it nobody answers any more: what is asked from here on is refused.
     drop(deputy);
     end_all(everybody);
@@ -182,7 +192,13 @@ fn keep_to_what_is_kept(launcher: i32) -> io::Result<()> {
 }
 
 /// The command's own process, from the fork to its exec: every wall, the proof, the exec.
-fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief, keeper: UnixStream) -> Result<Infallible, Failure> {
+fn become_command(
+    base: &Base<'_>,
+    kept: &Kept,
+    mut brief: Brief,
+    listed: Option<&[PathBuf]>,
+    keeper: UnixStream,
+) -> Result<Infallible, Failure> {
     clone::unblock_signals();
     // A keeper that is killed ends nothing any more; this ends the command at least, though not what it has started.
     at(Step::DieWithRunner, rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into))?;
@@ -205,12 +221,16 @@ fn become_command(base: &Base<'_>, kept: &Kept, mut brief: Brief, keeper: UnixSt
     at(Step::Limits, rlimits::apply(base.walls.rlimits))?;
     at(Step::Limits, rlimits::bound_cpu(brief.cpu_seconds))?;
     at(Step::CloseDoors, capabilities::drop_all())?;
-    let (system, named) = (base.walls.host_grants(), base.walls.named_grants());
+    let (mut system, named) = (base.walls.host_grants(), base.walls.named_grants());
+    system.extend(listed.into_iter().flatten().map(|path| (path.clone(), Grant::Execute)));
     // A container has a network namespace, where a command may have its own loopback.
     let net = match base.walls.tier {
         Tier::Landlock if base.walls.has_own_network() => Net::Refused,
         _ => Net::LeftAlone,
     };
+    if base.facts.landlock_abi == 0 && listed.is_some() {
+        at(Step::Landlock, Err(io::Error::other("this kernel has none, and a list of executables needs it")))?;
+    }
     if base.facts.landlock_abi > 0 {
         at(Step::Landlock, landlock::restrict_with(base.facts.landlock_abi, &system, &named, net))?;
     }

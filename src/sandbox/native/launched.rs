@@ -30,6 +30,8 @@ pub(crate) struct Launched {
     pub(super) landlock_abi: u8,
     /// Inside a container, whose control group is not ours: how often something was killed in it before.
     pub(super) oom_kills_before: Option<u64>,
+    /// The same of processes that were refused.
+    pub(super) refused_before: Option<u64>,
     pub(super) limits: [(LimitKind, Means); 3],
 }
 
@@ -113,6 +115,8 @@ impl Launched {
 pub(crate) struct Finished {
     /// The kernel killed something in it at the memory bound.
     pub(crate) out_of_memory: bool,
+    /// The kernel refused it a process at the bound on them.
+    pub(crate) out_of_processes: bool,
     /// `None` where the walls were never complete.
     pub(crate) enforcement: Option<Enforcement>,
     pub(crate) elapsed: Duration,

@@ -79,7 +79,8 @@ pub(crate) struct Launcher {
     filters: [Filter; 2],
     /// For the tier without namespaces, by whether it has the host's network.
     landlocked: [Filter; 2],
-    contained: Filter,
+    /// Inside a container, as the first two.
+    contained: [Filter; 2],
     title: Title,
     cgroups: Cgroups,
     protected: Protected,
@@ -171,7 +172,7 @@ impl Launcher {
             },
             _canary: canary,
             filters: [ExecMode::Full, ExecMode::Allowlist].map(|mode| compile_filter(Kind::Walled(mode))),
-            contained: compile_filter(Kind::Contained),
+            contained: [ExecMode::Full, ExecMode::Allowlist].map(|mode| compile_filter(Kind::Contained(mode))),
             landlocked: [Network::None, Network::Host].map(|network| compile_filter(Kind::Landlocked(network))),
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
             cgroups,
@@ -256,7 +257,7 @@ impl Launcher {
         let proof = private.as_ref().map_or_else(|| PROOF.into(), Private::proof);
         let facts = Facts { proof, ..self.facts.clone() };
         let filter = match walls.tier {
-            Tier::Container => &self.contained,
+            Tier::Container => &self.contained[usize::from(walls.allowed.is_some())],
             _ => &self.landlocked[usize::from(walls.network == Network::Host)],
         };
         match clone::fork(nix::sched::CloneFlags::empty()).map_err(wall("fork"))? {
@@ -280,7 +281,7 @@ impl Launcher {
     }
 
     fn walls(&self, plan: &Plan) -> Result<Walls, RunFault> {
-        Walls::of(plan, self.tier, self.means().contains(&(LimitKind::Memory, Means::Cgroup)))
+        Walls::of(plan, self.tier, &self.means())
     }
 
     /// Builds the walls of a profile around nothing and tells what was proved of them.
@@ -470,6 +471,7 @@ impl Launcher {
             walls,
             landlock_abi: self.facts.landlock_abi,
             oom_kills_before: (self.tier == Tier::Container).then(cgroup::oom_kills_of_container),
+            refused_before: (self.tier == Tier::Container).then(cgroup::refused_processes_of_container),
             limits: self.means(),
         })
     }
@@ -556,8 +558,10 @@ impl Launcher {
         let elapsed = launched.started.elapsed();
         let out_of_memory = launched.inmate.group.as_ref().is_some_and(Group::ran_out_of_memory)
             || launched.oom_kills_before.is_some_and(|before| cgroup::oom_kills_of_container() > before);
+        let out_of_processes = launched.inmate.group.as_ref().is_some_and(|group| group.refused_processes() > 0)
+            || launched.refused_before.is_some_and(|before| cgroup::refused_processes_of_container() > before);
         let enforcement = launched.enforcement();
-        Finished { out_of_memory, enforcement, elapsed, _remains: launched }
+        Finished { out_of_memory, out_of_processes, enforcement, elapsed, _remains: launched }
     }
 }
 

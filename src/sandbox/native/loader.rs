@@ -19,10 +19,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// The program that stands where a loader was. Empty where there is none for this machine; then the mode is refused.
-pub(super) const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/loader-shim"));
+pub(in crate::sandbox) const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/loader-shim"));
 
 /// Where the shim looks for the loader: the last component of PT_INTERP, in here.
-pub(super) const FOLDER: &str = "/run/loader";
+pub(in crate::sandbox) const FOLDER: &str = "/run/loader";
+
+/// Loaders that are covered whether a listed program names them or not: a listed folder may hold any program.
+pub(in crate::sandbox) const LOADERS: &[&str] = &[
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/ld-linux-aarch64.so.1",
+    "/lib/ld-linux.so.2",
+    "/lib/ld-musl-x86_64.so.1",
+    "/lib/ld-musl-aarch64.so.1",
+];
 
 /// Sizes of elf(5), 64 bits.
 const HEADER_BYTES: usize = 64;

@@ -30,5 +30,6 @@ mod witness;
 pub(crate) use filter::allowed_system_calls;
 pub(crate) use launched::{Finished, Handed, Launched};
 pub(crate) use launcher::{Descriptors, Launcher, Lent};
+pub(in crate::sandbox) use loader::{FOLDER, LOADERS, SHIM};
 pub(crate) use monitor::Verdict;
 pub(crate) use probe::{Probe, probe_host};

@@ -2,7 +2,8 @@
 //! served by children that were built alike; each child serves one.
 
 use super::landlocked::{self, Private};
-use crate::model::{ExecMode, LaunchFault, Network, RunFault, Tier};
+use super::loader;
+use crate::model::{ExecMode, LaunchFault, LimitKind, Means, Network, RunFault, Tier};
 use crate::os::linux::landlock::Grant;
 use crate::os::linux::rlimits::Rlimits;
 use crate::sandbox::environment::HOME;
@@ -25,12 +26,13 @@ pub(super) struct Walls {
 }
 
 impl Walls {
-    /// Those of a plan. `memory_in_group` says that a control group bounds the memory of the whole tree.
+    /// Those of a plan. `means` says what bounds the whole tree: a control group, or limits of each process.
     ///
     /// # Errors
     /// Where this tier is weaker than what the profile accepts.
-    pub(super) fn of(plan: &Plan, tier: Tier, memory_in_group: bool) -> Result<Self, RunFault> {
+    pub(super) fn of(plan: &Plan, tier: Tier, means: &[(LimitKind, Means)]) -> Result<Self, RunFault> {
         let limits = &plan.limits;
+        let is_in_group = |kind| means.contains(&(kind, Means::Cgroup));
         if tier != Tier::Container && tier < plan.least_tier {
             return Err(RunFault::WallMissing(LaunchFault {
                 step: "look for walls that are strong enough".into(),
@@ -49,9 +51,9 @@ impl Walls {
             scratch_bytes: limits.scratch_bytes,
             allowed: plan.allowed.clone(),
             rlimits: Rlimits {
-                // One more for the init.
-                pids: limits.pids.saturating_add(1),
-                data_bytes: (!memory_in_group).then_some(limits.memory_bytes),
+                // One more for the init; and one for the group to be the first that refuses, which tells of it.
+                pids: limits.pids.saturating_add(1 + u32::from(is_in_group(LimitKind::Pids))),
+                data_bytes: (!is_in_group(LimitKind::Memory)).then_some(limits.memory_bytes),
                 file_bytes: limits.disk_bytes.max(limits.scratch_bytes),
             },
         })
@@ -66,7 +68,7 @@ impl Walls {
     /// What Landlock grants in the tier without namespaces, on the host's own paths.
     pub(super) fn host_grants(&self) -> Vec<(PathBuf, Grant)> {
         if self.tier == Tier::Container {
-            return container_grants();
+            return container_grants(self.allowed.is_some());
         }
         let plain = |paths: &[&str], grant| paths.iter().map(|p| (PathBuf::from(p), grant)).collect::<Vec<_>>();
         let mut rules = plain(landlocked::SYSTEM, Grant::ReadExecute);
@@ -80,9 +82,10 @@ impl Walls {
 
     /// The same for what the profile names.
     pub(super) fn named_grants(&self) -> Vec<(PathBuf, Grant)> {
+        let lists = self.allowed.is_some();
         let grant = |shown| match shown {
-            Shown::ReadOnly => Grant::ReadExecute,
-            Shown::ReadOnlyData => Grant::Read,
+            Shown::ReadOnly if !lists => Grant::ReadExecute,
+            Shown::ReadOnly | Shown::ReadOnlyData => Grant::Read,
             Shown::Writable => Grant::ReadWriteExecute,
             Shown::WritableData => Grant::ReadWrite,
             Shown::Device => Grant::Device,
@@ -97,7 +100,7 @@ impl Walls {
     pub(super) fn check_without_namespaces(&self, plan: &Plan) -> Result<(), RunFault> {
         let missing = if self.network == Network::Allowlist {
             "a network that is an allowlist needs a network namespace"
-        } else if self.allowed.is_some() {
+        } else if self.allowed.is_some() && self.tier != Tier::Container {
             "a list of executables needs a mount namespace"
         } else if plan.command.secrets.iter().any(|secret| secret.variable().is_none()) {
             "secrets that are files need a mount namespace"
@@ -169,10 +172,10 @@ impl Walls {
     }
 }
 
-/// What Landlock grants inside a container, beside what the profile names: all of the image can be executed, what is
-/// the container's alone can be written to, and /proc can be read, where Landlock keeps other commands' memory and
-/// environment apart by itself (ptrace rules of landlock(7)).
-fn container_grants() -> Vec<(PathBuf, Grant)> {
+/// What Landlock grants inside a container, beside what the profile names: all of the image can be executed unless there
+/// is a list, what is the container's alone can be written to, and /proc can be read, where Landlock keeps other
+/// commands' memory and environment apart by itself (ptrace rules of landlock(7)).
+fn container_grants(lists: bool) -> Vec<(PathBuf, Grant)> {
     const OURS: &[&str] = &["proc", "sys", "dev", "run", "tmp", "home", "workspace"];
     let items = std::fs::read_dir("/").into_iter().flatten().flatten();
     // A link of the image's is judged by where it leads: one to /sys would grant that.
@@ -182,7 +185,8 @@ fn container_grants() -> Vec<(PathBuf, Grant)> {
         top.is_none_or(|top| OURS.iter().any(|name| top == *name))
     };
     let of_image = items.filter(|item| !is_ours(&item.path()));
-    let mut rules: Vec<_> = of_image.map(|item| (item.path(), Grant::ReadExecute)).collect();
+    let mut rules: Vec<_> =
+        of_image.map(|item| (item.path(), if lists { Grant::Read } else { Grant::ReadExecute })).collect();
     let ours = [
         ("/", Grant::List),
         ("/proc", Grant::Read),
@@ -192,8 +196,10 @@ fn container_grants() -> Vec<(PathBuf, Grant)> {
         ("/dev/shm", Grant::ReadWrite),
         ("/tmp", Grant::ReadWrite),
         (HOME, Grant::ReadWrite),
-        (WORKSPACE, Grant::ReadWriteExecute),
+        (WORKSPACE, if lists { Grant::ReadWrite } else { Grant::ReadWriteExecute }),
     ];
+    // The loaders, for the shim.
+    rules.extend(lists.then(|| (PathBuf::from(loader::FOLDER), Grant::Read)));
     rules.extend(ours.map(|(path, grant)| (PathBuf::from(path), grant)));
     rules
 }

@@ -1,0 +1,146 @@
+//! The loaders of an image, for lists of executables: read out of a container that is never started.
+//!
+//! Where a loader really is decides what the shim must lie over. What is found here is looked at once more inside
+//! (`native/guard.rs`): a loader that was missed, or a link that leads elsewhere there, ends the run.
+
+use super::engine::{fault, missing};
+use super::plan;
+use crate::crypto;
+use crate::model::RunFault;
+use crate::os;
+use crate::sandbox::native::LOADERS;
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    CreateContainerOptions, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+/// One loader.
+pub(super) struct Loader {
+    /// Its name in PT_INTERP: what the shim finds it by.
+    pub(super) name: String,
+    /// Where it lies, no link.
+    pub(super) place: String,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Larger than any loader; musl's is a whole C library.
+const MOST_BYTES: usize = 16 << 20;
+
+/// Links on one path, as the kernel's MAXSYMLINKS.
+const MOST_LINKS: usize = 40;
+
+/// Those of the known places.
+///
+/// # Errors
+/// Where the engine does not say.
+pub(super) async fn of_image(docker: &Docker, image: &str, gateway: &str) -> Result<Vec<Loader>, RunFault> {
+    let id = unstarted(docker, image, gateway).await?;
+    let mut found = Ok(Vec::new());
+    for known in LOADERS {
+        found = match (found, read(docker, &id, known).await) {
+            (Ok(mut found), Ok(loader)) => {
+                found.extend(loader);
+                Ok(found)
+            }
+            (Err(fault), _) | (_, Err(fault)) => Err(fault),
+        };
+    }
+    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    docker.remove_container(&id, Some(options)).await.map_err(|e| fault("remove a container", &e))?;
+    found
+}
+
+/// A container of an image to look into. One that is left behind is removed as those for one command are.
+pub(super) async fn unstarted(docker: &Docker, image: &str, gateway: &str) -> Result<String, RunFault> {
+    let sandbox = format!("{}{}", super::engine::ONCE, crypto::hex(&os::host::random::<8>()));
+    let labels = HashMap::from([(plan::GATEWAY.to_owned(), gateway.to_owned()), (plan::SANDBOX.to_owned(), sandbox)]);
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        // It never runs; an image need not have a command of its own.
+        entrypoint: Some(vec!["/nothing".into()]),
+        labels: Some(labels),
+        host_config: Some(HostConfig { network_mode: Some("none".into()), ..Default::default() }),
+        ..Default::default()
+    };
+    let made = docker.create_container(None::<CreateContainerOptions>, body).await;
+    Ok(made.map_err(|e| fault("look into the image", &e))?.id)
+}
+
+async fn read(docker: &Docker, id: &str, known: &str) -> Result<Option<Loader>, RunFault> {
+    let mut place = PathBuf::from(known);
+    for _ in 0..MOST_LINKS {
+        match entry(docker, id, &place).await? {
+            Entry::Missing => return Ok(None),
+            Entry::Link(target) => place = normal(&place.parent().unwrap_or(Path::new("/")).join(target)),
+            Entry::File(bytes) => {
+                let name = known.rsplit('/').next().unwrap_or(known).to_owned();
+                return Ok(Some(Loader { name, place: place.display().to_string(), bytes }));
+            }
+        }
+    }
+    Err(strange(known, "it is a link without an end"))
+}
+
+enum Entry {
+    Missing,
+    Link(PathBuf),
+    File(Vec<u8>),
+}
+
+/// What stands at a path, whose last part alone is not followed.
+async fn entry(docker: &Docker, id: &str, place: &Path) -> Result<Entry, RunFault> {
+    let path = place.display().to_string();
+    let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
+    let mut parts = docker.download_from_container(id, Some(options));
+    let mut archive = Vec::new();
+    while let Some(part) = parts.next().await {
+        match part {
+            Ok(part) => archive.extend_from_slice(&part),
+            Err(error) if missing(&error) => return Ok(Entry::Missing),
+            Err(error) => return Err(fault("read a loader of the image", &error)),
+        }
+        if archive.len() > MOST_BYTES {
+            return Err(strange(&path, "it is larger than any loader"));
+        }
+    }
+    let damaged = |e: std::io::Error| strange(&path, &e.to_string());
+    let mut archive = tar::Archive::new(&*archive);
+    let mut first = archive.entries().map_err(damaged)?.next().ok_or_else(|| strange(&path, "nothing is told"))?;
+    let entry = first.as_mut().map_err(|e| strange(&path, &e.to_string()))?;
+    match entry.header().entry_type() {
+        tar::EntryType::Symlink => {
+            let target = entry.link_name().map_err(damaged)?;
+            Ok(Entry::Link(target.ok_or_else(|| strange(&path, "it is a link to nothing"))?.into_owned()))
+        }
+        tar::EntryType::Regular => {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(damaged)?;
+            Ok(Entry::File(bytes))
+        }
+        _ => Ok(Entry::Missing),
+    }
+}
+
+/// Without `.` and `..`, as text: the engine follows links in folders itself.
+fn normal(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut whole, part| {
+        match part {
+            Component::ParentDir => drop(whole.pop()),
+            Component::CurDir => {}
+            part => whole.push(part),
+        }
+        whole
+    })
+}
+
+fn strange(path: &str, why: &str) -> RunFault {
+    RunFault::Engine {
+        what: format!("the image's loader {path} cannot be covered: {why}"),
+        hint: "use an image with a usual C library, or sandbox_mode = \"full\"".into(),
+    }
+}

@@ -1,0 +1,255 @@
+//! The way to an engine: its socket on this host, TLS to another machine, or its command line there over ssh.
+//!
+//! Where it is comes from the configuration, never from the environment.
+
+use crate::model::{EngineHost, RunFault};
+use bollard::errors::Error;
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use futures_util::future::BoxFuture;
+use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// Seconds that the engine may take for an answer; building an image is one.
+const PATIENCE: u64 = 120;
+
+/// How long another machine may take until it is reached.
+const A_CONNECTION: Duration = Duration::from_secs(20);
+
+/// Docker 20.10.
+const LEAST_API: (usize, usize) = (1, 41);
+
+/// An engine that was reached.
+#[derive(Clone)]
+pub(super) struct Reached {
+    pub(super) api: Docker,
+    pub(super) kind: Kind,
+}
+
+/// Whose engine it is: what it can be asked for, and how it tells of a container, differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Docker,
+    Podman,
+}
+
+/// An engine's API, at the version that both sides speak.
+///
+/// # Errors
+/// Where it is not there, is too old, or does not say what it is.
+pub(super) async fn connect(host: &EngineHost) -> Result<Reached, RunFault> {
+    let absent = |why: String| RunFault::Engine {
+        what: format!("there is no container engine at {}: {why}", shown(host)),
+        hint: match host {
+            EngineHost::Unix(_) => {
+                "start it (`systemctl start docker`), give the runner's user access to its socket, or \
+                                    choose backend = \"native\""
+                    .into()
+            }
+            EngineHost::Tls { .. } => {
+                "look at `docker.host` and the certificates in `docker.tls`; does the engine listen?".into()
+            }
+            EngineHost::Ssh { .. } => "does `ssh` get in without a question, and is there `docker` on that machine? \
+                                       `docker.ssh_config` names keys and known hosts"
+                .into(),
+        },
+    };
+    let api = match host {
+        EngineHost::Unix(socket) => {
+            Docker::connect_with_unix(&socket.display().to_string(), PATIENCE, API_DEFAULT_VERSION)
+        }
+        remote => {
+            let way = Arc::new(Way::prepare(remote).map_err(|e| absent(e.to_string()))?);
+            let request = move |request: BollardRequest| {
+                let way = Arc::clone(&way);
+                let answer: BoxFuture<'static, _> = Box::pin(async move { way.ask(request).await });
+                answer
+            };
+            Docker::connect_with_custom_transport(request, Some("http://engine"), PATIENCE, API_DEFAULT_VERSION)
+        }
+    };
+    let api = api.map_err(|e| absent(short(&e)))?;
+    let api = api.negotiate_version().await.map_err(|e| absent(short(&e)))?;
+    let version = api.client_version();
+    if (version.major_version, version.minor_version) < LEAST_API {
+        return Err(RunFault::Engine {
+            what: format!("the engine speaks API {version}, and {}.{} is the least", LEAST_API.0, LEAST_API.1),
+            hint: "upgrade it: Docker 20.10 or Podman 4".into(),
+        });
+    }
+    let told = api.version().await.map_err(|e| absent(short(&e)))?;
+    let is_podman = told.components.iter().flatten().any(|part| part.name == "Podman Engine");
+    Ok(Reached { api, kind: if is_podman { Kind::Podman } else { Kind::Docker } })
+}
+
+/// A socket by its path, as people know it.
+fn shown(host: &EngineHost) -> String {
+    match host {
+        EngineHost::Unix(socket) => socket.display().to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// How connections to another machine are made; each request has its own.
+enum Way {
+    Tls { host: String, port: u16, name: ServerName<'static>, config: Arc<ClientConfig> },
+    Ssh { arguments: Vec<String> },
+}
+
+impl Way {
+    fn prepare(host: &EngineHost) -> io::Result<Self> {
+        match host {
+            EngineHost::Tls { host, port, certificates } => Ok(Way::Tls {
+                host: host.clone(),
+                port: *port,
+                name: ServerName::try_from(host.clone()).map_err(io::Error::other)?,
+                config: Arc::new(of_both_sides(certificates)?),
+            }),
+            EngineHost::Ssh { destination, port, config } => {
+                // Nobody is there to be asked, and nothing else than this is wanted of that machine.
+                let mut arguments: Vec<String> =
+                    ["-T", "-o", "BatchMode=yes", "-o", "ForwardAgent=no", "-o", "ClearAllForwardings=yes"]
+                        .map(Into::into)
+                        .into();
+                arguments.extend(["-o".into(), format!("ConnectTimeout={}", A_CONNECTION.as_secs())]);
+                arguments.extend(config.iter().flat_map(|path| ["-F".to_owned(), path.display().to_string()]));
+                arguments.extend(port.iter().flat_map(|port| ["-p".to_owned(), port.to_string()]));
+                arguments.extend(["--".into(), destination.clone(), "docker system dial-stdio".into()]);
+                Ok(Way::Ssh { arguments })
+            }
+            EngineHost::Unix(_) => Err(io::Error::other("a socket of this host needs no way")),
+        }
+    }
+
+    async fn ask(&self, mut request: BollardRequest) -> Result<hyper::Response<hyper::body::Incoming>, Error> {
+        let stream =
+            timeout(A_CONNECTION, self.open()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // For as long as its answer is read, or what it became is used.
+        tokio::spawn(connection.with_upgrades());
+        // As over a socket: the path alone, and a name that is nobody's.
+        if let Some(path) = request.uri().path_and_query().cloned() {
+            *request.uri_mut() = path.into();
+        }
+        request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("engine"));
+        Ok(sender.send_request(request).await?)
+    }
+
+    async fn open(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Way::Tls { host, port, name, config } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await?))
+            }
+            Way::Ssh { arguments } => Ok(Box::new(Spoken::start(arguments)?)),
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The authority that the engine's certificate must be of, and our own certificate.
+fn of_both_sides(folder: &Path) -> io::Result<ClientConfig> {
+    let named =
+        |file: &str, e: &dyn std::fmt::Display| io::Error::other(format!("{}: {e}", folder.join(file).display()));
+    let certificates = |file: &'static str| -> io::Result<Vec<CertificateDer<'static>>> {
+        let found = CertificateDer::pem_file_iter(folder.join(file)).map_err(|e| named(file, &e))?;
+        found.collect::<Result<_, _>>().map_err(|e| named(file, &e))
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates("ca.pem")? {
+        roots.add(authority).map_err(|e| named("ca.pem", &e))?;
+    }
+    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).map_err(|e| named("key.pem", &e))?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(certificates("cert.pem")?, key)
+        .map_err(|e| named("cert.pem", &e))?;
+    // Servers that look at our certificate each time do not all know how to resume a session.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// A connection that ssh(1) carries. It ends with this.
+struct Spoken {
+    stream: UnixStream,
+    ssh: Child,
+}
+
+impl Spoken {
+    fn start(arguments: &[String]) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let theirs = OwnedFd::from(theirs);
+        #[allow(clippy::disallowed_methods, reason = "the operator has named this way to the engine")]
+        let ssh = Command::new("ssh")
+            .args(arguments)
+            .stdin(Stdio::from(theirs.try_clone()?))
+            .stdout(Stdio::from(theirs))
+            .spawn()
+            .map_err(|e| io::Error::new(e.kind(), format!("ssh cannot be started: {e}")))?;
+        Ok(Spoken { stream: UnixStream::from_std(ours)?, ssh })
+    }
+}
+
+impl Drop for Spoken {
+    fn drop(&mut self) {
+        // Killed, it is gone in no time.
+        let _ = self.ssh.kill();
+        let _ = self.ssh.wait();
+    }
+}
+
+impl AsyncRead for Spoken {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Spoken {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The words of an engine, or of the way to it, on one line.
+pub(super) fn short(error: &Error) -> String {
+    let text = match error {
+        Error::DockerResponseServerError { message, .. } => message.clone(),
+        other => {
+            let mut text = other.to_string();
+            let mut cause = std::error::Error::source(other);
+            while let Some(error) = cause {
+                text = error.to_string();
+                cause = error.source();
+            }
+            text
+        }
+    };
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}
