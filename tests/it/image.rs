@@ -22,7 +22,7 @@ impl Drop for Container {
 #[test]
 fn the_image_of_the_gateway_runs_commands_and_nothing_in_it_is_roots() {
     // A base with busybox and the libraries that the program was linked with.
-    import("vambrace-test:base", &[], |root| {
+    let base = import("gateway-base", &[], |root| {
         let libraries = finish(tool("ldd", "libc-bin").arg(program())).exits(0);
         let paths: Vec<&str> = libraries.split_whitespace().filter(|word| word.starts_with('/')).collect();
         assert!(paths.len() >= 2, "{libraries}");
@@ -44,8 +44,8 @@ fn the_image_of_the_gateway_runs_commands_and_nothing_in_it_is_roots() {
         fs::copy(shipped.join(file), context.join("packaging/docker").join(file)).unwrap();
     }
     let recipe = context.join("packaging/docker/Dockerfile");
-    let built =
-        ["build", "--force-rm", "--build-arg", "BASE=vambrace-test:base", "--tag", "vambrace-test:gateway", "--file"];
+    let (base, image) = (format!("BASE={base}"), base.replace("-base", ""));
+    let built = ["build", "--force-rm", "--build-arg", &base, "--tag", &image, "--file"];
     docker(&[&built[..], &[recipe.to_str().unwrap(), context.to_str().unwrap()]].concat()).exits(0);
 
     let run = [
@@ -59,7 +59,7 @@ fn the_image_of_the_gateway_runs_commands_and_nothing_in_it_is_roots() {
         "--tmpfs",
         "/tmp",
     ];
-    let started = docker(&[&run[..], &["vambrace-test:gateway"]].concat()).exits(0);
+    let started = docker(&[&run[..], &[image.as_str()]].concat()).exits(0);
     let container = Container(started.trim().to_owned());
     let inside = |words: &[&str]| docker(&[&["exec", &container.0, "vambrace"], words].concat());
     eventually("the gateway in the container answers", || inside(&["health"]).code == 0);
