@@ -3,11 +3,11 @@
 # command line, upgraded, broken, repaired, removed, purged. As root. What is missing is a failure, never skipped.
 #
 # Usage: tests/service.sh [--stay] [CHECK…]: all checks, or those whose names are given beside installing. With --stay the
-# system runs on after them until a line is read, and how to enter it is printed.
+# system runs on after them until a line is read, and how to enter it is printed. SUITE=trixie takes that release of Debian.
 # The checks are functions in tests/service/checks-*.sh, each with a sentence for a name; `inm` runs a command inside.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-suite=bookworm
+suite=${SUITE:-bookworm}
 include=systemd,systemd-sysv,dbus,libnss-systemd,libpam-systemd,procps,iproute2,socat,curl,openssl,man-db
 tools=${TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/vambrace-tools}
 machine=vambrace-it-$$
@@ -44,6 +44,8 @@ fi
 # --- booted, on an overlay that is thrown away --------------------------------------------------------------------------
 work=$(mktemp -d /var/tmp/$machine.XXXXXX)
 # What a host without systemd lets a container have of control groups: a group of its own in each hierarchy that matters.
+# systemd from 256 on knows version 2 alone.
+case $suite in bookworm) ;; *) export UNIFIED_CGROUP_HIERARCHY=1 ;; esac
 hierarchies=()
 for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
   [ -e $hierarchy/cgroup.procs ] && hierarchies+=("$hierarchy")
