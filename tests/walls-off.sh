@@ -216,7 +216,11 @@ off "container: list" src/sandbox/native/walls.rs 's/if lists \{ Grant::Read \} 
 off "container: loaders" src/sandbox/docker/image.rs 's/^ *dockerfile\.push_str\(&format!\("COPY \{cover.*/let _ = cover; dockerfile.push_str(\&format!("COPY {shown}\\n"));/' contained_list::
 off "container: mounts without code" src/sandbox/docker/engine.rs 's/let code = if lists \{ data \} else (.*);/let code = \1; let _ = lists;/' contained_list::
 off "container: folders without code" src/sandbox/docker/shown.rs 's/How::WritableData \| How::Device => Attributes \{ read_only: false, no_exec: true/How::WritableData | How::Device => Attributes { read_only: false, no_exec: false/' contained_list::
-off "container: in use" $engine 's/Fit::Stale\(id\) if in_use\(\&id\) => .*//' docker::a_container_in_use
+off "container: flags of its mounts" src/sandbox/docker/plan.rs 's/shown\.read_only && !shown\.is_mounted/shown.read_only/' contained_list::what_a_command
+off "container: bridge" src/sandbox/docker/bridge.rs 's/\(BETWEEN_CONTAINERS\.to_owned\(\), "false"/(BETWEEN_CONTAINERS.to_owned(), "true"/; s/holds\(&live\.options, BETWEEN_CONTAINERS, "false"\)/true/' docker::a_bridge
+off "container: lockdown of a setup" src/runner/relay.rs 's/^ *containers\.open\.borrow_mut\(\)\.push.*//' docker::setup_is
+off "container: known hosts" src/sandbox/docker/reach.rs 's/"StrictHostKeyChecking=yes"/"StrictHostKeyChecking=no"/' remote::an_agents_engine_may_be_on_another_machine_behind_ssh
+off "container: in use" $engine 's/Fit::Same\(id\) \| Fit::Stale\(id\) if in_use\(\&id\) => .*//' docker::a_container_in_use
 off "container: the engine's socket" src/config/compose.rs 's/\.chain\(\[canonical\(engine\), engine\.to_owned\(\)\]\)/.chain([engine.to_owned()].into_iter().take(0))/' docker::the_engines_socket
 off "container: builds on the image" $image 's/is_some_and\(\|steps\| !steps\.is_empty\(\)\)/is_some_and(|_| false)/' docker::an_engine_an_image
 off "container: what is thawed" src/runner/relay.rs 's/^ *line\.hold\(false\);//' docker::lockdown

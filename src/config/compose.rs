@@ -147,11 +147,13 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
     }
     let host = host.unwrap_or_else(|| EngineHost::Unix(USUAL_ENGINE.into()));
     let own = [&defaults].into_iter().chain(agents.values()).chain(named.values());
-    let sockets = own.filter_map(|profile| profile.engine.as_ref()).chain([&host]).filter_map(|host| match host {
+    // Whoever has one of these has the engine: its socket, or the keys to it.
+    let keys = own.filter_map(|profile| profile.engine.as_ref()).chain([&host]).filter_map(|host| match host {
         EngineHost::Unix(path) => Some(path.clone()),
-        _ => None,
+        EngineHost::Tls { certificates, .. } => Some(certificates.clone()),
+        EngineHost::Ssh { config, .. } => config.clone(),
     });
-    let sockets: Vec<PathBuf> = sockets.chain([USUAL_ENGINE.into()]).collect();
+    let engines: Vec<PathBuf> = keys.chain([USUAL_ENGINE.into()]).collect();
     let is_used = [&defaults]
         .into_iter()
         .chain(agents.values())
@@ -180,7 +182,7 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
             named,
             agent_profiles,
         },
-        protected: protected(places, &file.store, &sockets),
+        protected: protected(places, &file.store, &engines),
     })
 }
 
@@ -392,6 +394,11 @@ impl Reader<'_> {
                 None => Ok(()),
                 Some(_) => Err(self.fault(&format!("{key}.setup"), "is for backend = \"docker\" alone")),
             };
+        }
+        if profile.setup.is_some() && profile.network == Network::Allowlist {
+            return Err(
+                self.fault(&format!("{key}.setup"), "has no network with \"allowlist\": build it into the image")
+            );
         }
         if profile.engine.as_ref().is_some_and(EngineHost::is_remote) {
             let remote = |what: &str, why| Err(self.fault(&format!("{key}.{what}"), why));

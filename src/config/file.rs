@@ -163,7 +163,7 @@ pub(crate) struct RunnerFile {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DockerFile {
-    /// Where it is: `unix:///PATH` (`unix:///var/run/docker.sock` without it); on another machine `tcp://HOST:PORT` or
+    /// Where it is: `unix:///PATH` (`unix:///var/run/docker.sock` without it); on another machine `tcp://ADDRESS:PORT` or
     /// `ssh://[USER@]HOST[:PORT]`, whose containers see nothing of this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<String>,

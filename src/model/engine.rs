@@ -1,6 +1,7 @@
 //! Where a container engine is.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// One engine, by the way to it.
@@ -8,10 +9,10 @@ use std::path::{Path, PathBuf};
 pub(crate) enum EngineHost {
     /// A unix socket of this host.
     Unix(PathBuf),
-    /// TLS with certificates of both sides.
+    /// TLS with certificates of both sides. By its address: whoever looks names up does so in a thread, and the runner,
+    /// which forks, has but one.
     Tls {
-        host: String,
-        port: u16,
+        address: SocketAddr,
         /// The folder of ca.pem, cert.pem and key.pem.
         certificates: PathBuf,
     },
@@ -26,7 +27,7 @@ pub(crate) enum EngineHost {
 }
 
 impl EngineHost {
-    /// Reads `unix:///PATH`, `tcp://HOST:PORT` or `ssh://[USER@]HOST[:PORT]`, with what belongs to it.
+    /// Reads `unix:///PATH`, `tcp://ADDRESS:PORT` or `ssh://[USER@]HOST[:PORT]`, with what belongs to it.
     ///
     /// # Errors
     /// Says what is missing, or is none of these.
@@ -43,18 +44,14 @@ impl EngineHost {
             };
         }
         if let Some(authority) = url.strip_prefix("tcp://") {
-            let (host, port) = authority.rsplit_once(':').ok_or("a port is missing, e.g. \"tcp://host:2376\"")?;
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let port = port.parse().map_err(|_| "its port is no number")?;
+            let address =
+                authority.parse().map_err(|_| "it is no address with a port, e.g. \"tcp://192.0.2.7:2376\"")?;
             // Without TLS an engine takes orders from anybody, and we from anybody who says that it is the engine.
             let certificates = tls.ok_or("it needs `tls`, a folder with ca.pem, cert.pem and key.pem")?.to_owned();
-            return match is_host(host) {
-                true => Ok(EngineHost::Tls { host: host.to_owned(), port, certificates }),
-                false => Err("that is no host"),
-            };
+            return Ok(EngineHost::Tls { address, certificates });
         }
         let Some(authority) = url.strip_prefix("ssh://") else {
-            return Err("it is none of unix:///PATH, tcp://HOST:PORT and ssh://[USER@]HOST[:PORT]");
+            return Err("it is none of unix:///PATH, tcp://ADDRESS:PORT and ssh://[USER@]HOST[:PORT]");
         };
         let (destination, port) = match authority.rsplit_once(':') {
             Some((destination, port)) => (destination, Some(port.parse().map_err(|_| "its port is no number")?)),
@@ -62,7 +59,7 @@ impl EngineHost {
         };
         let (user, host) = destination.split_once('@').unwrap_or(("nobody", destination));
         let is_user = !user.is_empty() && !user.starts_with('-') && user.bytes().all(is_plain);
-        match is_user && is_host(host) && !host.contains(':') {
+        match is_user && is_host(host) {
             true => Ok(EngineHost::Ssh {
                 destination: destination.to_owned(),
                 port,
@@ -93,15 +90,14 @@ fn is_plain(byte: u8) -> bool {
 
 /// A name or an address; never a word that a program takes for an option.
 fn is_host(host: &str) -> bool {
-    !host.is_empty() && !host.starts_with('-') && host.bytes().all(|byte| is_plain(byte) || byte == b':')
+    !host.is_empty() && !host.starts_with('-') && host.bytes().all(is_plain)
 }
 
 impl fmt::Display for EngineHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EngineHost::Unix(path) => write!(f, "unix://{}", path.display()),
-            EngineHost::Tls { host, port, .. } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            EngineHost::Tls { host, port, .. } => write!(f, "tcp://{host}:{port}"),
+            EngineHost::Tls { address, .. } => write!(f, "tcp://{address}"),
             EngineHost::Ssh { destination, port: Some(port), .. } => write!(f, "ssh://{destination}:{port}"),
             EngineHost::Ssh { destination, port: None, .. } => write!(f, "ssh://{destination}"),
         }
@@ -115,13 +111,9 @@ mod tests {
     #[test]
     fn an_engine_is_named_in_one_of_three_ways_and_read_again_as_it_was() {
         let tls = Some(Path::new("/etc/certs"));
-        for url in [
-            "unix:///run/docker.sock",
-            "tcp://engine.example.org:2376",
-            "tcp://[fd00::1]:2376",
-            "ssh://a@b:22",
-            "ssh://b",
-        ] {
+        for url in
+            ["unix:///run/docker.sock", "tcp://192.0.2.7:2376", "tcp://[fd00::1]:2376", "ssh://a@b:22", "ssh://b"]
+        {
             let host = EngineHost::parse(url, tls, None).unwrap();
             let (again, tls, config) = host.parts();
             assert_eq!(again, url);
@@ -146,7 +138,7 @@ mod tests {
         ] {
             assert!(EngineHost::parse(url, tls, None).is_err(), "{url}");
         }
-        assert!(EngineHost::parse("tcp://a:1", None, None).is_err(), "without TLS");
+        assert!(EngineHost::parse("tcp://192.0.2.7:1", None, None).is_err(), "without TLS");
         assert!(EngineHost::parse("ssh://a", None, Some(Path::new("config"))).is_err(), "a relative path");
     }
 }

@@ -32,6 +32,13 @@ impl Bounds {
         }
     }
 
+    /// The command begins now, whatever it took to get here.
+    pub(super) fn begin(&mut self, profile: &SandboxProfile) {
+        if !self.is_hurried {
+            self.deadline = Bounds::new(profile).deadline;
+        }
+    }
+
     /// It was told to end, and has little time to say that it has.
     pub(super) fn hurry(&mut self) {
         self.is_hurried = true;

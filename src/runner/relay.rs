@@ -16,6 +16,7 @@ use crate::model::{
     Domain, Ending, EngineHost, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile,
     StandingContainer, Stdin, Tier,
 };
+use crate::os;
 use crate::os::linux::memfd::Sealed;
 use crate::sandbox::{Command, Engine, EngineSettings, Entered, Place, left_inside};
 use futures_util::future::join_all;
@@ -23,14 +24,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{OnceCell, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Reports of one run that wait to be passed on; beyond it the container waits.
 const QUEUED: usize = 64;
+
+/// How long one engine may take to be looked through, or to remove what is to go.
+const A_PRUNE: Duration = Duration::from_secs(120);
 
 /// How long the engine may take to say what stands for a sandbox.
 const A_LOOK: Duration = Duration::from_secs(5);
@@ -47,10 +52,17 @@ pub(super) struct Containers {
     /// By where they are; the runner's own is there from the start.
     engines: RefCell<HashMap<EngineHost, Rc<Engine>>>,
     around: Around,
-    lines: RefCell<HashMap<String, Rc<OnceCell<Rc<Line>>>>>,
+    lines: RefCell<HashMap<Key, Rc<OnceCell<Rc<Line>>>>>,
+    /// Every line there is, also one whose container is being set up.
+    open: RefCell<Vec<Weak<Line>>>,
+    /// Containers on their way out.
+    removing: RefCell<JoinSet<()>>,
     /// Whether everything stands still, by the gateway's word.
     is_held: Cell<bool>,
 }
+
+/// A container: engines do not know of each other's ids.
+type Key = (EngineHost, String);
 
 /// The way to the runner inside one container.
 struct Line {
@@ -62,27 +74,49 @@ struct Line {
     is_held: Cell<bool>,
     ways: Ways,
     place: Place,
+    /// What reads and writes it.
+    tasks: RefCell<Vec<AbortHandle>>,
 }
 
 impl Containers {
     pub(super) fn new(settings: EngineSettings, around: Around) -> Self {
         Engine::sweep(&settings);
-        let own = (settings.host.clone(), Rc::new(Engine::new(settings.clone())));
-        let engines = RefCell::new(HashMap::from([own]));
-        Containers { settings, engines, around, lines: RefCell::default(), is_held: Cell::new(false) }
+        let engines = RefCell::default();
+        let containers = Containers {
+            settings,
+            engines,
+            around,
+            lines: RefCell::default(),
+            open: RefCell::default(),
+            removing: RefCell::default(),
+            is_held: Cell::new(false),
+        };
+        // Known from the start, so that what an earlier runner has left in it is looked for.
+        containers.engine(None);
+        containers
     }
 
     /// The engine that is there, by its profile's word or as the runner's own.
     fn engine(&self, host: Option<&EngineHost>) -> Rc<Engine> {
         let host = host.unwrap_or(&self.settings.host);
+        // One engine by two names would be two that do not know of each other's commands.
+        let real = match host {
+            EngineHost::Unix(path) => EngineHost::Unix(os::fs::canonical(path).unwrap_or_else(|_| path.clone())),
+            remote => remote.clone(),
+        };
+        let host = &real;
         let new = || Rc::new(Engine::new(EngineSettings { host: host.clone(), ..self.settings.clone() }));
         Rc::clone(self.engines.borrow_mut().entry(host.clone()).or_insert_with(new))
     }
 
     /// In every engine that was ever spoken to; one that does not answer holds up no other.
     async fn prune(&self, at_once: Option<&str>) {
-        let engines: Vec<_> = self.engines.borrow().values().cloned().collect();
-        join_all(engines.iter().map(|engine| engine.prune(at_once, |id| self.is_used(id)))).await;
+        let engines: Vec<_> =
+            self.engines.borrow().iter().map(|(host, engine)| (host.clone(), engine.clone())).collect();
+        let prune = async |(host, engine): &(EngineHost, Rc<Engine>)| {
+            let _ = timeout(A_PRUNE, engine.prune(at_once, |id| self.is_used(host, id))).await;
+        };
+        join_all(engines.iter().map(prune)).await;
     }
 
     /// Removes containers that nobody uses any more.
@@ -92,7 +126,9 @@ impl Containers {
     }
 
     fn open_lines(&self) -> Vec<Rc<Line>> {
-        self.lines.borrow().values().filter_map(|cell| cell.get().cloned()).collect()
+        let mut open = self.open.borrow_mut();
+        open.retain(|line| line.upgrade().is_some_and(|line| line.is_open.get()));
+        open.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Stops everything in every container, or lets it go on; what comes meanwhile is refused.
@@ -102,18 +138,18 @@ impl Containers {
     }
 
     /// Ends everything in every container. One in which nothing is known to run goes itself: nothing may live on there.
-    pub(super) async fn lock_down(&self) {
+    pub(super) fn lock_down(self: &Rc<Self>) {
         for line in self.open_lines() {
             line.send(0, Order::LockDown);
             if line.runs.borrow().is_empty() {
-                self.remove(&line.place).await;
+                self.remove(&line.place);
             }
         }
     }
 
     /// Whether something runs in this container, or is about to.
-    fn is_used(&self, id: &str) -> bool {
-        self.lines.borrow().get(id).is_some_and(in_use)
+    fn is_used(&self, host: &EngineHost, id: &str) -> bool {
+        self.lines.borrow().get(&(host.clone(), id.to_owned())).is_some_and(in_use)
     }
 
     /// What stands for the sandbox of a profile. An engine that does not answer is no reason to wait.
@@ -128,14 +164,17 @@ impl Containers {
 
     /// The line into a container, which is entered the first time.
     async fn line(self: &Rc<Self>, place: &Place, profile: &SandboxProfile) -> Result<Rc<Line>, RunFault> {
-        let cell = Rc::clone(self.lines.borrow_mut().entry(place.container.id.clone()).or_default());
+        let key = (place.host.clone(), place.container.id.clone());
+        let cell = Rc::clone(self.lines.borrow_mut().entry(key.clone()).or_default());
         let enter = || async {
             let engine = self.engine(Some(&place.host));
             let entered = engine.enter(place).await?;
             let line = Line::open(entered, Rc::clone(self), place.clone()).await?;
             if let Some(setup) = profile.setup.as_deref().filter(|_| !engine.is_set_up(&place.container.id)) {
+                tracing::info!(container = place.container.id, "a container is set up");
                 if let Err(fault) = line.set_up(setup, profile).await {
-                    self.remove(place).await;
+                    tracing::warn!(container = place.container.id, error = %fault, "the setup failed");
+                    self.remove(place);
                     return Err(fault);
                 }
                 engine.note_set_up(&place.container.id);
@@ -144,14 +183,26 @@ impl Containers {
         };
         let entered = cell.get_or_try_init(enter).await.map(Rc::clone);
         if entered.is_err() && cell.get().is_none() {
-            self.lines.borrow_mut().remove(&place.container.id);
+            self.lines.borrow_mut().remove(&key);
         }
         entered
     }
 
-    async fn remove(&self, place: &Place) {
-        self.lines.borrow_mut().remove(&place.container.id);
-        self.engine(Some(&place.host)).remove(place).await;
+    /// Lets go of a container and has it removed; nobody waits for the engine.
+    fn remove(self: &Rc<Self>, place: &Place) {
+        let gone = self.lines.borrow_mut().remove(&(place.host.clone(), place.container.id.clone()));
+        if let Some(line) = gone.as_ref().and_then(|cell| cell.get()) {
+            line.close();
+        }
+        let (engine, place) = (self.engine(Some(&place.host)), place.clone());
+        engine.let_go(&place.container.id);
+        self.removing.borrow_mut().spawn_local(async move { engine.remove(&place).await });
+    }
+
+    /// Waits until what is to be removed is.
+    pub(super) async fn rest(&self) {
+        let removing = std::mem::take(&mut *self.removing.borrow_mut());
+        let _ = timeout(A_PRUNE, removing.join_all()).await;
     }
 }
 
@@ -162,18 +213,20 @@ fn in_use(cell: &Rc<OnceCell<Rc<Line>>>) -> bool {
 
 impl Line {
     async fn open(entered: Entered, containers: Rc<Containers>, place: Place) -> Result<Rc<Self>, RunFault> {
-        let Entered { mut from, mut to } = entered;
+        let Entered { mut from, mut to, pump } = entered;
+        // Dropped with the line, however far it came.
+        let pump = Pump(pump);
         let greeting = timeout(GREETING, framing::read::<Report>(&mut from)).await;
         match greeting.map_err(io::Error::other).flatten() {
             Ok(Some((0, Report::Hello(hello)))) if hello.version == VERSION => match hello.unable {
                 None => {}
                 Some(why) => {
-                    containers.remove(&place).await;
+                    containers.remove(&place);
                     return Err(plain(not_inside(&why)));
                 }
             },
             other => {
-                containers.remove(&place).await;
+                containers.remove(&place);
                 let why = other.err().map_or_else(|| "it did not introduce itself".to_owned(), |e| e.to_string());
                 return Err(not_inside(&why));
             }
@@ -188,10 +241,12 @@ impl Line {
             is_held,
             ways: Ways::default(),
             place: place.clone(),
+            tasks: RefCell::default(),
         });
+        containers.open.borrow_mut().push(Rc::downgrade(&line));
         // What was said to every line before there was this one.
         line.hold(containers.is_held.get());
-        tokio::task::spawn_local(async move {
+        let writes = tokio::task::spawn_local(async move {
             while let Some((number, order)) = queue.recv().await {
                 if framing::write(&mut to, number, &order).await.is_err() {
                     return;
@@ -199,14 +254,22 @@ impl Line {
             }
         });
         let read = Rc::clone(&line);
-        tokio::task::spawn_local(async move {
+        let reads = tokio::task::spawn_local(async move {
+            let _pump = pump;
             read.read_all(from).await;
-            read.is_open.set(false);
             // Whoever waits for a report sees the end.
-            read.runs.borrow_mut().clear();
-            containers.remove(&place).await;
+            read.close();
+            containers.remove(&place);
         });
+        line.tasks.borrow_mut().extend([writes.abort_handle(), reads.abort_handle()]);
         Ok(line)
+    }
+
+    /// Says the end to whoever waits, and lets go of the connection.
+    fn close(&self) {
+        self.is_open.set(false);
+        self.runs.borrow_mut().clear();
+        self.tasks.borrow_mut().drain(..).for_each(|task| task.abort());
     }
 
     async fn read_all(&self, mut from: DuplexStream) {
@@ -236,15 +299,18 @@ impl Line {
         let command = Command { argv: ["sh", "-c", setup].map(Into::into).to_vec(), ..Command::default() };
         self.send(own, Order::Start(Box::new(Start::new(&command, Stdin::Closed, &left_inside(profile)))));
         let mut output = Vec::new();
+        let mut bounds = Bounds::new(profile);
         let last = async {
             loop {
                 match said.recv().await {
+                    Some(Report::Finished(finished)) => break finished.read(),
+                    Some(report) if !bounds.allow(&report) => break Err(not_inside("its setup says more than it may")),
                     Some(Report::Stdout(bytes) | Report::Stderr(bytes)) => {
-                        self.send(own, Order::Credit(bytes.len() as u32));
+                        let credit = Order::Credit(bytes.len() as u32);
+                        bounds.pass_on(Some(credit), |order| self.send(own, order));
                         output.extend_from_slice(&bytes);
                         output.drain(..output.len().saturating_sub(A_TAIL));
                     }
-                    Some(Report::Finished(finished)) => break finished.read(),
                     Some(_) => {}
                     None => break Err(ended(&self.place)),
                 }
@@ -281,6 +347,15 @@ impl Line {
     }
 }
 
+/// Ends what takes output out of the engine's hands.
+struct Pump(AbortHandle);
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// One run in a container, for as long as it is waited for.
 struct Run<'a> {
     line: &'a Line,
@@ -311,8 +386,9 @@ pub(super) async fn run(
     let _ = reports.send((number, Report::Finished(Box::new(Finished::new(&result))))).await;
     drop(reports);
     if let Some(place) = placed.filter(|place| place.is_once) {
-        containers.remove(&place).await;
+        containers.remove(&place);
     }
+    containers.rest().await;
 }
 
 async fn carry(
@@ -331,6 +407,8 @@ async fn carry(
     let mut bounds = Bounds::new(&profile);
     let (place, line) = get_in(containers, &profile, orders, &mut early, bounds.deadline).await?;
     *placed = Some(place.clone());
+    // Getting in was bounded as well; the command has all of its time.
+    bounds.begin(&profile);
     // Everything that can fail comes before the command is told to begin.
     let values = secrets.iter().map(opened).collect::<Result<Vec<_>, _>>()?;
     let mut way = match profile.network {
@@ -382,7 +460,7 @@ async fn carry(
                 Some(report) if bounds.allow(&report) => drop(reports.send((number, report)).await),
                 Some(_) => {
                     tracing::warn!(container = place.container.id, "what is inside says more than it may");
-                    containers.remove(&place).await;
+                    containers.remove(&place);
                     break Err(ended(&place));
                 }
             },
@@ -393,14 +471,14 @@ async fn carry(
                 line.send(own, Order::Cancel);
             },
             () = sleep_until(bounds.deadline), if bounds.held.is_none() || bounds.is_hurried => {
-                containers.remove(&place).await;
+                containers.remove(&place);
                 break Err(ended(&place));
             }
         }
     };
     if run.goes_on.get() {
         // It was told to end and does not say that it has: it ends with its container.
-        containers.remove(&place).await;
+        containers.remove(&place);
     }
     if let Some(mut way) = way {
         for report in way.end().await {
@@ -475,13 +553,14 @@ async fn get_in(
     let (of, wanted) = (Rc::clone(containers), profile.clone());
     let mut making = tokio::task::spawn_local(async move {
         let engine = of.engine(wanted.engine.as_ref());
-        let place = engine.place(&wanted, |id| of.is_used(id)).await?;
+        let place = engine.place(&wanted, |id| of.is_used(engine.host(), id)).await?;
         match of.line(&place, &wanted).await {
             Ok(line) if line.is_open.get() => return Ok((place, line)),
             // It ended since the last command, and that was not seen yet.
-            _ => of.remove(&place).await,
+            Ok(_) => of.remove(&place),
+            Err(fault) => return Err(fault),
         }
-        let place = engine.place(&wanted, |id| of.is_used(id)).await?;
+        let place = engine.place(&wanted, |id| of.is_used(engine.host(), id)).await?;
         let line = of.line(&place, &wanted).await?;
         Ok((place, line))
     });

@@ -235,8 +235,7 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands, k
         }
         if let Order::LockDown = order {
             if let Hands::Docker(containers) = &hands {
-                let containers = Rc::clone(containers);
-                tokio::task::spawn_local(async move { containers.lock_down().await });
+                containers.lock_down();
             }
             runs.values().for_each(|run| drop(run.send(Order::LockDown)));
             continue;
@@ -345,6 +344,11 @@ async fn write_all(mut to: impl AsyncWrite + Unpin, hello: Hello, mut queue: mps
         return;
     }
     while let Some((number, report)) = queue.recv().await {
+        // Nothing of ours is as long; what an engine says might be, and ends neither this connection nor its runs.
+        if !framing::fits(&report) {
+            tracing::error!(number, "a report is longer than the gateway takes, and is not sent");
+            continue;
+        }
         if framing::write(&mut to, number, &report).await.is_err() {
             return;
         }

@@ -120,6 +120,12 @@ fn what_a_command_writes_or_has_in_memory_is_no_code_in_a_container_with_a_list(
     }
     let record = dock.world.events("exec.finished").pop().unwrap();
     assert!(record["enforcement"].as_str().unwrap().contains("list"), "{record}");
+    // Nor is what somebody else has written, where it is shown read-only.
+    let shown = listed(User::Root, "workspace_access = \"ro\"\n");
+    fs::copy("/usr/bin/id", shown.world.workspace().join("other.so")).unwrap();
+    shown.world.give(&shown.world.workspace().join("other.so"));
+    assert_eq!(shown.world.exec(&["attacks", "map-as-code", "/workspace/other.so"]).stdout, "EPERM\n");
+    assert_ne!(dash(&shown, "echo x > /workspace/file").code, 0);
 }
 
 #[test]

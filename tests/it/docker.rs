@@ -399,6 +399,15 @@ fn setup_is_executed_once_in_each_container_before_its_first_command() {
         ran.fails(125, "failed (exit code 3): no such package");
         eventually("what was not set up is gone", || dock.containers() == ["agent.main"]);
     }
+    // An operator's lockdown ends a setup as it does commands.
+    let mark = mark(86661);
+    let slow = format!("scope = \"agent\"\nsetup = \"sleep {mark}\"\n");
+    let dock = Dock::with(User::Root, &slow);
+    let mut ws = dock.world.connect();
+    ws.ask("exec.run", json!({"command": ["true"]}));
+    eventually("it is being set up", || !processes_with(mark).is_empty());
+    dock.world.run(&["lockdown", "on", "--kill"]).exits(0);
+    eventually("nothing of it is left", || processes_with(mark).is_empty() && dock.containers().is_empty());
     let native = World::new(User::Root).config("[defaults.sandbox]\nsetup = \"true\"\n");
     assert!(native.run(&["config", "check"]).stderr.contains("backend = \"docker\" alone"));
 }

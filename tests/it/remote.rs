@@ -198,20 +198,20 @@ fn what_another_machine_cannot_have_of_this_one_is_refused_by_the_configuration(
     let world = World::new(User::Ordinary);
     let certs = world.make_dir("certs").display().to_string();
     for (sandbox, says) in [
-        ("docker = { host = \"tcp://h:2376\" }".to_owned(), "needs `tls`"),
+        ("docker = { host = \"tcp://192.0.2.7:2376\" }".to_owned(), "needs `tls`"),
         ("docker = { host = \"http://h:2375\" }".into(), "none of unix:///PATH"),
         ("docker = { host = \"ssh://-oProxyCommand=x\" }".into(), "no [user@]host"),
         ("docker = { tls = \"/certs\" }".into(), "is missing"),
-        (format!("docker = {{ host = \"tcp://h:2376\", tls = \"{certs}\" }}"), "workspace_access"),
+        (format!("docker = {{ host = \"tcp://192.0.2.7:2376\", tls = \"{certs}\" }}"), "workspace_access"),
         (
             format!(
-                "workspace_access = \"none\"\nro = [\"/usr\"]\ndocker = {{ host = \"tcp://h:2376\", tls = \"{certs}\" }}"
+                "workspace_access = \"none\"\nro = [\"/usr\"]\ndocker = {{ host = \"tcp://192.0.2.7:2376\", tls = \"{certs}\" }}"
             ),
             "ro",
         ),
         (
             format!(
-                "workspace_access = \"none\"\nnetwork = \"allowlist\"\ndocker = {{ host = \"tcp://h:2376\", tls = \"{certs}\" }}"
+                "workspace_access = \"none\"\nnetwork = \"allowlist\"\ndocker = {{ host = \"tcp://192.0.2.7:2376\", tls = \"{certs}\" }}"
             ),
             "network",
         ),

@@ -3,6 +3,7 @@
 
 use super::engine::{fault, missing};
 use super::plan::GATEWAY;
+use super::reach::Kind;
 use crate::model::RunFault;
 use bollard::Docker;
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
@@ -21,7 +22,13 @@ pub(super) fn name(gateway: &str) -> String {
 ///
 /// # Errors
 /// Where something else has its name, or the engine cannot make one.
-pub(super) async fn prepare(docker: &Docker, gateway: &str) -> Result<(), RunFault> {
+pub(super) async fn prepare(docker: &Docker, kind: Kind, gateway: &str) -> Result<(), RunFault> {
+    if kind == Kind::Podman {
+        return Err(RunFault::Refused {
+            what: "Podman's bridges do not keep containers apart, so network = \"host\" is not given by it".into(),
+            hint: "use network = \"allowlist\" or \"none\", or Docker".into(),
+        });
+    }
     let name = name(gateway);
     match docker.inspect_network(&name, None::<InspectNetworkOptions>).await {
         Ok(live) if is_ours(&live, gateway) => return Ok(()),
@@ -35,7 +42,7 @@ pub(super) async fn prepare(docker: &Docker, gateway: &str) -> Result<(), RunFau
         Err(error) => return Err(fault("look for the network", &error)),
     }
     let request = NetworkCreateRequest {
-        name,
+        name: name.clone(),
         driver: Some("bridge".into()),
         internal: Some(false),
         attachable: Some(false),
@@ -43,7 +50,18 @@ pub(super) async fn prepare(docker: &Docker, gateway: &str) -> Result<(), RunFau
         labels: Some(HashMap::from([(GATEWAY.to_owned(), gateway.to_owned())])),
         ..Default::default()
     };
-    docker.create_network(request).await.map(drop).map_err(|e| fault("make a network", &e))
+    docker.create_network(request).await.map_err(|e| fault("make a network", &e))?;
+    // What it does not know, an engine leaves out and makes a network all the same.
+    let live = docker.inspect_network(&name, None::<InspectNetworkOptions>).await;
+    if live.map_err(|e| fault("look at the network", &e)).is_ok_and(|live| is_ours(&live, gateway)) {
+        return Ok(());
+    }
+    let _ = docker.remove_network(&name).await;
+    Err(RunFault::Engine {
+        what: "the engine made another network than it was asked for".into(),
+        hint: "an engine that does not keep containers of one bridge apart? use network = \"allowlist\" or \"none\""
+            .into(),
+    })
 }
 
 /// Removes it; where a container is on it, the engine refuses.

@@ -5,7 +5,7 @@
 //! nothing runs.
 
 use super::bundle::Bundle;
-use super::plan::{self, Plan, SANDBOX};
+use super::plan::{self, Plan, SANDBOX, Shown};
 use super::reach::{Kind, Reached, connect, short};
 use super::{bridge, image, shown};
 use crate::crypto;
@@ -35,7 +35,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
+use tokio::task::AbortHandle;
 
 /// Bytes of an entered container's output that are taken ahead of their reader.
 const AHEAD: usize = 64 << 10;
@@ -68,6 +69,10 @@ pub(crate) struct Engine {
     placed: RefCell<HashMap<String, Placed>>,
     /// Containers whose setup is done.
     set_up: RefCell<HashSet<String>>,
+    /// Containers that are being removed.
+    going: RefCell<HashSet<String>>,
+    /// Held while a container is put on the bridge, and alone while that is removed.
+    bridge: RwLock<()>,
 }
 
 /// A container that was compared with its plan, what it shows, and the profile that the plan was made of.
@@ -86,6 +91,7 @@ pub(crate) struct Place {
     pub(crate) is_once: bool,
     /// Where its engine is.
     pub(crate) host: EngineHost,
+    sandbox: String,
     start: Vec<String>,
 }
 
@@ -93,6 +99,8 @@ pub(crate) struct Place {
 pub(crate) struct Entered {
     pub(crate) from: DuplexStream,
     pub(crate) to: Pin<Box<dyn AsyncWrite + Send>>,
+    /// What takes its output out of the engine's hands.
+    pub(crate) pump: AbortHandle,
 }
 
 impl Engine {
@@ -112,6 +120,8 @@ impl Engine {
             used: RefCell::default(),
             placed: RefCell::default(),
             set_up: RefCell::default(),
+            going: RefCell::default(),
+            bridge: RwLock::default(),
         }
     }
 
@@ -159,15 +169,27 @@ impl Engine {
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
         let Reached { api: docker, kind } = self.connect().await?;
+        if kind == Kind::Podman && profile.exec_mode == ExecMode::Allowlist {
+            return Err(RunFault::Refused {
+                what: "Podman puts a folder of its own over the loaders, so lists of executables do not hold in it"
+                    .into(),
+                hint: "use Docker or backend = \"native\" for this agent, or sandbox_mode = \"full\"".into(),
+            });
+        }
         let bundle = self.bundle()?;
         let image = {
             let _turn = self.building.lock().await;
             image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await?
         };
-        if profile.network == Network::Host {
-            let _turn = self.building.lock().await;
-            bridge::prepare(&docker, &self.settings.gateway).await?;
-        }
+        let on_bridge = match profile.network {
+            Network::Host => {
+                let held = self.bridge.read().await;
+                let _turn = self.building.lock().await;
+                bridge::prepare(&docker, kind, &self.settings.gateway).await?;
+                Some(held)
+            }
+            Network::None | Network::Allowlist => None,
+        };
         let (plan, stand) = {
             let name = self.name(sandbox);
             let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
@@ -176,7 +198,10 @@ impl Engine {
         let id = match self.look(&docker, &plan.name).await? {
             Some(live) => match self.judge(&plan, &live)? {
                 // Nobody knows whether the setup of one that another runner made came to its end.
-                Fit::Same(id) if plan.setup.is_none() || self.is_set_up(&id) => id,
+                Fit::Same(id) if !self.is_going(&id) && (plan.setup.is_none() || self.is_set_up(&id)) => {
+                    check_shown(&plan, &live)?;
+                    id
+                }
                 Fit::Same(id) | Fit::Stale(id) if in_use(&id) => return Err(RunFault::Busy),
                 Fit::Same(id) | Fit::Stale(id) => {
                     self.forget(&id);
@@ -186,12 +211,13 @@ impl Engine {
             },
             None => self.make(&docker, &plan).await?,
         };
-        drop(stand);
+        drop((stand, on_bridge));
         let place = Place {
             container: Container { id, image: image.base, plan: plan.digest() },
             uid: plan.user.0,
             is_once: sandbox.starts_with(ONCE),
             host: self.settings.host.clone(),
+            sandbox: sandbox.to_owned(),
             start: bundle.words(&image.folder, &["runner", "--in-container"]),
         };
         if !place.is_once {
@@ -276,6 +302,10 @@ impl Engine {
         let Reached { api: docker, kind } = self.connect().await?;
         let name = self.name(&sandbox);
         let Some(live) = self.look(&docker, &name).await? else { return Ok(None) };
+        let labels = live.config.as_ref().and_then(|config| config.labels.as_ref());
+        if labels.and_then(|labels| labels.get(plan::GATEWAY)) != Some(&self.settings.gateway) {
+            return Ok(None);
+        }
         let bundle = self.bundle()?;
         let image = image::find(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await;
         let differences = match image.map(|wanted| wanted.ready) {
@@ -290,15 +320,15 @@ impl Engine {
         };
         let state = live.state.as_ref().and_then(|state| state.status).map(|status| status.to_string());
         Ok(Some(StandingContainer {
-            id: live.id.unwrap_or_default(),
-            created: live.created.unwrap_or_default(),
+            id: live.id.unwrap_or_default().chars().take(64).collect(),
+            created: live.created.unwrap_or_default().chars().take(64).collect(),
             state: state.unwrap_or_default(),
-            differences,
+            differences: told(differences),
         }))
     }
 
     fn judge(&self, plan: &Plan, live: &ContainerInspectResponse) -> Result<Fit, RunFault> {
-        let id = live.id.clone().unwrap_or_default();
+        let id = live.id.clone().filter(|id| is_id(id)).ok_or_else(|| gone(&plan.name))?;
         let label = |name: &str| live.config.as_ref()?.labels.as_ref()?.get(name).map(String::as_str);
         if label(plan::GATEWAY) != Some(&plan.gateway) || label(SANDBOX) != Some(&plan.sandbox) {
             return Err(RunFault::Engine {
@@ -321,6 +351,12 @@ impl Engine {
         let options = CreateContainerOptionsBuilder::new().name(&plan.name).build();
         let made = docker.create_container(Some(options), plan.body()).await;
         let id = made.map_err(|e| fault("make the container", &e))?.id;
+        if !is_id(&id) {
+            return Err(RunFault::Engine {
+                what: "the engine gives a container an id that is none".into(),
+                hint: "an engine that is not known here? `docker version` says what it is".into(),
+            });
+        }
         let begin = async {
             docker
                 .start_container(&id, None::<StartContainerOptions>)
@@ -331,7 +367,7 @@ impl Engine {
             match plan.differences(&live) {
                 found if found.is_empty() => check_shown(plan, &live),
                 found => Err(RunFault::Engine {
-                    what: format!("the engine made something else than it was asked for: {}", found.join(", ")),
+                    what: format!("the engine made something else than it was asked for: {}", told(found).join(", ")),
                     hint: "`docker inspect` shows it; an engine that is not known here, or a plugin of it?".into(),
                 }),
             }
@@ -374,7 +410,7 @@ impl Engine {
             StartExecResults::Detached => return Err(gone(&place.container.id)),
         };
         let (from, mut ours) = tokio::io::duplex(AHEAD);
-        tokio::task::spawn_local(async move {
+        let pump = tokio::task::spawn_local(async move {
             while let Some(Ok(said)) = output.next().await {
                 match said {
                     LogOutput::StdOut { message } => {
@@ -387,7 +423,7 @@ impl Engine {
                 }
             }
         });
-        Ok(Entered { from, to })
+        Ok(Entered { from, to, pump: pump.abort_handle() })
     }
 
     /// What leads out of a container whose network is an allowlist: its name server's sockets and a listener for each
@@ -414,6 +450,23 @@ impl Engine {
 
     /// Ends a container with everything in it.
     pub(crate) async fn remove(&self, place: &Place) {
+        let id = &place.container.id;
+        let turn = Rc::clone(self.making.borrow_mut().entry(place.sandbox.clone()).or_default());
+        {
+            let _turn = turn.lock().await;
+            self.remove_now(place).await;
+        }
+        self.going.borrow_mut().remove(id);
+        if place.is_once {
+            self.making.borrow_mut().remove(&place.sandbox);
+        }
+    }
+
+    fn is_going(&self, id: &str) -> bool {
+        self.going.borrow().contains(id)
+    }
+
+    async fn remove_now(&self, place: &Place) {
         self.forget(&place.container.id);
         let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
         if let Err(error) = remove(&docker, &place.container.id).await {
@@ -457,10 +510,20 @@ impl Engine {
 
     /// Removes the bridge if nothing is on it, nor about to be.
     async fn tidy_bridge(&self, docker: &Docker) {
-        let is_quiet = self.making.borrow().values().all(|turn| turn.try_lock().is_ok());
-        if is_quiet {
+        if let Ok(_alone) = self.bridge.try_write() {
             bridge::remove(docker, &self.settings.gateway).await;
         }
+    }
+
+    /// Where it is.
+    pub(crate) fn host(&self) -> &EngineHost {
+        &self.settings.host
+    }
+
+    /// A container is to go: from here on no command finds it.
+    pub(crate) fn let_go(&self, id: &str) {
+        self.forget(id);
+        self.going.borrow_mut().insert(id.to_owned());
     }
 
     fn forget(&self, id: &str) {
@@ -497,6 +560,17 @@ enum Fit {
     Same(String),
     /// Ours, and otherwise.
     Stale(String),
+}
+
+/// Whether this is a container's id: it goes into records, and into the names of paths of the engine's API.
+fn is_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Differences, as many and as long as a person reads: an engine names them.
+fn told(differences: Vec<String>) -> Vec<String> {
+    let plain = |text: String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(100).collect();
+    differences.into_iter().take(20).map(plain).collect()
 }
 
 /// The name of a sandbox that outlives its command.
@@ -539,22 +613,37 @@ fn scratch(profile: &SandboxProfile, ready: &shown::Ready, volumes: &[String]) -
 }
 
 /// Looks whether the container shows what we meant, as far as this host can tell: an engine on another machine, or in
-/// another view of this one's mounts, would show an empty folder instead.
+/// another view of this one's mounts, would show an empty folder instead; and one that mounts a folder once more takes the
+/// flags away that it does not know of.
 fn check_shown(plan: &Plan, live: &ContainerInspectResponse) -> Result<(), RunFault> {
     let Some(pid) = live.state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0) else { return Ok(()) };
-    if os::process::uid() != 0 {
+    if os::process::uid() != 0 || plan.shown.is_empty() {
         return Ok(());
     }
+    let wrong = |shown: &Shown, why: &str| RunFault::Engine {
+        what: format!("the container does not show what it should at {}: {why}", shown.target),
+        hint: "the engine must see this host's mounts: is it on another machine, or in a sandbox itself?".into(),
+    };
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
     for shown in &plan.shown {
         let place = format!("/proc/{pid}/root{}", shown.target);
         let seen = os::linux::mounts::open_path(Path::new(&place)).and_then(|handle| os::fs::identity(&handle));
         let is_it = seen.is_ok_and(|(device, inode, ..)| shown.identity.starts_with(&format!("{device}:{inode} ")));
         if !is_it {
-            return Err(RunFault::Engine {
-                what: format!("the container does not show what it should at {}", shown.target),
-                hint: "the engine must see this host's mounts: is it on another machine, or in a sandbox itself?"
-                    .into(),
-            });
+            return Err(wrong(shown, "it is something else"));
+        }
+        // Fields 5 and 6 of proc_pid_mountinfo(5); the last mount of a place is the one that is seen.
+        let fields = |line: &str| -> Option<(String, String)> {
+            let mut fields = line.split(' ').skip(4);
+            Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+        };
+        let target =
+            shown.target.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
+        let flags = mounts.lines().rev().filter_map(fields).find(|(at, _)| *at == target).map(|(_, flags)| flags);
+        let has = |flag: &str| flags.as_deref().is_some_and(|flags| flags.split(',').any(|one| one == flag));
+        let missing = [("ro", shown.read_only), ("noexec", shown.no_exec), ("nosuid", true), ("nodev", true)];
+        if let Some((flag, _)) = missing.iter().find(|(flag, wanted)| *wanted && !has(flag)) {
+            return Err(wrong(shown, &format!("it is mounted without {flag}")));
         }
     }
     Ok(())

@@ -3,13 +3,14 @@
 //! Where a loader really is decides what the shim must lie over. What is found here is looked at once more inside
 //! (`native/guard.rs`): a loader that was missed, or a link that leads elsewhere there, ends the run.
 
-use super::engine::{fault, missing};
+use super::engine::fault;
 use super::plan;
 use crate::crypto;
 use crate::model::RunFault;
 use crate::os;
 use crate::sandbox::native::LOADERS;
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptions, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -78,8 +79,12 @@ async fn read(docker: &Docker, id: &str, known: &str) -> Result<Option<Loader>, 
             Entry::Missing => return Ok(None),
             Entry::Link(target) => place = normal(&place.parent().unwrap_or(Path::new("/")).join(target)),
             Entry::File(bytes) => {
-                let name = known.rsplit('/').next().unwrap_or(known).to_owned();
-                return Ok(Some(Loader { name, place: place.display().to_string(), bytes }));
+                let (name, place) = (known.rsplit('/').next().unwrap_or(known).to_owned(), place.display().to_string());
+                // In a recipe for an image these would mean something.
+                if place.chars().any(|c| matches!(c, '$' | '\\') || c.is_control()) {
+                    return Err(strange(&place, "its path has signs that no usual one has"));
+                }
+                return Ok(Some(Loader { name, place, bytes }));
             }
         }
     }
@@ -101,7 +106,9 @@ async fn entry(docker: &Docker, id: &str, place: &Path) -> Result<Entry, RunFaul
     while let Some(part) = parts.next().await {
         match part {
             Ok(part) => archive.extend_from_slice(&part),
-            Err(error) if missing(&error) => return Ok(Entry::Missing),
+            Err(Error::DockerResponseServerError { status_code: 404, message }) if !is_gone(&message) => {
+                return Ok(Entry::Missing);
+            }
             Err(error) => return Err(fault("read a loader of the image", &error)),
         }
         if archive.len() > MOST_BYTES {
@@ -124,6 +131,11 @@ async fn entry(docker: &Docker, id: &str, place: &Path) -> Result<Entry, RunFaul
         }
         _ => Ok(Entry::Missing),
     }
+}
+
+/// Whether it is the container that the engine does not find, rather than something in it.
+fn is_gone(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("no such container")
 }
 
 /// Without `.` and `..`, as text: the engine follows links in folders itself.

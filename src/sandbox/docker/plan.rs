@@ -30,6 +30,11 @@ pub(super) struct Shown {
     pub(super) source: String,
     pub(super) target: String,
     pub(super) read_only: bool,
+    /// Whether nothing there is code.
+    pub(super) no_exec: bool,
+    /// Whether what the engine is given has these flags itself. It passes them on as they are, unless it is told one of
+    /// them: then it mounts once more, and those that it was not told are gone.
+    pub(super) is_mounted: bool,
     /// Device, inode and owner of what stood there: another of its name is another plan.
     pub(super) identity: String,
 }
@@ -313,7 +318,7 @@ fn mount(shown: &Shown) -> Mount {
         target: Some(shown.target.clone()),
         source: Some(shown.source.clone()),
         typ: Some(MountType::BIND),
-        read_only: Some(shown.read_only),
+        read_only: Some(shown.read_only && !shown.is_mounted),
         bind_options: Some(MountBindOptions {
             propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
             ..Default::default()
@@ -340,6 +345,8 @@ mod tests {
                 source: "/srv/w".into(),
                 target: "/workspace".into(),
                 read_only: false,
+                no_exec: false,
+                is_mounted: false,
                 identity: "1:2".into(),
             }],
             scratch: BTreeMap::from([("/tmp".to_owned(), "rw,noexec".to_owned())]),

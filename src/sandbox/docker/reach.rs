@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -29,6 +30,18 @@ const PATIENCE: u64 = 120;
 
 /// How long another machine may take until it is reached.
 const A_CONNECTION: Duration = Duration::from_secs(20);
+
+const SSH_OPTIONS: &[&str] = &[
+    "BatchMode=yes",
+    "StrictHostKeyChecking=yes",
+    "UpdateHostKeys=no",
+    "PermitLocalCommand=no",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "ClearAllForwardings=yes",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=3",
+];
 
 /// Docker 20.10.
 const LEAST_API: (usize, usize) = (1, 41);
@@ -63,9 +76,11 @@ pub(super) async fn connect(host: &EngineHost) -> Result<Reached, RunFault> {
             EngineHost::Tls { .. } => {
                 "look at `docker.host` and the certificates in `docker.tls`; does the engine listen?".into()
             }
-            EngineHost::Ssh { .. } => "does `ssh` get in without a question, and is there `docker` on that machine? \
+            EngineHost::Ssh { .. } => {
+                "does `ssh` get in without a question, to a host that it knows, and is there `docker` on that machine? \
                                        `docker.ssh_config` names keys and known hosts"
-                .into(),
+                    .into()
+            }
         },
     };
     let api = match host {
@@ -106,25 +121,21 @@ fn shown(host: &EngineHost) -> String {
 
 /// How connections to another machine are made; each request has its own.
 enum Way {
-    Tls { host: String, port: u16, name: ServerName<'static>, config: Arc<ClientConfig> },
+    Tls { address: SocketAddr, config: Arc<ClientConfig> },
     Ssh { arguments: Vec<String> },
 }
 
 impl Way {
     fn prepare(host: &EngineHost) -> io::Result<Self> {
         match host {
-            EngineHost::Tls { host, port, certificates } => Ok(Way::Tls {
-                host: host.clone(),
-                port: *port,
-                name: ServerName::try_from(host.clone()).map_err(io::Error::other)?,
-                config: Arc::new(of_both_sides(certificates)?),
-            }),
+            EngineHost::Tls { address, certificates } => {
+                Ok(Way::Tls { address: *address, config: Arc::new(of_both_sides(certificates)?) })
+            }
             EngineHost::Ssh { destination, port, config } => {
-                // Nobody is there to be asked, and nothing else than this is wanted of that machine.
-                let mut arguments: Vec<String> =
-                    ["-T", "-o", "BatchMode=yes", "-o", "ForwardAgent=no", "-o", "ClearAllForwardings=yes"]
-                        .map(Into::into)
-                        .into();
+                // Nobody is there to be asked, nothing else than this is wanted of that machine, and it is known or not
+                // spoken to, whatever ssh's configuration says: what stands on the command line comes first.
+                let mut arguments: Vec<String> = vec!["-T".into()];
+                arguments.extend(SSH_OPTIONS.iter().flat_map(|option| ["-o".to_owned(), (*option).to_owned()]));
                 arguments.extend(["-o".into(), format!("ConnectTimeout={}", A_CONNECTION.as_secs())]);
                 arguments.extend(config.iter().flat_map(|path| ["-F".to_owned(), path.display().to_string()]));
                 arguments.extend(port.iter().flat_map(|port| ["-p".to_owned(), port.to_string()]));
@@ -151,9 +162,13 @@ impl Way {
 
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
         match self {
-            Way::Tls { host, port, name, config } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await?))
+            Way::Tls { address, config } => {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                // An idle line to a machine that is gone would be found by the next command.
+                socket.set_keepalive(true)?;
+                let stream = socket.connect(*address).await?;
+                let name = ServerName::IpAddress(address.ip().into());
+                Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?))
             }
             Way::Ssh { arguments } => Ok(Box::new(Spoken::start(arguments)?)),
         }
@@ -190,7 +205,7 @@ fn of_both_sides(folder: &Path) -> io::Result<ClientConfig> {
 /// A connection that ssh(1) carries. It ends with this.
 struct Spoken {
     stream: UnixStream,
-    ssh: Child,
+    ssh: Option<Child>,
 }
 
 impl Spoken {
@@ -203,17 +218,24 @@ impl Spoken {
             .args(arguments)
             .stdin(Stdio::from(theirs.try_clone()?))
             .stdout(Stdio::from(theirs))
+            // Another machine's words, which would stand in our log as if they were ours.
+            .stderr(Stdio::null())
             .spawn()
             .map_err(|e| io::Error::new(e.kind(), format!("ssh cannot be started: {e}")))?;
-        Ok(Spoken { stream: UnixStream::from_std(ours)?, ssh })
+        Ok(Spoken { stream: UnixStream::from_std(ours)?, ssh: Some(ssh) })
     }
 }
 
 impl Drop for Spoken {
     fn drop(&mut self) {
-        // Killed, it is gone in no time.
-        let _ = self.ssh.kill();
-        let _ = self.ssh.wait();
+        let Some(mut ssh) = self.ssh.take() else { return };
+        let _ = ssh.kill();
+        // Killed, it is gone in no time, for which nobody waits.
+        tokio::spawn(async move {
+            while let Ok(None) = ssh.try_wait() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
     }
 }
 

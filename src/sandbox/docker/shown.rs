@@ -79,11 +79,12 @@ fn told(scratch: &Path, name: &str, opened: &[Opened<'_>], mode: ExecMode) -> Re
     for (number, opened) in opened.iter().enumerate() {
         let Opened { bind, handle, owner } = opened;
         let read_only = matches!(bind.shown, How::ReadOnly | How::ReadOnlyData);
+        let no_exec = matches!(bind.shown, How::ReadOnlyData | How::WritableData);
         let source = if is_root {
             scratch.join(name).join(number.to_string())
         } else if !read_only && owner.0 != user.0 {
             return Err(refused(&bind.source, "it belongs to another user, and only root can show it to the command"));
-        } else if !read_only && mode == ExecMode::Allowlist {
+        } else if (!read_only || no_exec) && mode == ExecMode::Allowlist {
             let why = "a list of executables asks for a mount without code, and only root can make one";
             return Err(refused(&bind.source, why));
         } else {
@@ -93,6 +94,8 @@ fn told(scratch: &Path, name: &str, opened: &[Opened<'_>], mode: ExecMode) -> Re
             source: source.display().to_string(),
             target: bind.target.display().to_string(),
             read_only,
+            no_exec,
+            is_mounted: is_root,
             identity: identity(bind, handle).map_err(|error| refused(&bind.source, &error.to_string()))?,
         });
     }
