@@ -57,6 +57,15 @@ off "output bound" src/runner/pump.rs 's|^ *self.kill\(Ending::OutputLimit\);||'
 off "deadline" src/runner/pump.rs 's/self.kill\(Ending::TimedOut\)/{}/' every_way_to_end
 off "refused environment" src/policy/judge.rs 's/if let Some\(why\) = \(policy.refused_env\)/if let (Some(why), false) = ((policy.refused_env)/; s/\(name, \&profile.env_allow\) \{/(name, \&profile.env_allow), true) {/' a_variable_that_changes
 
+# The gateway's own.
+confine=src/daemon/confine.rs
+off "gateway's landlock" $confine 's|^ *landlock::restrict\(.*||' the_gateway_reads_its_own_places
+off "gateway's filter" $confine 's|^ *confined::start_nothing\(\).*||' the_gateway_is_confined
+off "gateway's capabilities" $confine 's|^ *capabilities::keep_what_serves.*||' the_gateway_is_confined
+off "doors that are named" src/server/adopt.rs 's/if !is_meant \{/if false \&\& !is_meant {/' doors_that_the_configuration_does_not_name
+off "watchdog at the door" src/daemon/watchdog.rs 's|^ *at_the_door\(socket, patience\).*||' the_watchdog_is_fed
+off "sessions after a reload" src/gateway/mod.rs 's/!self\.gatekeeper\(\)\.stands\(session\)/false \&\& !self.gatekeeper().stands(session)/' who_is_no_operator_any_more
+
 # What is proved before each command: a wall that is missing is found, whichever it is, and nothing is run.
 probed() { off "probe without $1" "$2" "$3" proof::the_probe_holds; }
 mounts=src/os/linux/mounts.rs

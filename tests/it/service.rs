@@ -72,6 +72,17 @@ fn a_reload_changes_what_is_allowed_and_keeps_connections() {
 }
 
 #[test]
+fn a_configuration_that_is_written_after_the_start_is_read_too() {
+    let world = World::new(User::Ordinary).managed().start();
+    assert_ne!(world.run(&["exec", "--profile", "quick", "--", "true"]).code, 0);
+
+    world.write("home/.config/vambrace/vambrace.toml", b"[profiles.quick]\nnetwork = \"none\"\n");
+    assert!(!reloaded(&world).contains(';'));
+
+    assert_eq!(world.run(&["exec", "--profile", "quick", "--", "true"]).code, 0);
+}
+
+#[test]
 fn what_needs_a_restart_is_named_and_the_rest_is_taken() {
     let world = World::new(User::Ordinary).config("[gateway]\nhosts = []\n").managed().start();
     let text = "[gateway]\nbind = \"::1\"\n[journal]\njournald = \"off\"\n[profiles.quick]\nnetwork = \"none\"\n";

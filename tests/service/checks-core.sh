@@ -69,6 +69,24 @@ what_a_sandbox_keeps_is_the_runners_and_goes_at_an_operators_word() {
   not inm test -e /var/lib/vambrace-sandboxes/agent.main
 }
 
+terminals_secrets_lists_file_tools_and_lockdown_work_as_they_do_by_hand() {
+  settled
+  configure '[agents.picky.exec]' 'sandbox_mode = "allowlist"' 'allow = ["/usr/bin/dash", "/usr/bin/cat"]'
+  inm systemctl reload vambrace.service
+  inm script --quiet --return --command 'vambrace exec --tty -- sh -c "tty; stty size"' /dev/null </dev/null | says /dev/pts/
+  inm vambrace secrets set CHECK --agent main <<<'canary-of-the-check'
+  inm vambrace exec --secret CHECK -- sh -c 'test "$(cat /run/secrets/CHECK)" = canary-of-the-check'
+  inm vambrace secrets remove CHECK
+  inm vambrace exec --agent picky -- dash -c 'echo listed | cat' | says listed
+  not inm vambrace exec --agent picky -- dash -c '/usr/bin/id'
+  inm vambrace sandbox write from-outside <<<'a file'
+  inm vambrace exec -- cat from-outside | says 'a file'
+  inm vambrace lockdown on
+  not inm vambrace exec -- true
+  inm vambrace lockdown off
+  inm vambrace exec -- true
+}
+
 the_gateway_starts_nothing_and_every_thread_of_it_is_confined() {
   local main
   main=$(property MainPID)
