@@ -147,16 +147,16 @@ fn an_agents_engine_may_be_on_another_machine_behind_ssh() {
         at("authorized")
     );
     fs::write(at("sshd_config"), server).unwrap();
-    let client = |known: &str| {
+    let client = |known: &str, strict: &str| {
         format!(
             "User root\nIdentityFile {}\nIdentitiesOnly yes\nUserKnownHostsFile {}\nGlobalKnownHostsFile /dev/null\n\
-             StrictHostKeyChecking yes\n",
+             StrictHostKeyChecking {strict}\n",
             at("own"),
             at(known)
         )
     };
-    fs::write(at("config"), client("known")).unwrap();
-    fs::write(at("stranger"), client("none-known")).unwrap();
+    fs::write(at("config"), client("known", "yes")).unwrap();
+    fs::write(at("stranger"), client("none-known", "no")).unwrap();
     let own_folder = Path::new("/run/sshd");
     let had_folder = own_folder.exists();
     fs::create_dir_all(own_folder).unwrap();
