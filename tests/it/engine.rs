@@ -148,6 +148,7 @@ impl Drop for Dock {
         for (_, id) in self.listed() {
             ask("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
         }
+        ask("DELETE", &format!("/networks/vambrace-{:.8}", self.label()), None);
     }
 }
 

@@ -63,6 +63,17 @@ impl Drop for Podman {
         let _ = podman(&self.world).args(["rm", "-a", "-f", "-t", "0"]).output();
         let _ = self.service.kill();
         let _ = self.service.wait();
+        // What watched its containers would wait some minutes more for somebody who asks.
+        let own = self.world.dir.display().to_string();
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let is_watcher =
+                line.starts_with(b"/usr/bin/conmon") && memchr::memmem::find(&line, own.as_bytes()).is_some();
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|_| is_watcher) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
     }
 }
 
