@@ -168,6 +168,9 @@ pub(super) struct RunnerArgs {
     /// With --backend docker: the engine's socket
     #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock")]
     pub(super) engine: PathBuf,
+    /// With --backend docker: another engine that profiles may name, as JSON: {"host": "ssh://…", "ssh_config": "/…"}
+    #[arg(long, value_name = "JSON")]
+    pub(super) elsewhere: Vec<String>,
     /// With --backend docker: a folder of ours where mounts stand for the engine
     #[arg(long, value_name = "DIR", required_if_eq("backend", "docker"))]
     pub(super) scratch: Option<PathBuf>,

@@ -116,6 +116,8 @@ pub(super) fn run(place: &PlaceArgs, args: &GatewayArgs) -> Result<ExitCode, Fau
 }
 
 pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
+    // Before anything else: another runner of the same user must not look into this one.
+    os::process::make_undumpable().map_err(|e| Fault::new(format!("cannot hide from debuggers: {e}")))?;
     daemon::start_log();
     let protected = Protected {
         own: args.protect.clone(),
@@ -127,6 +129,7 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
         BackendArg::Native => With::Native(protected),
         BackendArg::Docker => With::Docker(EngineSettings {
             host: EngineHost::Unix(args.engine.clone()),
+            others: args.elsewhere.iter().map(|text| elsewhere(text)).collect::<Result<_, _>>()?,
             gateway: args
                 .gateway
                 .clone()
@@ -151,6 +154,18 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
         Fault::new(e.to_string()).hint("the gateway starts its own runner unless `runner.socket` is set")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An engine on the command line, as in the configuration.
+fn elsewhere(text: &str) -> Result<EngineHost, Fault> {
+    let bad = |why: &str| {
+        Fault::new(format!("--elsewhere {text:?}: {why}"))
+            .hint("write {\"host\": \"ssh://sandboxes.example.org\"}")
+            .code(2)
+    };
+    let file: config::DockerFile = serde_json::from_str(text).map_err(|e| bad(&e.to_string()))?;
+    let host = file.host.ok_or_else(|| bad("`host` is missing"))?;
+    EngineHost::parse(&host, file.tls.as_deref(), file.ssh_config.as_deref()).map_err(bad)
 }
 
 pub(super) fn egress(args: &EgressArgs) -> Result<ExitCode, Fault> {

@@ -42,6 +42,8 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone)]
 pub(crate) struct DockerSettings {
     pub(crate) host: EngineHost,
+    /// Those that profiles name.
+    pub(crate) others: Vec<EngineHost>,
     /// Whether a profile names the backend `docker`.
     pub(crate) is_used: bool,
 }
@@ -159,8 +161,15 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
         .chain(agents.values())
         .chain(named.values())
         .any(|profile| profile.backend == Backend::Docker);
+    let mut others: Vec<EngineHost> = Vec::new();
+    let all = [&defaults].into_iter().chain(agents.values()).chain(named.values());
+    for engine in all.filter_map(|profile| profile.engine.clone()) {
+        if !others.contains(&engine) {
+            others.push(engine);
+        }
+    }
     Ok(Settings {
-        docker: DockerSettings { host, is_used },
+        docker: DockerSettings { host, others, is_used },
         doors,
         runner_socket: reader.runner("runner.socket", &flags.runner_socket, &file.runner.socket)?,
         docker_runner_socket: reader.runner(

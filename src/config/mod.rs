@@ -11,6 +11,6 @@ mod units;
 
 pub(crate) use compose::{Flags, Settings, compose, is_image};
 pub(crate) use doors::TlsSource;
-pub(crate) use file::{ConfigFault, File, Layer, read, schema};
+pub(crate) use file::{ConfigFault, DockerFile, File, Layer, read, schema};
 pub(crate) use places::{Overrides, Places};
 pub(crate) use units::{days, duration, rough};

@@ -211,6 +211,7 @@ async fn serve(
         gateway: Arc::clone(&gateway),
         names,
         has_docker_runner: runners.docker.is_some(),
+        had_file: places.config.exists(),
         has_own_socket,
         status,
     };
@@ -387,6 +388,11 @@ pub(crate) fn docker_supply(settings: &Settings, places: &Places) -> Result<Supp
     let mut more = vec!["--backend".to_owned(), "docker".to_owned()];
     if let EngineHost::Unix(socket) = &settings.docker.host {
         more.extend(["--engine".to_owned(), socket.display().to_string()]);
+    }
+    for engine in &settings.docker.others {
+        let (host, tls, ssh_config) = engine.parts();
+        let named = serde_json::json!({"host": host, "tls": tls, "ssh_config": ssh_config});
+        more.extend(["--elsewhere".to_owned(), named.to_string()]);
     }
     more.extend(["--scratch".to_owned(), places.runtime.join("containers").display().to_string()]);
     more.extend(["--gateway".to_owned(), whose(&places.state)]);

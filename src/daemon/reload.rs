@@ -21,6 +21,8 @@ pub(super) struct Reloader<'a> {
     pub(super) gateway: Arc<Gateway>,
     pub(super) names: Arc<ServedNames>,
     pub(super) has_docker_runner: bool,
+    /// Whether the settings in force stood in a file.
+    pub(super) had_file: bool,
     /// Whether the unix socket and its folder are ours.
     pub(super) has_own_socket: bool,
     /// What the service manager shows of us otherwise.
@@ -60,6 +62,7 @@ impl Reloader<'_> {
             return Err("gateway.auth.mode needs a restart; nothing was changed".into());
         }
         let waiting = self.waiting(&new);
+        self.had_file |= self.places.config.exists();
         if self.has_own_socket {
             super::make_runtime_folder(&new, self.places)
                 .map_err(|error| format!("the folder for sockets cannot be opened to operators: {error}"))?;
@@ -84,7 +87,10 @@ impl Reloader<'_> {
     fn read(&self) -> Result<Settings, ConfigFault> {
         let file = match config::read(&self.places.config)? {
             Some(file) => file,
-            None if self.places.config_is_named => return Err(ConfigFault::missing(&self.places.config)),
+            // One that was there and is gone is no wish for defaults everywhere.
+            None if self.places.config_is_named || self.had_file => {
+                return Err(ConfigFault::missing(&self.places.config));
+            }
             None => config::File::default(),
         };
         config::compose(&file, self.places, self.flags)
@@ -105,6 +111,7 @@ impl Reloader<'_> {
             ("runner.socket", old.runner_socket != new.runner_socket),
             ("runner.docker_socket", old.docker_runner_socket != new.docker_runner_socket),
             ("docker.host", old.docker.host != new.docker.host),
+            ("engines that profiles name", old.docker.others != new.docker.others),
             ("the first profile with backend = \"docker\"", new.docker.is_used && !has_docker),
             ("journal.journald", old.journald != new.journald),
             ("store", old.keys != new.keys),

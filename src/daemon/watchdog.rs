@@ -4,8 +4,8 @@
 
 use super::notify;
 use crate::gateway::Gateway;
+use crate::os;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -51,7 +51,17 @@ fn ask(
 
 /// One request over the unix socket.
 fn at_the_door(socket: &Path, patience: Duration) -> io::Result<()> {
-    let mut stream = UnixStream::connect(socket)?;
+    let until = Instant::now() + patience;
+    let mut stream = loop {
+        match os::peer::connect_at_once(socket) {
+            // Others stand at the door, as many as may; whether they are served, the rest tells.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                thread::sleep(MEETING / 5)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            connected => break connected?,
+        }
+    };
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
@@ -80,16 +90,17 @@ fn answers<T: Send + 'static>(
 fn all_meet(runtime: &Handle, workers: usize) -> bool {
     #[derive(Default)]
     struct Meeting {
-        here: Mutex<usize>,
+        here: Mutex<(usize, Option<Instant>)>,
         came: Condvar,
     }
     let meeting: Arc<Meeting> = Arc::default();
-    let until = Instant::now() + MEETING;
     let join = move |meeting: Arc<Meeting>| {
         let mut here = meeting.here.lock().unwrap_or_else(PoisonError::into_inner);
-        *here += 1;
+        here.0 += 1;
+        // From the first who is there: until then others may have had their turn, which is no standstill.
+        let until = *here.1.get_or_insert_with(|| Instant::now() + MEETING);
         meeting.came.notify_all();
-        while *here < workers {
+        while here.0 < workers {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -105,7 +116,7 @@ fn all_meet(runtime: &Handle, workers: usize) -> bool {
             let _ = sender.send(join(meeting));
         });
     }
-    (0..workers).all(|_| met.recv_timeout(MEETING * 2) == Ok(true))
+    (0..workers).all(|_| met.recv_timeout(PATIENCE) == Ok(true))
 }
 
 #[cfg(test)]

@@ -183,11 +183,11 @@ impl Gateway {
     pub(crate) fn replace_rules(&self, policy: Policy, rules: Rules) -> Result<(), JournalFault> {
         let _receipt = self.parts.journal.append(Record::new(Event::ConfigReloaded))?;
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-        self.gatekeeper().replace_rules(rules);
-        let gone = |session: &Session| !self.gatekeeper().stands(session);
-        for conn in self.hub.close_all(&Close::new(close::AUTH_CHANGED, "gateway auth changed"), gone) {
-            self.cancel_runs_of(conn);
-        }
+        let changed = self.gatekeeper().replace_rules(rules);
+        // Under other rules whoever is in may have come in with more than they would get now: devices hold what they hold,
+        // all others knock again.
+        let gone = |session: &Session| !self.gatekeeper().stands(session) || (changed && session.grant.is_none());
+        self.close_where(&Close::new(close::AUTH_CHANGED, "gateway auth changed"), gone);
         Ok(())
     }
 

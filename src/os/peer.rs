@@ -11,3 +11,17 @@ pub(crate) fn owner_of_peer(theirs: SocketAddr, ours: SocketAddr) -> Option<u32>
     #[cfg(not(target_os = "linux"))]
     return None;
 }
+
+/// Connects to a unix socket without waiting for whoever listens there to take others in first.
+///
+/// # Errors
+/// WouldBlock where as many wait already as may (unix(7), EAGAIN).
+pub(crate) fn connect_at_once(path: &std::path::Path) -> std::io::Result<std::os::unix::net::UnixStream> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = std::os::unix::net::UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}

@@ -92,21 +92,37 @@ impl Containers {
             is_held: Cell::new(false),
         };
         // Known from the start, so that what an earlier runner has left in it is looked for.
-        containers.engine(None);
+        let _ = containers.engine(None);
         containers
     }
 
-    /// The engine that is there, by its profile's word or as the runner's own.
-    fn engine(&self, host: Option<&EngineHost>) -> Rc<Engine> {
-        let host = host.unwrap_or(&self.settings.host);
+    /// The engine that a profile names, or the runner's own.
+    fn engine(&self, named: Option<&EngineHost>) -> Result<Rc<Engine>, RunFault> {
         // One engine by two names would be two that do not know of each other's commands.
-        let real = match host {
+        let real = |host: &EngineHost| match host {
             EngineHost::Unix(path) => EngineHost::Unix(os::fs::canonical(path).unwrap_or_else(|_| path.clone())),
             remote => remote.clone(),
         };
-        let host = &real;
+        let own = &self.settings.host;
+        let host = named.unwrap_or(own);
+        if host != own && !self.settings.others.contains(host) {
+            return Err(RunFault::Refused {
+                what: format!("the docker runner was not told of the engine {host}"),
+                hint: "restart the gateway; a runner that is a service is told by --elsewhere (docs/service.md)".into(),
+            });
+        }
+        let host = real(host);
         let new = || Rc::new(Engine::new(EngineSettings { host: host.clone(), ..self.settings.clone() }));
-        Rc::clone(self.engines.borrow_mut().entry(host.clone()).or_insert_with(new))
+        Ok(Rc::clone(self.engines.borrow_mut().entry(host.clone()).or_insert_with(new)))
+    }
+
+    /// That of a container.
+    fn engine_of(&self, place: &Place) -> Rc<Engine> {
+        let known = self.engines.borrow().get(&place.host).cloned();
+        // It was placed there.
+        known.unwrap_or_else(|| {
+            Rc::new(Engine::new(EngineSettings { host: place.host.clone(), ..self.settings.clone() }))
+        })
     }
 
     /// In every engine that was ever spoken to; one that does not answer holds up no other.
@@ -154,7 +170,7 @@ impl Containers {
 
     /// What stands for the sandbox of a profile. An engine that does not answer is no reason to wait.
     pub(super) async fn look(&self, profile: &SandboxProfile) -> Option<StandingContainer> {
-        timeout(A_LOOK, self.engine(profile.engine.as_ref()).standing(profile)).await.ok()?.ok()?
+        timeout(A_LOOK, self.engine(profile.engine.as_ref()).ok()?.standing(profile)).await.ok()?.ok()?
     }
 
     /// Removes the container of a sandbox that keeps nothing any more.
@@ -167,7 +183,7 @@ impl Containers {
         let key = (place.host.clone(), place.container.id.clone());
         let cell = Rc::clone(self.lines.borrow_mut().entry(key.clone()).or_default());
         let enter = || async {
-            let engine = self.engine(Some(&place.host));
+            let engine = self.engine_of(place);
             let entered = engine.enter(place).await?;
             let line = Line::open(entered, Rc::clone(self), place.clone()).await?;
             if let Some(setup) = profile.setup.as_deref().filter(|_| !engine.is_set_up(&place.container.id)) {
@@ -194,7 +210,7 @@ impl Containers {
         if let Some(line) = gone.as_ref().and_then(|cell| cell.get()) {
             line.close();
         }
-        let (engine, place) = (self.engine(Some(&place.host)), place.clone());
+        let (engine, place) = (self.engine_of(place), place.clone());
         engine.let_go(&place.container.id);
         self.removing.borrow_mut().spawn_local(async move { engine.remove(&place).await });
     }
@@ -285,7 +301,7 @@ impl Line {
     /// A run's share of what carries connections out of the container.
     async fn way(&self, containers: &Containers, place: &Place, profile: &SandboxProfile) -> Result<Way, RunFault> {
         let ports = Domain::ports_of(&profile.domains);
-        let engine = containers.engine(Some(&place.host));
+        let engine = containers.engine_of(place);
         let doors = engine.doors(place, &ports);
         self.ways.take(&containers.around.helpers, &profile.domains, doors).await
     }
@@ -552,7 +568,7 @@ async fn get_in(
     // A task of its own: a container that is half made is made to its end, and found by the next or removed.
     let (of, wanted) = (Rc::clone(containers), profile.clone());
     let mut making = tokio::task::spawn_local(async move {
-        let engine = of.engine(wanted.engine.as_ref());
+        let engine = of.engine(wanted.engine.as_ref())?;
         let place = engine.place(&wanted, |id| of.is_used(engine.host(), id)).await?;
         match of.line(&place, &wanted).await {
             Ok(line) if line.is_open.get() => return Ok((place, line)),

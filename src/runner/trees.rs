@@ -29,6 +29,11 @@ pub(super) fn make(profile: &SandboxProfile, protected: &Protected) -> Result<()
         os::fs::private_dir(workspace).map_err(unmade("workspace", workspace))?;
     }
     match &profile.kept {
+        // Whoever gives orders names sandboxes, not folders.
+        Some(folder) if folder.parent() != protected.kept.as_deref() => Err(RunFault::Refused {
+            what: format!("{} is no place of a sandbox", folder.display()),
+            hint: "gateway and runner must agree where sandboxes keep things: --kept".into(),
+        }),
         Some(folder) => kept::make(folder, profile.idle).map_err(unmade("sandbox", folder)),
         None => Ok(()),
     }
@@ -59,10 +64,15 @@ pub(super) async fn aside(root: &Path, order: &KeptOrder) -> Vec<KeptReport> {
 
 /// What the other process writes, until its end.
 fn begin(root: &Path, order: &KeptOrder) -> io::Result<pipe::Receiver> {
-    let (from, mut to) = io::pipe()?;
+    let (from, to) = io::pipe()?;
     match clone::fork(nix::sched::CloneFlags::empty())? {
         Fork::Child => {
             let work = || {
+                // Other runs' pipes would stay open for as long, and this may be long.
+                clone::place_fd(std::os::fd::AsRawFd::as_raw_fd(&to), 0)?;
+                clone::close_from(1)?;
+                std::mem::forget(to);
+                let mut to = std::fs::File::from(clone::adopt_fd(0));
                 rustix::process::set_parent_process_death_signal(Some(os::process::Signal::KILL))?;
                 to.write_all(&serde_json::to_vec(&carry_out(root, order))?)
             };

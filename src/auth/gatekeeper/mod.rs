@@ -99,9 +99,13 @@ impl Gatekeeper {
     }
 
     /// From now on these hold. Of the same kind of mode: the secret of another is not at hand.
-    pub(crate) fn replace_rules(&self, rules: Rules) {
+    /// Says whether they are others than before.
+    pub(crate) fn replace_rules(&self, rules: Rules) -> bool {
         debug_assert_eq!(std::mem::discriminant(&rules.mode), std::mem::discriminant(&self.rules().mode));
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = **current != rules;
+        *current = Arc::new(rules);
+        changed
     }
 
     /// Who is paired.

@@ -274,7 +274,7 @@ impl Gateway {
 
     /// Ends these sessions: connections are closed, and what they and requests without a connection run is cancelled
     /// now, not when the last that was written for them has been read.
-    pub(super) fn close_where(&self, close: &Close, which: impl Fn(&Session) -> bool) {
+    pub(in crate::gateway) fn close_where(&self, close: &Close, which: impl Fn(&Session) -> bool) {
         for conn in self.hub.close_all(close, &which) {
             self.cancel_runs_of(conn);
         }

@@ -115,6 +115,10 @@ fn rules() -> BTreeMap<u32, Rule> {
     rules.insert(libc::SYS_clone as u32, Rule { rows: threads, otherwise: EPERM });
     // Its flags lie in memory, where a filter does not see them; libraries go back to clone.
     rules.insert(libc::SYS_clone3 as u32, Rule::always(Answer::Errno(libc::ENOSYS as u16)));
+    // What types into a terminal that was inherited (CVE-2017-5226).
+    let typing =
+        [0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX */].map(|request| (vec![Argument::Is(1, request)], EPERM)).into();
+    rules.insert(libc::SYS_ioctl as u32, Rule { rows: typing, otherwise: Answer::Allow });
     let families = FAMILIES.map(|family| (vec![Argument::Is(0, family as u32)], Answer::Allow)).into();
     rules.insert(libc::SYS_socket as u32, Rule { rows: families, otherwise: Answer::Errno(libc::EAFNOSUPPORT as u16) });
     rules

@@ -48,6 +48,9 @@ pub(super) const ONCE: &str = "once.";
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) host: EngineHost,
+    /// Others that a profile may name. Whoever gives orders chooses among these: a way over ssh executes what its
+    /// configuration says.
+    pub(crate) others: Vec<EngineHost>,
     /// Tells this gateway's containers from another's, 16 hex digits.
     pub(crate) gateway: String,
     /// A folder of ours where mounts stand for the engine.
