@@ -220,6 +220,8 @@ off "container: flags of its mounts" src/sandbox/docker/plan.rs 's/shown\.read_o
 off "container: bridge" src/sandbox/docker/bridge.rs 's/\(BETWEEN_CONTAINERS\.to_owned\(\), "false"/(BETWEEN_CONTAINERS.to_owned(), "true"/; s/holds\(&live\.options, BETWEEN_CONTAINERS, "false"\)/true/' docker::a_bridge
 off "container: lockdown of a setup" src/runner/relay.rs 's/^ *containers\.open\.borrow_mut\(\)\.push.*//' docker::setup_is
 off "container: known hosts" src/sandbox/docker/reach.rs 's/"StrictHostKeyChecking=yes"/"StrictHostKeyChecking=no"/' remote::an_agents_engine_may_be_on_another_machine_behind_ssh
+off "container: engines that it was told of" src/runner/relay.rs 's/if host != own \&\& !self\.settings\.others\.contains\(host\)/if false/' delivery::a_runner_speaks
+off "places of kept sandboxes" src/runner/trees.rs 's/Some\(folder\) if folder\.parent\(\) != protected\.kept\.as_deref\(\)/Some(folder) if folder.as_os_str().is_empty()/' delivery::a_runner_speaks
 off "container: in use" $engine 's/Fit::Same\(id\) \| Fit::Stale\(id\) if in_use\(\&id\) => .*//' docker::a_container_in_use
 off "container: the engine's socket" src/config/compose.rs 's/\.chain\(\[canonical\(engine\), engine\.to_owned\(\)\]\)/.chain([engine.to_owned()].into_iter().take(0))/' docker::the_engines_socket
 off "container: builds on the image" $image 's/is_some_and\(\|steps\| !steps\.is_empty\(\)\)/is_some_and(|_| false)/' docker::an_engine_an_image

@@ -23,11 +23,19 @@ struct Runner {
 
 impl Runner {
     fn of(user: User) -> Self {
+        Self::with(user, &[])
+    }
+
+    /// With these arguments as well.
+    fn with(user: User, more: &[&str]) -> Self {
         let world = World::new(user);
         let socket = world.dir.join("run/runner.sock");
         let us = nix::unistd::geteuid().to_string();
         let path = socket.display().to_string();
-        let mut command = world.command(&["runner", "--socket", &path, "--gateway-user", &us]);
+        let own = ["runner", "--socket", &path, "--gateway-user", &us];
+        let more: Vec<String> = more.iter().map(|word| word.replace('@', &world.dir.display().to_string())).collect();
+        let mut command = world.command(&own);
+        command.args(more);
         let process = Spawned(command.stdin(Stdio::null()).spawn().unwrap());
         eventually("it listens", || UnixStream::connect(&socket).is_ok());
         Runner { world, socket, process }
@@ -444,4 +452,44 @@ fn a_secret_that_is_not_granted_is_denied_to_everybody_by_name_and_recorded() {
     for name in ["api_key", "../API_KEY", ""] {
         world.run(&["exec", &format!("--secret={name}"), "--", "true"]).fails(126, "at secrets: ");
     }
+}
+
+#[test]
+fn a_runner_speaks_to_no_engine_and_makes_no_folder_that_it_was_not_told_of() {
+    let docker = Runner::with(
+        User::Root,
+        &[
+            "--backend",
+            "docker",
+            "--scratch",
+            "@/scratch",
+            "--kept",
+            "@/kept",
+            "--engine",
+            "/nowhere/engine.sock",
+            "--elsewhere",
+            r#"{"host": "ssh://known.invalid"}"#,
+        ],
+    );
+    let mut line = docker.connect();
+    let mut fault = |over: Value| {
+        let mut order = start(&["true"], Vec::new());
+        over.as_object().unwrap().iter().for_each(|(name, value)| order[name] = value.clone());
+        let run = line.start(order, &[]);
+        line.end_of(run).finished["fault"]["what"].as_str().unwrap_or_default().to_owned()
+    };
+    // Its ssh configuration could name any program.
+    let config = docker.world.write("ssh_config", b"Host *\n  ProxyCommand touch @/executed\n");
+    for engine in [
+        json!(["ssh://other.invalid", null, null]),
+        json!(["ssh://known.invalid", null, config]),
+        json!(["unix:///run/other.sock", null, null]),
+    ] {
+        let what = fault(json!({"engine": engine.clone()}));
+        assert!(what.contains("was not told of the engine"), "{engine}: {what}");
+    }
+    assert!(fault(json!({})).contains("no container engine at /nowhere"), "its own is asked for");
+    let elsewhere = docker.world.dir.join("elsewhere");
+    let what = fault(json!({"kept": elsewhere.join("agent.main")}));
+    assert!(what.contains("no place of a sandbox") && !elsewhere.exists(), "{what}");
 }
