@@ -158,14 +158,10 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
 
 /// An engine on the command line, as in the configuration.
 fn elsewhere(text: &str) -> Result<EngineHost, Fault> {
-    let bad = |why: &str| {
-        Fault::new(format!("--elsewhere {text:?}: {why}"))
-            .hint("write {\"host\": \"ssh://sandboxes.example.org\"}")
-            .code(2)
-    };
-    let file: config::DockerFile = serde_json::from_str(text).map_err(|e| bad(&e.to_string()))?;
-    let host = file.host.ok_or_else(|| bad("`host` is missing"))?;
-    EngineHost::parse(&host, file.tls.as_deref(), file.ssh_config.as_deref()).map_err(bad)
+    config::DockerFile::engine(text).map_err(|why| {
+        let hint = "write {\"host\": \"ssh://sandboxes.example.org\"}";
+        Fault::new(format!("--elsewhere {text:?}: {why}")).hint(hint).code(2)
+    })
 }
 
 pub(super) fn egress(args: &EgressArgs) -> Result<ExitCode, Fault> {

@@ -1,5 +1,6 @@
 //! The file a person writes: TOML, unknown keys refused, errors with line, column and a caret.
 
+use crate::model::EngineHost;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -176,6 +177,23 @@ pub(crate) struct DockerFile {
 }
 
 impl DockerFile {
+    /// An engine as a runner is told of it on its command line.
+    pub(crate) fn told(engine: &EngineHost) -> String {
+        let (host, tls, ssh_config) = engine.parts();
+        let file = DockerFile { host: Some(host), tls: tls.map(Into::into), ssh_config: ssh_config.map(Into::into) };
+        serde_json::to_string(&file).unwrap_or_default()
+    }
+
+    /// The reverse.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn engine(text: &str) -> Result<EngineHost, String> {
+        let file: DockerFile = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let host = file.host.ok_or("`host` is missing")?;
+        EngineHost::parse(&host, file.tls.as_deref(), file.ssh_config.as_deref()).map_err(ToOwned::to_owned)
+    }
+
     fn is_empty(&self) -> bool {
         *self == DockerFile::default()
     }

@@ -15,7 +15,7 @@ pub(crate) use notify::tell_failure;
 pub(crate) use token::keep_password;
 
 use crate::auth::{Gatekeeper, Mode, Registry, RegistryParts, Rules, Shared};
-use crate::config::{Flags, Places, Settings};
+use crate::config::{DockerFile, Flags, Places, Settings};
 use crate::crypto::KeyPair;
 use crate::gateway::{Facts, Gateway, OpenFault, Parts};
 use crate::journal::{Journal, JournalFault};
@@ -390,9 +390,7 @@ pub(crate) fn docker_supply(settings: &Settings, places: &Places) -> Result<Supp
         more.extend(["--engine".to_owned(), socket.display().to_string()]);
     }
     for engine in &settings.docker.others {
-        let (host, tls, ssh_config) = engine.parts();
-        let named = serde_json::json!({"host": host, "tls": tls, "ssh_config": ssh_config});
-        more.extend(["--elsewhere".to_owned(), named.to_string()]);
+        more.extend(["--elsewhere".to_owned(), DockerFile::told(engine)]);
     }
     more.extend(["--scratch".to_owned(), places.runtime.join("containers").display().to_string()]);
     more.extend(["--gateway".to_owned(), whose(&places.state)]);
