@@ -50,7 +50,7 @@ off "overlapping folders" src/sandbox/plan.rs 's|^ *check_overlap\(\&binds\)\?;|
 off "links refused" src/os/linux/mounts.rs 's/ResolveFlags::NO_SYMLINKS \| ResolveFlags::NO_MAGICLINKS/ResolveFlags::empty()/' a_workspace_that_is_a_link
 off "boundary" src/sandbox/plan.rs 's|^ *boundary::check(_named)?\(.*||' a_workspace_that_is_a_link
 off "working folder beneath" $inside 's/current_dir\(\)\?\.starts_with\(workspace\)/current_dir()?.starts_with("\/")/' the_working_folder_is_inside
-off "set-id by O_TMPFILE" src/sandbox/native/filter.rs 's/^const CREATES: .*/const CREATES: u32 = O_CREAT as u32;/' no_file_with_a_set_id_bit
+off "set-id by O_TMPFILE" src/sandbox/native/filter/mod.rs 's/^const CREATES: .*/const CREATES: u32 = O_CREAT as u32;/' no_file_with_a_set_id_bit
 off "x32 guard" src/os/linux/seccomp.rs 's/^const X32_BIT: u32 = .*/const X32_BIT: u32 = 0xffff_ffff;/' the_kernels_further_doors
 off "id map" src/sandbox/native/launcher.rs 's/self\.mapping_of\(\*folder, owner\.uid\)/None/' what_a_command_writes_belongs
 off "output bound" src/runner/pump.rs 's|^ *self.kill\(Ending::OutputLimit\);||' output_is_bounded
@@ -104,7 +104,7 @@ off "stop of what runs" src/runner/pump.rs 's|^ *self\.launched\.hold\(held\);||
 off "stop of all at once" $inside 's/Pid::from_raw\(-1\), signal/Pid::from_raw(2), signal/' what_forks_all_the_time
 off "lockdown on the disk" src/gateway/lockdown.rs 's/return store\.save\(Name::Lockdown, ON\);/let _ = ON; return Ok(());/' it_outlives_every_end
 off "terminals of its own" $tree 's/mounts::new_filesystem\(c"devpts", .*;/mounts::clone_tree(mounts::open_path(Path::new("\/tmp"))?.as_fd(), Reach::WholeTree)?;/' a_command_has_a_terminal
-land=src/sandbox/native/landlocked.rs filter=src/sandbox/native/filter.rs deputy=src/sandbox/native/deputy.rs
+land=src/sandbox/native/landlocked.rs filter=src/sandbox/native/filter/shared.rs deputy=src/sandbox/native/deputy.rs
 off "landlocked: landlock" $land 's|^ *at\(Step::Landlock, .*||' landlocked::nothing_of_the_host
 off "landlocked: own scopes" src/os/linux/landlock.rs 's|if abi >= ABI::V6 \{|if false {|' landlocked::no_process_outside
 off "landlocked: own files of proc" $land 's|^    "auxv",|    "auxv", "net",|' landlocked::nothing_of_the_host
@@ -174,14 +174,14 @@ off "nonce once" src/auth/signed.rs 's/if created <= window\.floor \|\| window\.
 off "body digest" src/auth/signed.rs 's/if !crypto::same\(\&crypto::sha256\(\&\[body\]\), \&signed\.digest\)/if false/' signed::
 off "pinned certificate" src/client/tls.rs 's/if crypto::same\(\&crypto::sha256\(\&\[end_entity\]\), \&self\.pin\)/if true/' doors::
 
-guard=src/sandbox/native/guard.rs filter=src/sandbox/native/filter.rs
+guard=src/sandbox/native/guard.rs filter=src/sandbox/native/filter/mod.rs
 off "list: no code where commands write" src/sandbox/plan.rs 's/\(Shown::WritableData, Shown::ReadOnlyData\)/(Shown::Writable, Shown::ReadOnly)/' a_library_that_a_command_writes
 off "list: execution of the rest" src/sandbox/native/walls.rs 's/if lists \{ Grant::Read \}/if lists { Grant::ReadExecute }/' a_shell_that_is_listed
 off "list: shim over the loader" $guard 's|^ *mounts::attach\(cover\.as_fd\(\).*||' a_loader_executes_nothing
-off "list: memory that is code" $filter 's/if kind == Kind::Walled\(ExecMode::Allowlist\) \{/if false \&\& kind == Kind::Walled(ExecMode::Allowlist) {/' a_file_in_memory_is_no_program
+off "list: memory that is code" $filter 's/if matches!\(kind, Kind::Walled\(ExecMode::Allowlist\) \|/if false \&\& matches!(kind, Kind::Walled(ExecMode::Allowlist) |/' a_file_in_memory_is_no_program
 off "list: huge pages" $filter 's/^ *\(vec!\[Argument::Has\(1, MFD_HUGETLB\)\], REFUSE\),//' the_list_takes_no_other_wall
 off "list: links of commands" $guard 's/^ *true if walls\.is_written\(\&place\) => None,//' a_listed_path_that_commands_write
-off "list: inodes of now" src/sandbox/native/launcher.rs 's/\.chain\(walls\.allowed\.iter\(\)\.flatten\(\)\.map\(listed\)\)/.chain(walls.allowed.iter().flatten().map(listed).take(0))/' a_listed_file_that_is_replaced
+off "list: inodes of now" src/sandbox/native/reserve.rs 's/\.chain\(walls\.allowed\.iter\(\)\.flatten\(\)\.map\(listed\)\)/.chain(walls.allowed.iter().flatten().map(listed).take(0))/' a_listed_file_that_is_replaced
 
 relay=src/egress/relay.rs desk=src/egress/desk.rs
 off "domains: public addresses" src/egress/addresses.rs 's/^ *is_public\(address\)\?;//' a_listed_name_that_leads_inwards
@@ -211,7 +211,7 @@ off "container: volumes of the image" $engine 's/for volume in volumes \{/for vo
 bundle=src/sandbox/docker/bundle.rs
 off "container: preload of the image" $bundle 's/without_preload\(bytes\)\?/bytes/; s/^fn without_preload/#[allow(dead_code)]\nfn without_preload/' docker::an_images_volumes
 off "container: folder nobody knows" $bundle 's|"/.vambrace-\{:.16\}", crypto.*|"/.vambrace{:.0}", base)|' docker::an_images_volumes
-off "container: limits of who keeps it" src/sandbox/native/filter.rs 's/Kind::Contained\(_\) => on_oneself_alone\(\&mut rules\),/Kind::Contained(_) => {}/' docker::what_keeps_a_command
+off "container: limits of who keeps it" src/sandbox/native/filter/mod.rs 's/Kind::Contained\(_\) => on_oneself_alone\(\&mut rules\),/Kind::Contained(_) => {}/' docker::what_keeps_a_command
 off "container: list" src/sandbox/native/walls.rs 's/if lists \{ Grant::Read \} else \{ Grant::ReadExecute \}/Grant::ReadExecute/' contained_list::
 off "container: loaders" src/sandbox/docker/image.rs 's/^ *dockerfile\.push_str\(&format!\("COPY \{cover.*/let _ = cover; dockerfile.push_str(\&format!("COPY {shown}\\n"));/' contained_list::
 off "container: mounts without code" src/sandbox/docker/engine.rs 's/let code = if lists \{ data \} else (.*);/let code = \1; let _ = lists;/' contained_list::

@@ -11,6 +11,7 @@ use super::landlocked::{self, Private};
 use super::launched::{Finished, Inmate, Launched};
 use super::monitor::{Monitor, Verdict};
 use super::probe;
+use super::reserve::{Identity, Reserve, Spare, shown};
 use super::slots::{self, Slot, Slots};
 use super::tree::Owner;
 use super::walls::Walls;
@@ -21,7 +22,6 @@ use crate::os;
 use crate::os::linux::cgroup::{self, Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::memfd::Sealed;
-use crate::os::linux::mounts::{self, Watch};
 use crate::os::linux::seccomp::Filter;
 use crate::os::linux::title::Title;
 use crate::os::linux::{capabilities, landlock, userns};
@@ -36,7 +36,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The uids that a root launcher gives to its sandboxes begin here: far above people, services and
 /// containers ("HOST UID unused", 0x70000000 to 0x7fffffff, in systemd's UIDS-GIDS).
@@ -47,12 +47,6 @@ const LAUNCHERS: u32 = 0x1000_0000 / slots::MOST;
 
 /// Names of our control groups: this, the launcher's pid, the slot.
 const GROUP_PREFIX: &str = "vambrace-";
-
-/// A child that has waited longer sees the host's files as they were and is not used.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
-/// For how many different walls a child is kept waiting.
-const MOST_SPARES: usize = 2;
 
 /// How many id maps are kept for the next run.
 const MOST_MAPPINGS: usize = 256;
@@ -89,24 +83,9 @@ pub(crate) struct Launcher {
     system: Vec<Bind>,
     /// This process, for its children to see whether it still lives.
     own: OwnedFd,
-    /// Children for the next commands, each in walls of its own, and what the last ones were like.
-    spares: Vec<Spare>,
-    last: Vec<(Walls, Bounds)>,
-    mounts: Watch,
+    reserve: Reserve,
     /// Namespaces for id-mapped mounts, by owner on disk and owner inside; one serves any number of mounts.
     mappings: HashMap<(u32, u32, u32), OwnedFd>,
-}
-
-/// An init inside finished walls that waits for its brief. It serves one command, or none.
-struct Spare {
-    inmate: Inmate,
-    status: OwnedFd,
-    channel: OwnedFd,
-    walls: Walls,
-    /// Device and inode of each folder of the profile when it was opened.
-    shown: Vec<Option<Identity>>,
-    bounds: Bounds,
-    made: Instant,
 }
 
 /// A uid that is nobody else's until this is dropped.
@@ -125,9 +104,6 @@ impl Lent {
 
 /// Below those of containers and of native sandboxes.
 const UID_APART: u32 = 0x6ffe_0000;
-
-/// What a folder is, whatever its name: device, inode, owner, group.
-type Identity = (u64, u64, u32, u32);
 
 impl Launcher {
     /// Looks at the host once and compiles the filters.
@@ -181,9 +157,7 @@ impl Launcher {
             mappings: HashMap::new(),
             system: plan::system(),
             own: os::process::own_pidfd().map_err(|e| fault("open this process", e.to_string()))?,
-            spares: Vec::new(),
-            last: Vec::new(),
-            mounts: Watch::begin().map_err(|e| fault("watch the mounts", e.to_string()))?,
+            reserve: Reserve::begin().map_err(|e| fault("watch the mounts", e.to_string()))?,
         })
     }
 
@@ -214,7 +188,7 @@ impl Launcher {
         let secrets = plan.command.secrets.iter().zip(handed.secrets);
         let (variables, files): (Vec<_>, Vec<_>) = secrets.partition(|(wanted, _)| wanted.variable().is_some());
         // Files of secrets are part of the tree, which is closed before a spare waits.
-        let spare = match self.take_spare(&walls).filter(|_| files.is_empty()) {
+        let spare = match self.reserve.take(&walls).filter(|_| files.is_empty()) {
             Some(spare) => spare,
             None => self.make_spare(walls, bounds, files)?,
         };
@@ -342,35 +316,17 @@ impl Launcher {
 
     /// Prepares children for the next commands, so that they need not wait for their walls.
     pub(crate) fn refill(&mut self) {
-        for (walls, bounds) in self.last.clone() {
-            if !self.spares.iter().any(|spare| spare.walls == walls) {
-                let spare = self.make_spare(walls, bounds, Vec::new());
-                self.spares.extend(spare);
+        for (walls, bounds) in self.reserve.wanted() {
+            if let Ok(spare) = self.make_spare(walls, bounds, Vec::new()) {
+                self.reserve.add(spare);
             }
         }
     }
 
-    /// A waiting child in these walls that sees the host as it is now.
-    fn take_spare(&mut self, walls: &Walls) -> Option<Spare> {
-        self.tidy();
-        let at = self.spares.iter().position(|spare| spare.walls == *walls)?;
-        let spare = self.spares.swap_remove(at);
-        // A folder may have been replaced by another of its name since.
-        if spare.shown == shown(walls) {
-            return Some(spare);
-        }
-        None
-    }
-
-    /// Lets go of waiting children that are too old, have died, or hold mounts that the host has changed since.
-    ///
-    /// Called every few seconds too, so that no file system stays busy for it after the host has unmounted it.
+    /// Lets go of waiting children that no command may have any more: to be called every few seconds, so that no file
+    /// system stays busy for one after the host has unmounted it.
     pub(crate) fn tidy(&mut self) {
-        let changed = self.mounts.has_changed();
-        self.spares.retain(|spare| {
-            let dead = os::process::wait_readable(&spare.inmate.pidfd, Some(Duration::ZERO)).unwrap_or(true);
-            !changed && !dead && spare.made.elapsed() < LONGEST_WAIT
-        });
+        self.reserve.tidy();
     }
 
     /// Forks a child that builds these walls and waits.
@@ -458,7 +414,7 @@ impl Launcher {
         // A child that is gone has said why on its status pipe, and that is the better message.
         let _ = brief.send(&channel);
         if walls.tier.has_namespaces() {
-            self.remember(&walls, bounds);
+            self.reserve.remember(&walls, bounds);
         }
         Ok(Launched {
             status,
@@ -474,13 +430,6 @@ impl Launcher {
             refused_before: (self.tier == Tier::Container).then(cgroup::refused_processes_of_container),
             limits: self.means(),
         })
-    }
-
-    /// These walls are the likeliest to be wanted next.
-    fn remember(&mut self, walls: &Walls, bounds: Bounds) {
-        self.last.retain(|(known, _)| known != walls);
-        self.last.truncate(MOST_SPARES - 1);
-        self.last.insert(0, (walls.clone(), bounds));
     }
 
     /// A uid of the sandboxes' range for a helper of one run; none where every process has the launcher's own.
@@ -571,15 +520,6 @@ fn canary() -> io::Result<(UnixListener, Vec<u8>)> {
     let name = format!("vambrace-canary-{}", crate::crypto::hex(&os::host::random::<16>())).into_bytes();
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name)?;
     Ok((UnixListener::bind_addr(&address)?, name))
-}
-
-/// What stands at the folders of the profile now; `None` for one that cannot be opened.
-fn shown(walls: &Walls) -> Vec<Option<Identity>> {
-    let identity = |bind: &Bind| os::fs::identity(&mounts::open_without_links(&bind.source).ok()?).ok();
-    // What may be executed is known by its inode as well, and an upgrade of the host replaces that. Patterns wait for
-    // the spare's end.
-    let listed = |path: &String| os::fs::identity(&mounts::open_path(path.as_ref()).ok()?).ok();
-    walls.binds.iter().map(identity).chain(walls.allowed.iter().flatten().map(listed)).collect()
 }
 
 /// The words of a command as the kernel takes them.

@@ -20,6 +20,7 @@ mod launcher;
 mod loader;
 mod monitor;
 mod probe;
+mod reserve;
 mod secrets;
 mod slots;
 mod step;
