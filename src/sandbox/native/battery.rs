@@ -67,6 +67,12 @@ const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
 
 // Acts that more than one battery has.
 
+const WRITE_ROOT: Act = Act {
+    name: "write-root",
+    forbidden: "write to /",
+    expected: |_, _| &[EROFS],
+    attempt: |_| acts::create(Path::new("/vambrace-proof")),
+};
 const EXECUTE_UNLISTED: Act = Act {
     name: "execute-unlisted",
     forbidden: "execute what is not on the list",
@@ -118,12 +124,7 @@ const BATTERY: &[Act] = &[
         expected: |_, _| &[EROFS],
         attempt: |_| acts::create(Path::new("/usr/vambrace-proof")),
     },
-    Act {
-        name: "write-root",
-        forbidden: "write to /",
-        expected: |_, _| &[EROFS],
-        attempt: |_| acts::create(Path::new("/vambrace-proof")),
-    },
+    WRITE_ROOT,
     Act {
         name: "truncate",
         forbidden: "empty a read-only file",
@@ -273,12 +274,7 @@ const CONTAINED: &[Act] = &[
         expected: |_, facts| if facts.landlock_abi > 0 { &[EACCES] } else { &[] },
         attempt: |_| acts::read(Path::new("/sys/kernel/notes")),
     },
-    Act {
-        name: "write-root",
-        forbidden: "write to /",
-        expected: |_, _| &[EROFS],
-        attempt: |_| acts::create(Path::new("/vambrace-proof")),
-    },
+    WRITE_ROOT,
     Act {
         name: "landlock",
         forbidden: "write where Landlock grants nothing",
