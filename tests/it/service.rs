@@ -197,9 +197,11 @@ fn requests_that_wait_for_an_operator_still_wait_after_a_restart() {
     assert_eq!(hello["ok"], true, "{hello}");
 }
 
-/// Gives a program these sockets as a service manager does, and becomes it.
+/// Gives a program these sockets as a service manager does, and becomes it. A gateway that should have refused them, and
+/// serves, ends by the alarm.
 const GIVE: &str = r#"
-import os, socket, sys
+import os, signal, socket, sys
+signal.alarm(60)
 sockets, names = [], []
 for word in sys.argv[1].split(","):
     name, kind, place = word.split("=")
