@@ -484,6 +484,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        // Whoever waits until its manager reads would not end.
+        self.manager = None;
         self.stop(nix::sys::signal::Signal::SIGTERM);
         if std::thread::panicking() {
             eprintln!("--- gateway.log of {}\n{}", self.dir.display(), self.log());
