@@ -100,7 +100,7 @@ off "what is hidden counts" src/os/tree.rs 's/(_|Err\(_\)) => Walk::Barred/\1 =>
 off "links among what is kept" src/sandbox/kept.rs 's|^ *os::fs::private_dir\(kept\)\?;|os::fs::private_dir(\&kept.join(""))?;|' a_kept_folder_that_was_replaced
 off "kept folder that is a link" src/sandbox/kept.rs 's/!meta\.is_dir\(\) =>/!meta.is_dir() \&\& false =>/' a_folder_of_kept_sandboxes
 off "noexec of what is kept" src/sandbox/plan.rs 's/target\.into\(\), Shown::WritableData/target.into(), Shown::Writable/' nothing_in_a_kept_home
-off "in use" src/gateway/methods/sandboxes.rs 's/if held\.contains_key\(name\)/if false/' a_sandbox_in_which_a_command_runs
+off "in use" src/gateway/methods/sandboxes.rs 's/if self\.in_use\.counts\(\)\.contains_key\(name\)/if false/' a_sandbox_in_which_a_command_runs
 off "sandboxes of others" src/sandbox/boundary.rs 's/Some\(kept\) if overlaps/Some(kept) if false \&\& overlaps/' places_of_the_system_and_of_others
 off "a number until it is free" src/sandbox/native/slots.rs 's/self\.taken\.borrow_mut\(\)\.remove.*/let _ = \&self.taken;/' slots::tests --lib
 off "pace of connections" src/egress/desk.rs 's/if due > now/if false \&\& due > now/' egress::desk --lib
