@@ -395,7 +395,7 @@ fn print_plan(
     let mut settings = Layer::origins(profile, layers);
     let workspace = profile.workspace.as_ref().map(|w| w.display().to_string()).unwrap_or_default();
     settings.insert(0, ("workspace", workspace, workspace_origin.to_owned()));
-    let (calls, refused) = sandbox::allowed_system_calls();
+    let calls = sandbox::allowed_system_calls();
     let runs_code: Vec<(&str, &str)> =
         profile.exec_allow.iter().filter_map(|p| Some((p.as_str(), sandbox::runs_code(p)?))).collect();
     if args.json {
@@ -404,7 +404,8 @@ fn print_plan(
         let view: Vec<_> =
             view.iter().map(|b| json!({"path": b.target, "source": b.source, "shown": b.shown.as_str()})).collect();
         render::json(&json!({
-            "settings": settings, "view": view, "systemCalls": {"allowed": calls, "refused": refused},
+            "settings": settings, "view": view,
+            "systemCalls": calls.map(|(allowed, refused)| json!({"allowed": allowed, "refused": refused})),
             "executables": {
                 "mode": profile.exec_mode.as_str(), "allow": profile.exec_allow,
                 "runCodeOfTheirOwn": runs_code.iter().map(|(path, what)| json!({"path": path, "what": what})).collect::<Vec<_>>(),
@@ -440,9 +441,9 @@ fn print_plan(
             render::line(&format!("  note: {path} {what}; the list does not look into that"));
         }
     }
-    render::line(&format!("\nsystem calls: {calls} allowed, every other refused; refused on purpose:"));
-    for why in refused {
-        render::line(&format!("  {why}"));
+    if let Some((allowed, refused)) = calls {
+        render::line(&format!("\nsystem calls: {allowed} allowed, every other refused; refused on purpose:"));
+        refused.iter().for_each(|why| render::line(&format!("  {why}")));
     }
     Ok(ExitCode::SUCCESS)
 }

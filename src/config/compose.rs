@@ -14,13 +14,10 @@ use crate::model::{
 };
 use crate::os;
 use crate::policy::Policy;
-use crate::sandbox::{Protected, dangerous_name, refused_name};
+use crate::sandbox::{self, Protected, dangerous_name, refused_name};
 use crate::store::{KeySettings, KeySource};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// Where an engine listens that was installed in the usual way.
-const USUAL_ENGINE: &str = "/var/run/docker.sock";
 
 /// The default port.
 const PORT: u16 = 18789;
@@ -145,9 +142,11 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
         .chain(agents.iter().map(|(id, profile)| (format!("agents.{id}.sandbox"), profile)))
         .chain(named.iter().map(|(name, profile)| (format!("profiles.{name}"), profile)))
     {
+        reader.check_system(&key, profile, sandbox::NATIVE_MISSING)?;
         reader.check_backend(&key, profile)?;
     }
-    let host = host.unwrap_or_else(|| EngineHost::Unix(USUAL_ENGINE.into()));
+    let usual = sandbox::usual_engines(std::env::var_os("HOME").map(PathBuf::from).as_deref());
+    let host = host.unwrap_or_else(|| EngineHost::Unix(found_engine(&usual)));
     let own = [&defaults].into_iter().chain(agents.values()).chain(named.values());
     // Whoever has one of these has the engine: its socket, or the keys to it.
     let keys = own.filter_map(|profile| profile.engine.as_ref()).chain([&host]).filter_map(|host| match host {
@@ -155,7 +154,7 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
         EngineHost::Tls { certificates, .. } => Some(certificates.clone()),
         EngineHost::Ssh { config, .. } => config.clone(),
     });
-    let engines: Vec<PathBuf> = keys.chain([USUAL_ENGINE.into()]).collect();
+    let engines: Vec<PathBuf> = keys.chain(usual).collect();
     let is_used = [&defaults]
         .into_iter()
         .chain(agents.values())
@@ -193,6 +192,12 @@ pub(crate) fn compose(file: &File, places: &Places, flags: &Flags) -> Result<Set
         },
         protected: protected(places, &file.store, &engines),
     })
+}
+
+/// The first of these sockets that is there, or the last, where one would be looked for.
+fn found_engine(usual: &[PathBuf]) -> PathBuf {
+    let found = usual.iter().find(|socket| socket.symlink_metadata().is_ok()).or(usual.last());
+    found.cloned().unwrap_or_default()
 }
 
 /// What no sandbox may be shown: our own places as they really are.
@@ -394,6 +399,24 @@ impl Reader<'_> {
         };
         let parsed = EngineHost::parse(host, file.tls.as_deref(), file.ssh_config.as_deref());
         parsed.map(Some).map_err(|why| self.fault(&format!("{key}.host"), format!("{host:?}: {why}")))
+    }
+
+    /// A backend that this system does not have at all is refused here, not at the first command.
+    fn check_system(
+        &self,
+        key: &str,
+        profile: &SandboxProfile,
+        native_missing: Option<&str>,
+    ) -> Result<(), ConfigFault> {
+        match native_missing.filter(|_| profile.backend == Backend::Native) {
+            None => Ok(()),
+            Some(why) => Err(ConfigFault::at_key(
+                self.path,
+                &format!("{key}.backend"),
+                format!("\"native\" {why}"),
+                "set backend = \"docker\" below [defaults.sandbox]: a container engine carries out commands then",
+            )),
+        }
     }
 
     /// What a backend cannot give is refused here, not left out there.
@@ -610,6 +633,19 @@ mod tests {
             let fault = settings(text).unwrap_err();
             assert!(fault.message.starts_with(key), "{text}: {fault}");
         }
+    }
+
+    #[test]
+    fn where_there_are_no_native_walls_each_profile_has_to_name_another_backend() {
+        let path = Path::new("/nonexistent/v.toml");
+        let check = |backend, missing| {
+            let profile = SandboxProfile { backend, ..SandboxProfile::default() };
+            Reader { path }.check_system("profiles.x", &profile, missing)
+        };
+        let fault = check(Backend::Native, Some("is not here")).unwrap_err();
+        assert!(fault.message.starts_with("profiles.x.backend: \"native\" is not here"), "{fault}");
+        assert!(check(Backend::Docker, Some("is not here")).is_ok());
+        assert!(check(Backend::Native, None).is_ok());
     }
 
     #[test]

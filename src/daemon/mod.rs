@@ -2,6 +2,10 @@
 //!
 //! The only place where every room meets. Decides nothing about requests.
 
+#[cfg(target_os = "linux")]
+mod confine;
+#[cfg(not(target_os = "linux"))]
+#[path = "elsewhere.rs"]
 mod confine;
 mod log;
 mod notify;

@@ -5,12 +5,17 @@
 //! are sockets of that namespace, handed to this process outside of it: it knows the name behind each stand-in and joins
 //! the connection to the addresses the host's resolver gave. Nothing else leads out, so no program needs to know a proxy.
 //!
+//! `confine` builds the process's own walls, and `elsewhere` in its place none: then nothing is served.
 //! `allow`, `addresses`, `dns`, `pins` and `order` are pure; `names` and `relay` move bytes; `serve` is the process.
 //! Knows nothing of walls, runs or journals. Keeps true: no byte leaves towards an address that was not resolved for an
 //! allowed name and is not public.
 
 mod addresses;
 mod allow;
+#[cfg(target_os = "linux")]
+mod confine;
+#[cfg(not(target_os = "linux"))]
+#[path = "elsewhere.rs"]
 mod confine;
 mod desk;
 mod dns;

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: a stand-in belongs to one name as long as the run lives, and leads only to what was found for it.
 
-use crate::os::linux::netns;
+use crate::os::sandboxed::STAND_INS;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -70,14 +70,14 @@ impl Pins {
 
     /// What lies behind a stand-in.
     pub(super) fn behind(&self, address: Ipv4Addr) -> Option<&Pin> {
-        let at = address.to_bits().checked_sub(netns::STAND_INS.to_bits() + FIRST)?;
+        let at = address.to_bits().checked_sub(STAND_INS.to_bits() + FIRST)?;
         self.pins.get(usize::try_from(at).ok()?)
     }
 }
 
 fn stand_in(at: usize) -> Ipv4Addr {
     // At most MOST_NAMES, far within the range.
-    Ipv4Addr::from_bits(netns::STAND_INS.to_bits() + FIRST + at as u32)
+    Ipv4Addr::from_bits(STAND_INS.to_bits() + FIRST + at as u32)
 }
 
 #[cfg(test)]

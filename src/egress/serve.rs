@@ -5,7 +5,7 @@ use super::confine::{ConfineFault, confine};
 use super::desk::{Desk, MOST_LOOKUPS};
 use super::order::{BadOrder, LONGEST_ORDER, Order};
 use super::{names, relay};
-use crate::os::linux::handover;
+use crate::os::handover;
 use std::io::{self, Read};
 use std::net::{TcpListener as StdListener, UdpSocket as StdUdp};
 use std::os::fd::{AsFd, OwnedFd};

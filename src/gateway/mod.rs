@@ -211,10 +211,11 @@ impl Gateway {
 
     /// What is missing for commands to run; empty when the gateway is ready.
     pub(crate) fn failing(&self) -> Vec<&'static str> {
+        let policy = self.policy();
         let missing = |(backend, state): (Backend, RunnerState)| match (backend, state.connected, state.unable) {
             (Backend::Native, false, _) => Some("runner"),
             (Backend::Docker, false, _) => Some("docker-runner"),
-            (_, true, Some(_)) => Some("walls"),
+            (backend, true, Some(_)) => policy.uses(backend).then_some("walls"),
             (_, true, None) => None,
         };
         self.parts.runners.states().into_iter().filter_map(missing).collect()

@@ -26,11 +26,6 @@ impl Tier {
         }
     }
 
-    /// Whether we make namespaces for each command.
-    pub(crate) fn has_namespaces(self) -> bool {
-        matches!(self, Tier::UserNamespace | Tier::Root)
-    }
-
     pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Landlock, Self::Container, Self::UserNamespace, Self::Root].into_iter().find(|t| t.as_str() == text)
     }

@@ -1,10 +1,13 @@
-//! Listening sockets that the service manager opened for us (sd_listen_fds(3)).
+//! Listening sockets that the service manager opened for us: systemd (sd_listen_fds(3)) or launchd.
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, getsockname, sockopt};
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+
+/// What vambrace.socket (FileDescriptorName=) and the property lists for launchd (Sockets) call our doors.
+pub(crate) const NAME: &str = "vambrace";
 
 /// One of them, with the name its unit gave it.
 #[derive(Debug)]
@@ -25,15 +28,10 @@ pub(crate) enum Listening {
 /// Takes them. To be called once, before this process opens a descriptor of its own; later calls find the same numbers.
 ///
 /// # Errors
-/// Where the service manager's variables say what cannot be.
+/// Where the service manager says what cannot be.
 pub(crate) fn take() -> io::Result<Vec<Inherited>> {
-    let named = sd_notify::listen_fds_with_names()?;
-    named.map(|(number, name)| Ok(Inherited { name, door: look(adopt(number))? })).collect()
-}
-
-fn adopt(number: i32) -> OwnedFd {
-    // SAFETY: by its protocol the service manager has opened this descriptor for us, and `take` is called once.
-    unsafe { OwnedFd::from_raw_fd(number) }
+    let given = super::system::activation::given()?;
+    given.into_iter().map(|(name, socket)| Ok(Inherited { name, door: look(socket)? })).collect()
 }
 
 fn look(socket: OwnedFd) -> io::Result<Listening> {
@@ -41,10 +39,10 @@ fn look(socket: OwnedFd) -> io::Result<Listening> {
     if kind != SocketType::STREAM {
         return Ok(Listening::Other("no stream socket"));
     }
-    if !sockopt::socket_acceptconn(&socket)? {
+    if !super::system::activation::listens(&socket)? {
         return Ok(Listening::Other("a socket that does not listen"));
     }
-    Ok(match sockopt::socket_domain(&socket)? {
+    Ok(match getsockname(&socket)?.address_family() {
         AddressFamily::INET | AddressFamily::INET6 => Listening::Tcp(socket.into()),
         AddressFamily::UNIX => Listening::Unix(socket.into()),
         _ => Listening::Other("a socket of another family"),

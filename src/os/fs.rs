@@ -1,6 +1,6 @@
 //! Files that are ours alone: private modes, no links followed, replaced whole or not at all.
 
-use rustix::fs::{AtFlags, FlockOperation, OFlags};
+use rustix::fs::{FlockOperation, OFlags};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -8,6 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// Bytes of a unix socket's path, without the zero that ends it.
+const LONGEST_SOCKET: usize = size_of::<libc::sockaddr_un>() - std::mem::offset_of!(libc::sockaddr_un, sun_path) - 1;
 
 /// Makes a folder of mode 0700 (and its parents), or checks that the one there is ours alone.
 ///
@@ -194,6 +197,8 @@ pub(crate) fn wipe(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+pub(crate) use super::system::paths::*;
+
 /// Removes a file that may be missing.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -267,8 +272,10 @@ pub(crate) fn lock_waiting(path: &Path, at_most: Duration) -> io::Result<Option<
 /// # Errors
 /// AddrInUse where somebody listens there already.
 pub(crate) fn bind_private_socket(path: &Path) -> io::Result<UnixListener> {
-    if path.as_os_str().len() > 107 {
-        return Err(io::Error::other("the path has more than the 107 bytes a unix socket may have (unix(7))"));
+    if path.as_os_str().len() > LONGEST_SOCKET {
+        return Err(io::Error::other(format!(
+            "the path has more than the {LONGEST_SOCKET} bytes a unix socket may have (unix(7))"
+        )));
     }
     if let Ok(meta) = fs::symlink_metadata(path) {
         use std::os::unix::fs::FileTypeExt;
@@ -295,14 +302,15 @@ pub(crate) fn bind_shared_socket(path: &Path) -> io::Result<UnixListener> {
 
 /// Owner of the file behind a handle, and whether it is a folder.
 pub(crate) fn owner(handle: &impl AsFd) -> io::Result<(u32, u32, bool)> {
-    let stat = rustix::fs::statat(handle, "", AtFlags::EMPTY_PATH)?;
+    let stat = rustix::fs::fstat(handle)?;
     Ok((stat.st_uid, stat.st_gid, rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()))
 }
 
 /// Device, inode, owner and group of the file behind a handle.
 pub(crate) fn identity(handle: &impl AsFd) -> io::Result<(u64, u64, u32, u32)> {
-    let stat = rustix::fs::statat(handle, "", AtFlags::EMPTY_PATH)?;
-    Ok((stat.st_dev, stat.st_ino, stat.st_uid, stat.st_gid))
+    let stat = rustix::fs::fstat(handle)?;
+    #[allow(clippy::unnecessary_cast, reason = "macOS has i32")]
+    Ok((stat.st_dev as u64, stat.st_ino, stat.st_uid, stat.st_gid))
 }
 
 /// The absolute path without `.`, `..` or links in any part that exists; missing tails are kept as they are.

@@ -2,18 +2,11 @@
 
 use std::io;
 
+pub(crate) use super::system::host::machine_id;
+
 /// The host's name.
 pub(crate) fn name() -> String {
     nix::unistd::gethostname().map_or_else(|_| "localhost".to_owned(), |n| n.to_string_lossy().into_owned())
-}
-
-/// The host's id, 32 hex digits made at its installation (machine-id(5)); `None` where it has none.
-pub(crate) fn machine_id() -> Option<String> {
-    ["/etc/machine-id", "/var/lib/dbus/machine-id"].iter().find_map(|path| {
-        let text = std::fs::read_to_string(path).ok()?;
-        let id = text.trim();
-        (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_ascii_lowercase())
-    })
 }
 
 /// The uid of a user given by name or number.

@@ -1,6 +1,6 @@
 //! Memory for keys: pages of their own that are not swapped out, not dumped, and zeroed when let go.
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mlock, mmap_anonymous, munmap};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io;
 use std::ops::Deref;
@@ -34,11 +34,8 @@ impl<T> Locked<T> {
         let value_at = NonNull::new(mapped.cast::<T>()).ok_or_else(|| io::Error::other("a mapping at address 0"))?;
         // SAFETY: the range is the mapping made above, whole.
         let is_locked = unsafe { mlock(mapped, length) }.is_ok();
-        // Neither in a core dump nor in a child that is forked; both are refinements an old kernel may lack.
-        for advice in [Advice::LinuxDontDump, Advice::LinuxWipeOnFork] {
-            // SAFETY: the range is the mapping made above, and neither advice touches its content in this process.
-            let _ = unsafe { madvise(mapped, length, advice) };
-        }
+        // SAFETY: the range is the mapping made above, whole.
+        unsafe { super::system::memory::keep_to_this_process(mapped, length) };
         // SAFETY: the mapping is writable, large enough, aligned to a page, and nobody else knows of it.
         unsafe { value_at.write(value) };
         Ok(Locked { value: value_at, length, is_locked })

@@ -1,8 +1,11 @@
 //! The terminal: a line typed without being shown, and every key passed on.
 
 use crate::model::WindowSize;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 use std::io::{self, BufRead};
+use std::os::fd::AsFd;
 
 /// The terminal at standard input, passing on every key as it is; as it was before when dropped.
 pub(crate) struct Raw(Termios);
@@ -32,6 +35,12 @@ pub(crate) fn size() -> io::Result<WindowSize> {
     let size = tcgetwinsize(io::stdin())?;
     // Some terminals do not know theirs.
     Ok(WindowSize { rows: size.ws_row.clamp(1, 4096), columns: size.ws_col.clamp(1, 4096) })
+}
+
+/// Changes the size of the terminal behind a master; its foreground processes get SIGWINCH.
+pub(crate) fn resize(master: &impl AsFd, size: WindowSize) -> io::Result<()> {
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(tcsetwinsize(master, size)?)
 }
 
 /// Reads one line of standard input, a terminal, without showing it.

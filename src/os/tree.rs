@@ -159,7 +159,7 @@ fn to_walk(at: BorrowedFd<'_>, path: &[u8]) -> Walk {
 
 /// Now, as the time of a file would say it.
 pub(crate) fn now_seconds() -> i64 {
-    rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec
+    rustix::time::clock_gettime(super::system::host::CLOCK_OF_FILES).tv_sec
 }
 
 /// How full the file system of a folder is, in bytes.

@@ -1,7 +1,7 @@
 //! The verdict on an action that may be asked for: permit or deny, always with the rule that says so.
 
 use super::scope::Scoped;
-use crate::model::{Action, AgentId, ExecRequest, Grants, ProfileName, SandboxProfile, SandboxScope};
+use crate::model::{Action, AgentId, Backend, ExecRequest, Grants, ProfileName, SandboxProfile, SandboxScope};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +26,14 @@ pub(crate) struct Policy {
     /// Says why an environment variable of this name may not be set by anybody: what a secret's variable is held against,
     /// because its grant is the operator's word already.
     pub(crate) dangerous_env: fn(&str) -> Option<&'static str>,
+}
+
+impl Policy {
+    /// Whether a command could be run by this backend.
+    pub(crate) fn uses(&self, backend: Backend) -> bool {
+        let mut all = [&self.defaults].into_iter().chain(self.agents.values()).chain(self.profiles.values());
+        all.any(|profile| profile.backend == backend)
+    }
 }
 
 /// A decision with its reason.

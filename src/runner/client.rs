@@ -8,7 +8,7 @@ use super::order::{Finished, Hello, INPUT_WINDOW, KeptOrder, KeptReport, Order, 
 use super::spawner::Spawner;
 use crate::egress;
 use crate::model::{Outcome, RunFault, SandboxProfile, StandingContainer, Stdin, Stream, WindowSize};
-use crate::os::linux::memfd::Sealed;
+use crate::os::Sealed;
 use crate::sandbox::Command;
 use crate::sandbox::kept::Kept;
 use std::collections::HashMap;

@@ -11,9 +11,8 @@
 
 use crate::model::{SandboxProfile, WorkspaceAccess};
 use crate::os;
-use crate::os::linux::clone::{self, Fork};
+use crate::os::child::{self, Fork};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, Interval, interval, timeout_at};
@@ -56,7 +55,7 @@ impl Folder {
 
 /// A process that walks the folders. Dropping it kills and reaps it.
 struct Walk {
-    pidfd: OwnedFd,
+    pidfd: child::Handle,
     until: Instant,
 }
 
@@ -118,10 +117,10 @@ impl Disk {
     }
 
     fn begin_walk(&self) -> io::Result<Walk> {
-        match clone::fork(nix::sched::CloneFlags::empty())? {
+        match child::fork()? {
             Fork::Child => {
                 let walked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.walk_folders()));
-                clone::exit_now(if matches!(walked, Ok(Ok(true))) { WITHIN } else { 1 })
+                child::exit_now(if matches!(walked, Ok(Ok(true))) { WITHIN } else { 1 })
             }
             Fork::Parent { pidfd, .. } => Ok(Walk { pidfd, until: Instant::now() + PATIENCE }),
         }
@@ -130,8 +129,8 @@ impl Disk {
     /// The walk's whole life; whether the run is within its bound.
     fn walk_folders(&self) -> io::Result<bool> {
         // Other runs' pipes would stay open for as long.
-        clone::close_from(0)?;
-        rustix::process::set_parent_process_death_signal(Some(os::process::Signal::KILL))?;
+        child::close_from(0)?;
+        child::die_with_parent()?;
         let memory = rustix::process::Rlimit { current: Some(WALK_MEMORY), maximum: Some(WALK_MEMORY) };
         rustix::process::setrlimit(rustix::process::Resource::As, memory)?;
         let paths: Vec<_> = self.folders.iter().map(|folder| folder.path.as_path()).collect();

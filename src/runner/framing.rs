@@ -1,8 +1,8 @@
 //! Frames on a stream socket: read whole, bounded before anything is allocated; descriptors beside the first bytes.
 
 use super::order::{MAX_FRAME, Message};
-use crate::os::linux::handover;
-use crate::os::linux::memfd::Sealed;
+use crate::os::Sealed;
+use crate::os::handover;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};

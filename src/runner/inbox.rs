@@ -6,8 +6,8 @@
 use super::framing;
 use super::order::Order;
 use crate::model::MOST_SECRETS_A_RUN;
-use crate::os::linux::handover;
-use crate::os::linux::memfd::Sealed;
+use crate::os::Sealed;
+use crate::os::handover;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;

@@ -11,8 +11,7 @@ use crate::model::{
     Domain, Ending, LONGEST_SECRET, LaunchFault, Network, Outcome, RunFault, SandboxProfile, Stdin, WindowSize,
 };
 use crate::os;
-use crate::os::linux::memfd::Sealed;
-use crate::os::linux::pty;
+use crate::os::Sealed;
 use crate::sandbox::{Command, Descriptors, Handed, Launched, Launcher, Verdict};
 use std::cell::RefCell;
 use std::fs::File;
@@ -300,7 +299,7 @@ impl Pump {
         let (source, sink, terminal) = streams::terminal(master)?;
         // The size may have changed before there was a terminal.
         if let Some(size) = self.size {
-            pty::resize(terminal.get_ref(), size)?;
+            os::terminal::resize(terminal.get_ref(), size)?;
         }
         self.stdout = Some(source);
         self.stdin = Some(sink);
@@ -376,7 +375,7 @@ impl Pump {
             Some(Order::Resize(size)) => {
                 self.size = self.size.map(|_| size);
                 if let Some(terminal) = &self.terminal {
-                    let _ = pty::resize(terminal.get_ref(), size);
+                    let _ = os::terminal::resize(terminal.get_ref(), size);
                 }
             }
             // What comes before the terminal is there waits for it.

@@ -17,7 +17,7 @@ use crate::model::{
     StandingContainer, Stdin, Tier,
 };
 use crate::os;
-use crate::os::linux::memfd::Sealed;
+use crate::os::Sealed;
 use crate::sandbox::{Command, Engine, EngineSettings, Entered, Place, left_inside};
 use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};

@@ -2,7 +2,7 @@
 
 use super::client::{Client, RunHandle, RunnerState};
 use crate::model::{Backend, RunFault, SandboxProfile, StandingContainer, Stdin};
-use crate::os::linux::memfd::Sealed;
+use crate::os::Sealed;
 use crate::sandbox::Command;
 
 /// The gateway's hold on all of them.

@@ -7,7 +7,6 @@
 use super::way_out::{Helpers, Said, WayOut};
 use crate::egress;
 use crate::model::{Domain, LaunchFault, RunFault};
-use crate::os;
 use crate::sandbox::Lent;
 use std::cell::RefCell;
 use std::io;
@@ -77,8 +76,7 @@ impl Ways {
 
 impl Carrier {
     fn start(helpers: &Helpers, domains: &[Domain], doors: &[OwnedFd], shared: Rc<Shared>) -> io::Result<Self> {
-        let lent = (os::process::uid() == 0).then(Lent::apart);
-        let out = WayOut::open(helpers, domains, doors, lent)?;
+        let out = WayOut::open(helpers, domains, doors, Lent::apart())?;
         let mut said = Said::by(&out)?;
         let stop = Rc::new(Notify::new());
         let told = Rc::clone(&stop);

@@ -5,8 +5,8 @@
 //! number, and is handed the socket to that runner. It ends with the gateway, and what it has started with it.
 
 use super::client;
-use crate::os::linux::clone::{self, Fork};
-use crate::os::linux::handover;
+use crate::os::child::{self, Fork};
+use crate::os::handover;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
@@ -31,10 +31,10 @@ impl Spawner {
     /// Also where this process has threads already.
     pub(crate) fn begin(programs: Vec<Program>) -> io::Result<Vec<Spawner>> {
         let (ours, theirs) = UnixStream::pair()?;
-        match clone::fork(nix::sched::CloneFlags::empty())? {
+        match child::fork()? {
             Fork::Child => {
                 drop(ours);
-                clone::exit_now(i32::from(live(theirs, &programs).is_err()))
+                child::exit_now(i32::from(live(theirs, &programs).is_err()))
             }
             Fork::Parent { .. } => {
                 drop(theirs);
@@ -64,15 +64,15 @@ fn live(control: UnixStream, programs: &[Program]) -> io::Result<()> {
     // Doors that were opened for the gateway must not stay open here.
     const CONTROL: i32 = 3;
     if control.as_raw_fd() != CONTROL {
-        clone::place_fd(control.as_raw_fd(), CONTROL)?;
+        child::place_fd(control.as_raw_fd(), CONTROL)?;
     }
     std::mem::forget(control);
-    let control = clone::adopt_fd(CONTROL);
+    let control = child::adopt_fd(CONTROL);
     rustix::io::fcntl_setfd(&control, rustix::io::FdFlags::CLOEXEC)?;
-    clone::close_from(CONTROL + 1)?;
+    child::close_from(CONTROL + 1)?;
     // Ctrl-C reaches the whole terminal group; we end when the gateway does. The mask is not for those we start.
     nix::sys::signal::SigSet::all().thread_set_mask()?;
-    let _ = rustix::thread::set_name(c"runner-starter");
+    child::be_called(c"runner-starter");
     let mut control = UnixStream::from(control);
     let mut children: Vec<Option<Child>> = programs.iter().map(|_| None).collect();
     loop {

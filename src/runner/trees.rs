@@ -7,7 +7,7 @@
 use super::order::{KeptOrder, KeptReport};
 use crate::model::{RunFault, SandboxProfile};
 use crate::os;
-use crate::os::linux::clone::{self, Fork};
+use crate::os::child::{self, Fork};
 use crate::sandbox::{Protected, kept};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -65,19 +65,19 @@ pub(super) async fn aside(root: &Path, order: &KeptOrder) -> Vec<KeptReport> {
 /// What the other process writes, until its end.
 fn begin(root: &Path, order: &KeptOrder) -> io::Result<pipe::Receiver> {
     let (from, to) = io::pipe()?;
-    match clone::fork(nix::sched::CloneFlags::empty())? {
+    match child::fork()? {
         Fork::Child => {
             let work = || {
                 // Other runs' pipes would stay open for as long, and this may be long.
-                clone::place_fd(std::os::fd::AsRawFd::as_raw_fd(&to), 0)?;
-                clone::close_from(1)?;
+                child::place_fd(std::os::fd::AsRawFd::as_raw_fd(&to), 0)?;
+                child::close_from(1)?;
                 std::mem::forget(to);
-                let mut to = std::fs::File::from(clone::adopt_fd(0));
-                rustix::process::set_parent_process_death_signal(Some(os::process::Signal::KILL))?;
+                let mut to = std::fs::File::from(child::adopt_fd(0));
+                child::die_with_parent()?;
                 to.write_all(&serde_json::to_vec(&carry_out(root, order))?)
             };
             let done: Result<io::Result<()>, _> = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            clone::exit_now(i32::from(!matches!(done, Ok(Ok(())))))
+            child::exit_now(i32::from(!matches!(done, Ok(Ok(())))))
         }
         Fork::Parent { pidfd, .. } => {
             drop(to);

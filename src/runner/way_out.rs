@@ -5,7 +5,7 @@
 use crate::egress::{ENVIRONMENT, Order, Report, Reports};
 use crate::model::Domain;
 use crate::os;
-use crate::os::linux::handover;
+use crate::os::handover;
 use crate::sandbox::Lent;
 use std::io;
 use std::net::Shutdown;

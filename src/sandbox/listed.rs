@@ -1,4 +1,20 @@
-//! What a list of executables does not say: which of them run code that they are given.
+//! Lists of executables: what lies over the loaders in every backend, and what a list does not say: which of its programs
+//! run code that they are given.
+
+/// The program that stands where a loader was. Empty where there is none for this machine; then the mode is refused.
+pub(in crate::sandbox) const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/loader-shim"));
+
+/// Where the shim looks for the loader: the last component of PT_INTERP, in here.
+pub(in crate::sandbox) const FOLDER: &str = "/run/loader";
+
+/// Loaders that are covered whether a listed program names them or not: a listed folder may hold any program.
+pub(in crate::sandbox) const LOADERS: &[&str] = &[
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/ld-linux-aarch64.so.1",
+    "/lib/ld-linux.so.2",
+    "/lib/ld-musl-x86_64.so.1",
+    "/lib/ld-musl-aarch64.so.1",
+];
 
 /// Names of programs, each group with what is said of it.
 const GROUPS: &[(&[&str], &str)] = &[

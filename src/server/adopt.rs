@@ -1,13 +1,10 @@
 //! Doors that the service manager opened: taken only where the configuration would have opened the same.
 
 use super::DoorFault;
-use crate::os::activation::{Inherited, Listening};
+use crate::os::activation::{Inherited, Listening, NAME};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-
-/// What vambrace.socket calls them (FileDescriptorName=).
-const NAME: &str = "vambrace";
 
 /// The two doors among them, where they are.
 ///

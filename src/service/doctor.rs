@@ -1,6 +1,6 @@
 //! What this host lacks for what: asked first, judged then, each finding with the command that repairs it.
 
-use super::{Reach, Service, Unit};
+use super::{Reach, Service, Supervisor, Unit};
 use crate::config::{Places, Settings};
 use crate::journal::JournaldUse;
 use crate::model::EngineHost;
@@ -42,6 +42,7 @@ struct Facts {
     /// What the engine told, or why it did not and what to do.
     engine: Result<Vec<Probe>, (String, String)>,
     wants_engine: bool,
+    supervisor: Supervisor,
     is_run_by_systemd: bool,
     units: Vec<Unit>,
     /// Whether what this user runs outlives its session.
@@ -99,17 +100,16 @@ fn look(settings: &Settings, places: &Places) -> Facts {
         EngineHost::Unix(socket) => fs::symlink_metadata(socket).err().map(|error| (socket, error)),
         _ => None,
     };
+    let supervisor = Supervisor::of_this_system();
+    let (install, start) = match supervisor {
+        Supervisor::Systemd => ("apt-get install docker.io, or dnf install moby-engine", "systemctl start docker"),
+        Supervisor::Launchd => ("brew install --cask docker, and open -a Docker", "open -a Docker"),
+    };
     let engine = match missing {
-        Some((socket, error)) => Err((
-            format!("{}: {error}", socket.display()),
-            "apt-get install docker.io, or dnf install moby-engine".to_owned(),
-        )),
+        Some((socket, error)) => Err((format!("{}: {error}", socket.display()), install.to_owned())),
         None => sandbox::probe_engine(&docker.host, &settings.profiles.defaults.image).map_err(|e| {
             let may_not = e.to_string().contains("ermission denied");
-            (
-                e.to_string(),
-                if may_not { format!("usermod -aG docker {user}") } else { "systemctl start docker".into() },
-            )
+            (e.to_string(), if may_not { format!("usermod -aG docker {user}") } else { start.into() })
         }),
     };
     let reach = if uid == 0 { Reach::System } else { Reach::User };
@@ -121,6 +121,7 @@ fn look(settings: &Settings, places: &Places) -> Facts {
         walls: sandbox::probe_host(),
         engine,
         wants_engine: docker.is_used,
+        supervisor,
         is_run_by_systemd: super::is_run_by_systemd(),
         units: Service::find(reach).and_then(|service| service.status()).unwrap_or_default(),
         has_journald: Path::new("/run/systemd/journal/socket").exists(),
@@ -156,7 +157,7 @@ fn wall(probe: &Probe, facts: &Facts) -> Finding {
     let repair = match (state, probe.wall) {
         (State::Good, _) => None,
         (_, "landlock") => Some(format!("boot the kernel with lsm=landlock,{}", facts.kernel.modules)),
-        (_, "seccomp") => None,
+        (_, "seccomp" | "linux kernel") => None,
         _ if is_limit => Some(delegation(facts)),
         _ => Some(namespaces(facts)),
     };
@@ -243,6 +244,19 @@ fn service(facts: &Facts, findings: &mut Vec<Finding>) {
             repair: repair.filter(|_| !is_good).map(ToOwned::to_owned),
         });
     };
+    if facts.supervisor == Supervisor::Launchd {
+        for unit in &facts.units {
+            let detail = if unit.is_known { format!("{}: {}", unit.active, unit.said) } else { "not installed".into() };
+            let install = if facts.uid == 0 { "vambrace service install" } else { "vambrace service install --user" };
+            add(
+                &unit.name,
+                unit.active == "active",
+                &detail,
+                Some(if unit.is_known { "vambrace service logs" } else { install }),
+            );
+        }
+        return;
+    }
     if !facts.is_run_by_systemd {
         add("systemd", false, "does not run this host; docs/service.md says what to do instead", None);
         return;
@@ -318,6 +332,7 @@ mod tests {
             ],
             engine: Err(("/var/run/docker.sock: not there".into(), "apt-get install docker.io".into())),
             wants_engine: false,
+            supervisor: Supervisor::Systemd,
             is_run_by_systemd: true,
             units: Vec::new(),
             lingers: true,
@@ -368,6 +383,39 @@ mod tests {
         assert!(repair("cpu limit").unwrap().contains("--user"));
         assert_eq!(repair("linger").unwrap(), "loginctl enable-linger ada");
         assert!(repair("catalog").unwrap().contains("--update-catalog"));
+    }
+
+    #[test]
+    fn on_macos_there_are_no_walls_of_linux_and_launchd_has_the_service() {
+        let unit = Unit {
+            name: "io.vambrace.agent".into(),
+            is_known: false,
+            is_enabled: false,
+            active: "inactive".into(),
+            pid: None,
+            said: String::new(),
+        };
+        let (walls, engine) = (
+            vec![probe("linux kernel", false, false, "another")],
+            Ok(vec![probe("linux program", false, true, "not there")]),
+        );
+        let mac = Facts {
+            supervisor: Supervisor::Launchd,
+            is_run_by_systemd: false,
+            wants_engine: true,
+            units: vec![unit],
+            walls,
+            engine,
+            needs_journald: false,
+            has_journald: false,
+            ..facts()
+        };
+        assert_eq!(missing(&mac), [("linux program".to_owned(), String::new())]);
+        let findings = judge(&mac);
+        let of = |what: &str| findings.iter().find(|f| f.what == what).unwrap();
+        assert_eq!(of("linux kernel").state, State::Weaker);
+        assert_eq!(of("io.vambrace.agent").repair.as_deref(), Some("vambrace service install --user"));
+        assert!(!findings.iter().any(|f| f.what == "systemd"));
     }
 
     #[test]

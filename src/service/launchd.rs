@@ -54,6 +54,8 @@ fn plist(service: &Service) -> String {
     let text = if service.reach == Reach::System { DAEMON } else { AGENT };
     let escaped = service.program.display().to_string().replace('&', "&amp;").replace('<', "&lt;");
     let text = text.replace("/usr/local/bin/vambrace", &escaped);
+    let log = log(service).display().to_string().replace('&', "&amp;").replace('<', "&lt;");
+    let text = text.replace("/Users/USER/Library/Logs/vambrace.log", &log);
     let (head, rest) = text.split_once("<plist ").unwrap_or(("", &text));
     format!("{head}<!-- {MARK}; changes are lost with the next. -->\n<plist {rest}")
 }
@@ -83,15 +85,21 @@ pub(super) fn read_unit(service: &Service, printed: Option<&str>) -> Unit {
     }
 }
 
+/// Where launchd puts what it says on standard error, which goes nowhere else.
+fn log(service: &Service) -> PathBuf {
+    match service.reach {
+        Reach::System => PathBuf::from("/Library/Logs/vambrace.log"),
+        Reach::User => service.home.join("Library/Logs/vambrace.log"),
+    }
+}
+
 /// The command that shows what it said.
-pub(super) fn logs(lines: u32, follow: Follow) -> Vec<String> {
-    let words = match follow {
-        Follow::Yes => vec!["log", "stream", "--predicate", "process == \"vambrace\""],
-        Follow::No => vec!["log", "show", "--last", "1h", "--predicate", "process == \"vambrace\""],
-    };
-    // log(1) counts time, not lines.
-    let _ = lines;
-    words.into_iter().map(ToOwned::to_owned).collect()
+pub(super) fn logs(service: &Service, lines: u32, follow: Follow) -> Vec<String> {
+    let mut words = vec!["tail".to_owned(), "-n".to_owned(), lines.to_string()];
+    // By name: also the file that is there after a rotation.
+    words.extend((follow == Follow::Yes).then(|| "-F".to_owned()));
+    words.push(log(service).display().to_string());
+    words
 }
 
 #[cfg(test)]
@@ -113,6 +121,23 @@ mod tests {
             assert!(text.contains("<string>/opt/a&amp;b/vambrace</string>") && text.contains(MARK), "{text}");
             assert!(text.contains(&format!("<string>{}</string>", label(reach))));
             assert_eq!(load[..2], ["launchctl", "bootstrap"]);
+            let log = log(&service).display().to_string();
+            assert!(text.contains(&format!("<key>StandardErrorPath</key>\n\t<string>{log}</string>")), "{text}");
+            assert!(!text.contains("/Users/USER"), "{text}");
+            assert_eq!(logs(&service, 7, Follow::Yes), ["tail", "-n", "7", "-F", log.as_str()]);
+        }
+    }
+
+    #[test]
+    fn the_sockets_that_launchd_holds_have_the_name_that_they_are_taken_over_by() {
+        for text in [DAEMON, AGENT] {
+            let sockets = text.split_once("<key>Sockets</key>").unwrap().1;
+            let names: Vec<&str> = sockets
+                .lines()
+                .take_while(|line| *line != "\t</dict>")
+                .filter_map(|line| line.strip_prefix("\t\t<key>")?.strip_suffix("</key>"))
+                .collect();
+            assert_eq!(names, [crate::os::activation::NAME]);
         }
     }
 

@@ -121,6 +121,12 @@ enum Supervisor {
     Launchd,
 }
 
+impl Supervisor {
+    fn of_this_system() -> Self {
+        if cfg!(target_os = "macos") { Supervisor::Launchd } else { Supervisor::Systemd }
+    }
+}
+
 /// Everything that a plan depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
@@ -142,7 +148,7 @@ impl Service {
     /// # Errors
     /// Where nothing keeps any.
     pub(crate) fn find(reach: Reach) -> Result<Self, ServiceFault> {
-        let supervisor = if cfg!(target_os = "macos") { Supervisor::Launchd } else { Supervisor::Systemd };
+        let supervisor = Supervisor::of_this_system();
         if supervisor == Supervisor::Systemd && !is_run_by_systemd() {
             return Err(ServiceFault::NoSupervisor);
         }
@@ -151,7 +157,7 @@ impl Service {
 
     /// What `install` would do on this system, also where nothing keeps services: to look at.
     pub(crate) fn imagine(reach: Reach) -> Result<Self, ServiceFault> {
-        Self::of(if cfg!(target_os = "macos") { Supervisor::Launchd } else { Supervisor::Systemd }, reach)
+        Self::of(Supervisor::of_this_system(), reach)
     }
 
     fn of(supervisor: Supervisor, reach: Reach) -> Result<Self, ServiceFault> {
@@ -195,7 +201,7 @@ impl Service {
     pub(crate) fn logs(&self, lines: u32, follow: Follow) -> Result<bool, ServiceFault> {
         let words = match self.supervisor {
             Supervisor::Systemd => systemd::logs(self.reach, lines, follow),
-            Supervisor::Launchd => launchd::logs(lines, follow),
+            Supervisor::Launchd => launchd::logs(self, lines, follow),
         };
         let ran = command(&words).status().map_err(|cause| tool(&words, cause))?;
         Ok(ran.success())

@@ -72,12 +72,13 @@ fn walls(page: &mut Page) {
          surprise, and the command does not run. `vambrace sandbox probe` shows them all. What was enforced is in the \
          result and in the record of each run.",
     );
-    let (allowed, refused) = sandbox::allowed_system_calls();
-    page.subsection("System calls");
-    page.text(&format!("{allowed} are allowed, every other is refused. Refused on purpose are:"));
-    for why in refused {
-        page.0.control("IP", ["\\(bu", "2"]);
-        page.0.text(super::inlines(why));
+    if let Some((allowed, refused)) = sandbox::allowed_system_calls() {
+        page.subsection("System calls");
+        page.text(&format!("{allowed} are allowed, every other is refused. Refused on purpose are:"));
+        for why in refused {
+            page.0.control("IP", ["\\(bu", "2"]);
+            page.0.text(super::inlines(why));
+        }
     }
     page.subsection("What they do not stop");
     page.text(

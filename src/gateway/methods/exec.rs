@@ -11,7 +11,7 @@ use crate::model::{
     AgentId, ConnId, ExecRequest, LimitKind, Outcome, RunFault, RunId, RunSignal, SandboxProfile, Secret, SecretUse,
     Stream,
 };
-use crate::os::linux::memfd::Sealed;
+use crate::os::Sealed;
 use crate::redact::Redactor;
 use crate::runner::{RunEvent, RunHandle};
 use crate::sandbox::Command;

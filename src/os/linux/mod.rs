@@ -1,16 +1,23 @@
-//! Linux: what walls are made of. Kernel things keep their kernel names.
+//! Linux: what walls are made of, and what other systems do otherwise. Kernel things keep their kernel names.
 
+pub(super) mod activation;
 pub(crate) mod acts;
 pub(crate) mod capabilities;
 pub(crate) mod cgroup;
+pub(crate) mod child;
 pub(crate) mod clone;
 pub(crate) mod confined;
-pub(crate) mod handover;
+pub(super) mod handover;
+pub(super) mod host;
 pub(crate) mod landlock;
 pub(crate) mod memfd;
+pub(super) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netns;
 pub(crate) mod notify;
+pub(super) mod paths;
+pub(super) mod peer;
+pub(super) mod process;
 pub(crate) mod pty;
 pub(crate) mod rlimits;
 pub(crate) mod seccomp;

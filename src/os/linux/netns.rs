@@ -3,7 +3,9 @@
 //! Where a sandbox may reach domains, a range of addresses is delivered to it itself, and sockets are opened that an
 //! egress process outside answers. There is no way out by that either.
 
-use super::{clone, handover};
+use super::clone;
+use crate::os::handover;
+use crate::os::sandboxed::{NAME_SERVER, STAND_INS};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, listen, recv, send, socket,
 };
@@ -12,13 +14,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// Where stand-in addresses come from: the range for measurements between networks (RFC 2544), which no host has and no
-/// network forwards. The sandbox is given it whole by `route_locally`; the egress process gives its addresses to names.
-pub(crate) const STAND_INS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
-pub(crate) const STAND_INS_PREFIX: u8 = 15;
-
-/// The name server of such a sandbox.
-pub(crate) const NAME_SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 53);
+/// Of the range of stand-ins.
+const STAND_INS_PREFIX: u8 = 15;
 
 /// Connections that wait for the egress process, which takes them at once.
 const WAITING: i32 = 128;

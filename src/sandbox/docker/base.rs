@@ -3,6 +3,7 @@
 use super::engine::fault;
 use super::reach::connect;
 use crate::model::{EngineHost, RunFault};
+use crate::os;
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use futures_util::{StreamExt, stream};
 use hyper::body::Bytes;
@@ -46,7 +47,7 @@ pub(crate) fn make_image(host: &EngineHost, name: &str, rootfs: &mut File) -> Re
 /// What the engine builds from: the archive, which it unpacks, and nothing that is executed.
 fn context(rootfs: &mut File) -> io::Result<File> {
     let dockerfile = b"FROM scratch\nADD rootfs.tar /\nUSER 65534\n";
-    let mut archive = tar::Builder::new(temporary()?);
+    let mut archive = tar::Builder::new(os::fs::nameless(&std::env::temp_dir())?);
     let mut header = tar::Header::new_gnu();
     header.set_size(dockerfile.len() as u64);
     header.set_mode(0o644);
@@ -56,13 +57,6 @@ fn context(rootfs: &mut File) -> io::Result<File> {
     let mut file = archive.into_inner()?;
     file.rewind()?;
     Ok(file)
-}
-
-/// A file without a name, which is gone with its descriptor.
-fn temporary() -> io::Result<File> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    let folder = std::env::temp_dir();
-    Ok(openat(CWD, &folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 /// A file, piece by piece.

@@ -1,13 +1,13 @@
 //! This program, in a form that runs in any image: with its own loader and its own libraries.
 //!
-//! What it is made of is read from its own memory map, so that it is what runs and not what a package says. The loader
-//! is started by name and told where the libraries lie, so the image's own are never looked at.
+//! What it is made of is known to `host`. The loader is started by name and told where the libraries lie, so the image's own
+//! are never looked at.
 
+use super::host;
 use crate::crypto;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 
 /// The files of the program by their names below its folder in an image.
 pub(super) struct Bundle {
@@ -25,16 +25,15 @@ const PRELOAD: &[u8] = b"/etc/ld.so.preload\0";
 const NOTHING: &[u8] = b"/proc/self/exe/nop\0";
 
 impl Bundle {
-    /// Reads what this process runs.
+    /// Reads what this process runs, or what stands for it where that is no Linux program.
     ///
     /// # Errors
     /// Where its map or one of the files cannot be read: after an upgrade they may be gone, until it is started again.
     pub(super) fn read() -> io::Result<Self> {
-        let map = fs::read_to_string("/proc/self/maps")?;
-        let own = fs::read_link("/proc/self/exe")?;
-        let mut files = BTreeMap::from([("vambrace".to_owned(), fs::read("/proc/self/exe")?)]);
+        let (own, libraries) = host::program()?;
+        let mut files = BTreeMap::from([("vambrace".to_owned(), own)]);
         let mut loader = None;
-        for library in libraries(&map, &own) {
+        for library in libraries {
             let name = library.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             let bytes = fs::read(&library)?;
             if name.starts_with("ld-") {
@@ -83,20 +82,6 @@ fn without_preload(mut loader: Vec<u8>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The files that are mapped to be executed, but for the program (proc_pid_maps(5)).
-fn libraries(map: &str, own: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    for line in map.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        let (Some(rights), Some(path)) = (fields.nth(1), fields.nth(3)) else { continue };
-        let path = Path::new(path);
-        if rights.contains('x') && path.is_absolute() && path != own && !found.iter().any(|known| known == path) {
-            found.push(path.to_owned());
-        }
-    }
-    found
-}
-
 /// The architecture that the program is for, as engines call it.
 pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -109,21 +94,6 @@ pub(super) fn architecture() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn libraries_are_what_is_mapped_to_be_executed() {
-        let map = "\
-55d0-55d1 r-xp 00000000 fe:00 10 /usr/bin/vambrace
-7f00-7f01 r--p 00000000 fe:00 11 /usr/lib/x86_64-linux-gnu/libc.so.6
-7f01-7f02 r-xp 00001000 fe:00 11 /usr/lib/x86_64-linux-gnu/libc.so.6
-7f02-7f03 r-xp 00001000 fe:00 11 /usr/lib/x86_64-linux-gnu/libc.so.6
-7f03-7f04 r--p 00001000 fe:00 12 /usr/lib/locale/C.utf8/LC_CTYPE
-7ffd-7ffe r-xp 00000000 00:00 0 [vdso]
-7fff-8000 rw-p 00000000 00:00 0
-";
-        let found = libraries(map, Path::new("/usr/bin/vambrace"));
-        assert_eq!(found, [Path::new("/usr/lib/x86_64-linux-gnu/libc.so.6")]);
-    }
 
     #[test]
     fn the_bundle_of_this_very_process_starts_with_its_loader() {

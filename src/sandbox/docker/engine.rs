@@ -5,15 +5,15 @@
 //! nothing runs.
 
 use super::bundle::Bundle;
-use super::plan::{self, Plan, SANDBOX, Shown};
+use super::plan::{self, Plan, SANDBOX};
 use super::reach::{Kind, Reached, connect, short};
-use super::{bridge, image, shown};
+use super::{bridge, host, image, shown};
 use crate::crypto;
 use crate::model::{
     Container, EngineHost, ExecMode, Network, RunFault, SandboxProfile, StandingContainer, WorkspaceAccess,
 };
 use crate::os;
-use crate::os::linux::netns::{self, NAME_SERVER};
+use crate::os::sandboxed::NAME_SERVER;
 use crate::sandbox::boundary::Protected;
 use crate::sandbox::environment::HOME;
 use crate::sandbox::plan::{Bind, PROOF, SECRETS, WORKSPACE, named};
@@ -30,7 +30,7 @@ use futures_util::StreamExt;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -139,6 +139,7 @@ impl Engine {
         profile: &SandboxProfile,
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
+        host::check(profile)?;
         let sandbox = sandbox_of(profile).unwrap_or_else(|| format!("{ONCE}{}", crypto::hex(&os::host::random::<8>())));
         let binds = self.binds(profile)?;
         let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
@@ -202,7 +203,7 @@ impl Engine {
             Some(live) => match self.judge(&plan, &live)? {
                 // Nobody knows whether the setup of one that another runner made came to its end.
                 Fit::Same(id) if !self.is_going(&id) && (plan.setup.is_none() || self.is_set_up(&id)) => {
-                    check_shown(&plan, &live)?;
+                    host::check_shown(&plan, &live)?;
                     id
                 }
                 Fit::Same(id) | Fit::Stale(id) if in_use(&id) => return Err(RunFault::Busy),
@@ -368,7 +369,7 @@ impl Engine {
             let live = self.look(docker, &id).await?;
             let live = live.ok_or_else(|| gone(&plan.name))?;
             match plan.differences(&live) {
-                found if found.is_empty() => check_shown(plan, &live),
+                found if found.is_empty() => host::check_shown(plan, &live),
                 found => Err(RunFault::Engine {
                     what: format!("the engine made something else than it was asked for: {}", told(found).join(", ")),
                     hint: "`docker inspect` shows it; an engine that is not known here, or a plugin of it?".into(),
@@ -443,7 +444,7 @@ impl Engine {
             pid.filter(|pid| *pid > 0).ok_or_else(|| gone(id))
         };
         let before = pid().await?;
-        let doors = netns::open_doors_of(before, ports).map_err(|e| RunFault::Engine {
+        let doors = host::open_doors(before, ports).map_err(|e| RunFault::Engine {
             what: format!("what leads out of the container cannot be opened: {e}"),
             hint: "a network that is an allowlist needs a docker runner that is root on the engine's own host".into(),
         })?;
@@ -549,8 +550,8 @@ impl Engine {
             return Ok(bundle);
         }
         let read = Bundle::read().map(Rc::new).map_err(|e| RunFault::Engine {
-            what: format!("this program cannot read itself: {e}"),
-            hint: "it was upgraded while it ran? restart the gateway".into(),
+            what: format!("{}: {e}", host::NO_PROGRAM.0),
+            hint: host::NO_PROGRAM.1.into(),
         })?;
         *self.bundle.borrow_mut() = Some(Rc::clone(&read));
         Ok(read)
@@ -613,43 +614,6 @@ fn scratch(profile: &SandboxProfile, ready: &shown::Ready, volumes: &[String]) -
     }
     folders.retain(|place, _| !ready.shown.iter().any(|shown| shown.target == *place));
     folders
-}
-
-/// Looks whether the container shows what we meant, as far as this host can tell: an engine on another machine, or in
-/// another view of this one's mounts, would show an empty folder instead; and one that mounts a folder once more takes the
-/// flags away that it does not know of.
-fn check_shown(plan: &Plan, live: &ContainerInspectResponse) -> Result<(), RunFault> {
-    let Some(pid) = live.state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0) else { return Ok(()) };
-    if os::process::uid() != 0 || plan.shown.is_empty() {
-        return Ok(());
-    }
-    let wrong = |shown: &Shown, why: &str| RunFault::Engine {
-        what: format!("the container does not show what it should at {}: {why}", shown.target),
-        hint: "the engine must see this host's mounts: is it on another machine, or in a sandbox itself?".into(),
-    };
-    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    for shown in &plan.shown {
-        let place = format!("/proc/{pid}/root{}", shown.target);
-        let seen = os::linux::mounts::open_path(Path::new(&place)).and_then(|handle| os::fs::identity(&handle));
-        let is_it = seen.is_ok_and(|(device, inode, ..)| shown.identity.starts_with(&format!("{device}:{inode} ")));
-        if !is_it {
-            return Err(wrong(shown, "it is something else"));
-        }
-        // Fields 5 and 6 of proc_pid_mountinfo(5); the last mount of a place is the one that is seen.
-        let fields = |line: &str| -> Option<(String, String)> {
-            let mut fields = line.split(' ').skip(4);
-            Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
-        };
-        let target =
-            shown.target.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
-        let flags = mounts.lines().rev().filter_map(fields).find(|(at, _)| *at == target).map(|(_, flags)| flags);
-        let has = |flag: &str| flags.as_deref().is_some_and(|flags| flags.split(',').any(|one| one == flag));
-        let missing = [("ro", shown.read_only), ("noexec", shown.no_exec), ("nosuid", true), ("nodev", true)];
-        if let Some((flag, _)) = missing.iter().find(|(flag, wanted)| *wanted && !has(flag)) {
-            return Err(wrong(shown, &format!("it is mounted without {flag}")));
-        }
-    }
-    Ok(())
 }
 
 async fn remove(docker: &Docker, id: &str) -> Result<(), RunFault> {

@@ -4,7 +4,7 @@ use super::bundle::{Bundle, architecture};
 use super::engine::{fault, missing};
 use super::loaders::{self, Loader};
 use crate::model::{ExecMode, RunFault};
-use crate::sandbox::native::{FOLDER, SHIM};
+use crate::sandbox::listed::{FOLDER, SHIM};
 use bollard::Docker;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::BuildImageOptionsBuilder;

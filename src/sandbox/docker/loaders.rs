@@ -8,7 +8,7 @@ use super::plan;
 use crate::crypto;
 use crate::model::RunFault;
 use crate::os;
-use crate::sandbox::native::LOADERS;
+use crate::sandbox::listed::LOADERS;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig};

@@ -10,6 +10,11 @@ mod bridge;
 mod bundle;
 mod contents;
 mod engine;
+#[cfg(target_os = "linux")]
+mod host;
+#[cfg(not(target_os = "linux"))]
+#[path = "elsewhere.rs"]
+mod host;
 mod image;
 mod loaders;
 mod plan;
@@ -21,6 +26,7 @@ mod shown;
 pub(crate) use base::make_image;
 pub(crate) use contents::{Contents, Found, look_into};
 pub(crate) use engine::{Engine, Entered, Place, Settings};
+pub(crate) use host::usual_engines;
 pub(crate) use probe::probe_engine;
 
 use crate::model::{Network, SandboxProfile, Tier, WorkspaceAccess};

@@ -1,6 +1,7 @@
 //! What an engine can enforce, by its own word.
 
 use super::engine::{fault, missing};
+use super::host;
 use super::reach::connect;
 use crate::model::{EngineHost, RunFault};
 use crate::sandbox::native::Probe;
@@ -36,7 +37,7 @@ async fn ask(host: &EngineHost, image: &str) -> Result<Vec<Probe>, RunFault> {
         Err(error) => return Err(fault("look for the image", &error)),
     };
     let word = |text: Option<String>| text.unwrap_or_else(|| "?".into());
-    Ok(vec![
+    let mut rows = vec![
         row("engine", true, true, format!("{} {}", name.unwrap_or_else(|| "unnamed".into()), word(version.version))),
         row("API", true, true, docker.client_version().to_string()),
         row("kernel", true, false, word(info.kernel_version)),
@@ -48,5 +49,7 @@ async fn ask(host: &EngineHost, image: &str) -> Result<Vec<Probe>, RunFault> {
         limit("cpu limit", info.cpu_cfs_quota),
         limit("pids limit", info.pids_limit),
         found,
-    ])
+    ];
+    rows.extend(host::probe());
+    Ok(rows)
 }

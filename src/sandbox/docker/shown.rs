@@ -4,15 +4,14 @@
 //! descriptor, with the flags and the id map of the plan: what a path leads to meanwhile is nobody's matter. The mounts
 //! are taken down as soon as the container has its own copies. As an ordinary user we can give it the paths alone.
 
+use super::host;
 use super::plan::Shown;
 use crate::model::{ExecMode, RunFault};
 use crate::os;
-use crate::os::linux::mounts::{self, Attributes, Reach};
-use crate::os::linux::userns;
 use crate::sandbox::plan::{Bind, Shown as How, WORKSPACE};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Who a command in a container is where its workspace belongs to root: nobody's on the host, and none of those that
@@ -45,13 +44,14 @@ pub(super) struct Ready {
 pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind], mode: ExecMode) -> Result<Ready, RunFault> {
     let opened = binds.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let mut ready = told(scratch, name, &opened, mode)?;
-    if os::process::uid() == 0 {
+    if host::makes_mounts() {
         for (opened, shown) in opened.iter().zip(&ready.shown) {
             let fault = |error: io::Error| refused(&opened.bind.source, &error.to_string());
             let place = PathBuf::from(&shown.source);
-            let tree = tree(opened, ready.user).map_err(fault)?;
-            make_point(&place, opened.owner.2).map_err(fault)?;
-            mounts::attach(tree.as_fd(), rustix::fs::CWD.as_fd(), &place).map_err(fault)?;
+            let (uid, gid, is_folder) = opened.owner;
+            let tree = host::tree(&opened.handle, (uid, gid), ready.user, opened.bind.shown).map_err(fault)?;
+            make_point(&place, is_folder).map_err(fault)?;
+            tree.attach(&place).map_err(fault)?;
             ready.stand.0.push(place);
         }
     }
@@ -67,7 +67,7 @@ pub(super) fn describe(scratch: &Path, name: &str, binds: &[Bind], mode: ExecMod
 }
 
 fn told(scratch: &Path, name: &str, opened: &[Opened<'_>], mode: ExecMode) -> Result<Ready, RunFault> {
-    let is_root = os::process::uid() == 0;
+    let is_root = host::makes_mounts();
     let own = (os::process::uid(), os::process::gid());
     let workspace = opened.iter().find(|opened| opened.bind.target == Path::new(WORKSPACE)).map(|opened| opened.owner);
     let user = match workspace {
@@ -122,7 +122,7 @@ fn identity(bind: &Bind, handle: &OwnedFd) -> io::Result<String> {
 
 fn open(bind: &Bind) -> Result<Opened<'_>, RunFault> {
     let look = || {
-        let handle = mounts::open_without_links(&bind.source)?;
+        let handle = host::open(&bind.source)?;
         let owner = os::fs::owner(&handle)?;
         Ok(Opened { bind, handle, owner })
     };
@@ -135,31 +135,11 @@ fn open(bind: &Bind) -> Result<Opened<'_>, RunFault> {
     Ok(opened)
 }
 
-/// A detached copy of it with the flags of the plan, under the command's ids where it belongs to somebody else.
-fn tree(opened: &Opened<'_>, user: (u32, u32)) -> io::Result<OwnedFd> {
-    let (uid, gid, _) = opened.owner;
-    let is_mapped = (uid, gid) != user;
-    let reach = if is_mapped { Reach::ThisMount } else { Reach::WholeTree };
-    let tree = mounts::clone_tree(opened.handle.as_fd(), reach)?;
-    if is_mapped {
-        let mapping = userns::mapping((uid, gid), user)?;
-        mounts::set_id_map(tree.as_fd(), mapping.as_fd())?;
-    }
-    let attributes = match opened.bind.shown {
-        How::ReadOnly => Attributes { read_only: true, no_exec: false, no_dev: true },
-        How::ReadOnlyData => Attributes { read_only: true, no_exec: true, no_dev: true },
-        How::Writable => Attributes { read_only: false, no_exec: false, no_dev: true },
-        How::WritableData | How::Device => Attributes { read_only: false, no_exec: true, no_dev: true },
-    };
-    mounts::set_attributes(tree.as_fd(), attributes, Reach::WholeTree)?;
-    Ok(tree)
-}
-
 fn make_point(place: &Path, is_folder: bool) -> io::Result<()> {
     let folder = place.parent().unwrap_or(place);
     fs::create_dir_all(folder)?;
     // Left by a runner that did not come to its end.
-    let _ = mounts::detach(place);
+    let _ = host::detach(place);
     match (is_folder, fs::symlink_metadata(place)) {
         (true, Ok(meta)) if meta.is_dir() => Ok(()),
         (false, Ok(meta)) if meta.is_file() => Ok(()),
@@ -178,10 +158,7 @@ fn refused(path: &Path, why: &str) -> RunFault {
 impl Drop for Stand {
     fn drop(&mut self) {
         for place in &self.0 {
-            // EINVAL: nothing is mounted there.
-            if let Err(error) = mounts::detach(place)
-                && error.raw_os_error() != Some(libc::EINVAL)
-            {
+            if let Err(error) = host::detach(place) {
                 tracing::warn!(place = %place.display(), %error, "a mount for the engine is left behind");
                 continue;
             }

@@ -5,8 +5,8 @@
 
 use super::secrets::Held;
 use crate::model::{Delivery, FileAct, LONGEST_SECRET, SecretName, SecretUse, WindowSize};
-use crate::os::linux::handover;
-use crate::os::linux::memfd::Sealed;
+use crate::os::Sealed;
+use crate::os::handover;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};

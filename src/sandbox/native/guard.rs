@@ -3,11 +3,12 @@
 //! What is executable is decided by the kernel on inodes, for the whole process tree: Landlock's EXECUTE on the listed
 //! files and on the shim, and nothing else. Names, arguments, shells and wrappers are not looked at.
 
-use super::loader::{self, FOLDER, LOADERS, SHIM};
+use super::loader;
 use super::step::{Step, Steps, at, at_path};
 use super::walls::Walls;
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
+use crate::sandbox::listed::{FOLDER, LOADERS, SHIM};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -8,8 +8,8 @@ use super::slots::Slot;
 use super::walls::Walls;
 use crate::model::{Enforcement, LimitKind, Means, Tier};
 use crate::os;
+use crate::os::handover;
 use crate::os::linux::cgroup::Group;
-use crate::os::linux::handover;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -92,7 +92,7 @@ impl Launched {
             "user" => walls.tier == Tier::UserNamespace,
             _ => true,
         };
-        let namespaces = if walls.tier.has_namespaces() { NAMESPACES } else { &[] };
+        let namespaces = if walls.has_namespaces() { NAMESPACES } else { &[] };
         Some(Enforcement {
             tier: walls.tier,
             container: None,

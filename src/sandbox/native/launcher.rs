@@ -19,9 +19,9 @@ use crate::model::{
     ExecMode, LaunchFault, LimitKind, Limits, Means, Network, RunFault, SandboxProfile, SecretUse, Tier,
 };
 use crate::os;
+use crate::os::Sealed;
 use crate::os::linux::cgroup::{self, Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
-use crate::os::linux::memfd::Sealed;
 use crate::os::linux::seccomp::Filter;
 use crate::os::linux::title::Title;
 use crate::os::linux::{capabilities, landlock, userns};
@@ -96,9 +96,10 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
-    /// A uid that is nobody's because no sandbox of ours has it: for what serves a container.
-    pub(crate) fn apart() -> Self {
-        Lent { uid: UID_APART, _slot: None }
+    /// A uid that is nobody's because no sandbox of ours has it: for what serves a container. `None` where we are not root,
+    /// and cannot give one away.
+    pub(crate) fn apart() -> Option<Self> {
+        (os::process::uid() == 0).then_some(Lent { uid: UID_APART, _slot: None })
     }
 }
 
@@ -180,7 +181,7 @@ impl Launcher {
             });
         }
         let walls = self.walls(&plan)?;
-        if !walls.tier.has_namespaces() {
+        if !walls.has_namespaces() {
             return self.launch_landlocked(plan, walls, handed, started);
         }
         let words = Words::of(&plan)?;
@@ -273,7 +274,7 @@ impl Launcher {
         };
         let plan = plan::plan(profile, command, &self.protected)?;
         let walls = self.walls(&plan)?;
-        if !walls.tier.has_namespaces() {
+        if !walls.has_namespaces() {
             return self.prove_landlocked(plan, walls);
         }
         let spare = self.make_spare(walls, bounds(&plan.limits), Vec::new())?;
@@ -413,7 +414,7 @@ impl Launcher {
         };
         // A child that is gone has said why on its status pipe, and that is the better message.
         let _ = brief.send(&channel);
-        if walls.tier.has_namespaces() {
+        if walls.has_namespaces() {
             self.reserve.remember(&walls, bounds);
         }
         Ok(Launched {

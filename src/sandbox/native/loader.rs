@@ -2,10 +2,10 @@
 //!
 //! Landlock gives EXECUTE to the listed files. The kernel wants it for a program's loader as well, and a loader that may
 //! be executed runs any file it is given (`ld.so /usr/bin/id`). So a shim lies over the loader's own path, with EXECUTE,
-//! and the loader itself is shown in [`FOLDER`], without. The shim loads it for the kernel and refuses to be executed
+//! and the loader itself is shown in `FOLDER` (`listed.rs`), without. The shim loads it for the kernel and refuses to be executed
 //! itself (`shim/main.rs`, built by `build.rs`). Nobody checks a path here: the kernel decides on the inode.
 //!
-//! What that asks of the rest: [`FOLDER`] read-only and without `noexec`, readable for Landlock; the shim over the path
+//! What that asks of the rest: that folder read-only and without `noexec`, readable for Landlock; the shim over the path
 //! that a loader's links end at; no writable mount without `noexec`, for a listed program maps libraries as it likes. And
 //! no memfd that can be executed: it lies on no mount, so Landlock lets it pass (`is_nouser_or_private`, kernel 6.18) and
 //! a listed python makes any program of it. `vm.memfd_noexec` = 2 in the pid namespace (kernel 6.3) closes that.
@@ -17,21 +17,6 @@ use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-
-/// The program that stands where a loader was. Empty where there is none for this machine; then the mode is refused.
-pub(in crate::sandbox) const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/loader-shim"));
-
-/// Where the shim looks for the loader: the last component of PT_INTERP, in here.
-pub(in crate::sandbox) const FOLDER: &str = "/run/loader";
-
-/// Loaders that are covered whether a listed program names them or not: a listed folder may hold any program.
-pub(in crate::sandbox) const LOADERS: &[&str] = &[
-    "/lib64/ld-linux-x86-64.so.2",
-    "/lib/ld-linux-aarch64.so.1",
-    "/lib/ld-linux.so.2",
-    "/lib/ld-musl-x86_64.so.1",
-    "/lib/ld-musl-aarch64.so.1",
-];
 
 /// Sizes of elf(5), 64 bits.
 const HEADER_BYTES: usize = 64;
@@ -118,6 +103,7 @@ fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::listed::{FOLDER, SHIM};
     use proptest::prelude::*;
     use std::fs::File;
     use std::io::Cursor;

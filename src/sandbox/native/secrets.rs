@@ -7,7 +7,7 @@
 
 use super::tree::{Owner, SEALED};
 use crate::model::{Secret, SecretUse};
-use crate::os::linux::memfd::Sealed;
+use crate::os::Sealed;
 use crate::os::linux::mounts::{self, Attributes, Reach};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use std::ffi::{CStr, CString};

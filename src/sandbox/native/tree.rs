@@ -3,15 +3,15 @@
 //! Built below a tmpfs that is attached over the host's /dev, which no bind of a profile may lie in; from
 //! then on every path of ours is relative to that root, where this process stands.
 
-use super::loader::FOLDER;
 use super::secrets::{self, Held};
 use super::step::{Step, Steps, at, at_path};
 use super::walls::Walls;
 use crate::model::{Network, Tier};
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
-use crate::os::linux::netns::NAME_SERVER;
+use crate::os::sandboxed::NAME_SERVER;
 use crate::sandbox::environment::HOME;
+use crate::sandbox::listed::FOLDER;
 use crate::sandbox::plan::PROOF;
 use crate::sandbox::plan::{Bind, MASKED_PROC, SECRETS, Shown, WORKSPACE};
 use std::fs::{self, File};

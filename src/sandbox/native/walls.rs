@@ -2,11 +2,11 @@
 //! served by children that were built alike; each child serves one.
 
 use super::landlocked::{self, Private};
-use super::loader;
 use crate::model::{ExecMode, LaunchFault, LimitKind, Means, Network, RunFault, Tier};
 use crate::os::linux::landlock::Grant;
 use crate::os::linux::rlimits::Rlimits;
 use crate::sandbox::environment::HOME;
+use crate::sandbox::listed::FOLDER;
 use crate::sandbox::plan::{self, Bind, Plan, Shown, WORKSPACE};
 use std::path::{Path, PathBuf};
 
@@ -129,6 +129,11 @@ impl Walls {
         if self.allowed.is_some() { ExecMode::Allowlist } else { ExecMode::Full }
     }
 
+    /// Whether we make namespaces for each command.
+    pub(super) fn has_namespaces(&self) -> bool {
+        matches!(self.tier, Tier::UserNamespace | Tier::Root)
+    }
+
     /// Whether the command has a network namespace of its own.
     pub(super) fn has_own_network(&self) -> bool {
         self.network != Network::Host
@@ -199,7 +204,7 @@ fn container_grants(lists: bool) -> Vec<(PathBuf, Grant)> {
         (WORKSPACE, if lists { Grant::ReadWrite } else { Grant::ReadWriteExecute }),
     ];
     // The loaders, for the shim.
-    rules.extend(lists.then(|| (PathBuf::from(loader::FOLDER), Grant::Read)));
+    rules.extend(lists.then(|| (PathBuf::from(FOLDER), Grant::Read)));
     rules.extend(ours.map(|(path, grant)| (PathBuf::from(path), grant)));
     rules
 }

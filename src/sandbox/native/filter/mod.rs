@@ -129,10 +129,11 @@ const SET_ID_MAKERS: &[(c_long, &[Argument], u8)] = &[
     (SYS_open, &[Argument::Has(1, CREATES)], 2),
 ];
 
-/// How many system calls are allowed, and why the others are refused: for `sandbox explain`.
-pub(crate) fn allowed_system_calls() -> (usize, Vec<&'static str>) {
+/// How many system calls are allowed, and why the others are refused: for `sandbox explain`. `None` where
+/// there is no such list.
+pub(crate) fn allowed_system_calls() -> Option<(usize, Vec<&'static str>)> {
     let count = rules(Kind::Walled(ExecMode::Full)).values().filter(|rule| **rule != Rule::always(REFUSE)).count();
-    (count, REFUSED.iter().chain(REFUSED_HERE).map(|(why, _)| *why).collect())
+    Some((count, REFUSED.iter().chain(REFUSED_HERE).map(|(why, _)| *why).collect()))
 }
 
 #[cfg(test)]
