@@ -79,10 +79,10 @@ impl Hub {
         named.collect()
     }
 
-    /// Closes a connection once it has been sent the answer that is being made for it.
-    pub(super) fn close_with_answer(&self, conn: ConnId) {
-        if let Some(member) = self.members().get(&conn) {
-            member.outbox.end_with_answer();
+    /// Closes a connection, if it is of these sessions, once it has been sent the answer that is being made for it.
+    pub(super) fn close_with_answer(&self, conn: ConnId, close: &Close, which: impl Fn(&Session) -> bool) {
+        if let Some(member) = self.members().get(&conn).filter(|member| which(&member.session)) {
+            member.outbox.end_with_answer(close.clone());
         }
     }
 
