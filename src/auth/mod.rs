@@ -31,7 +31,7 @@ pub(crate) use tailnet::{TailnetRules, is_tailnet};
 #[cfg(fuzzing)]
 pub(crate) use {proxy::fuzz as fuzz_proxy, signed::fuzz as fuzz_signature};
 
-use crate::model::{ConnId, Principal, UnixMillis};
+use crate::model::{ConnId, Credential, Principal, Role, UnixMillis};
 use crate::wire::ConnectParams;
 use std::net::{IpAddr, SocketAddr};
 use throttle::Client;
@@ -134,6 +134,26 @@ pub(crate) struct Session {
     pub(crate) surface: Option<Surface>,
     /// Which shared secret was in force.
     epoch: u64,
+}
+
+/// Whose connections are counted together: a device, a user whom others name, or else whoever comes from one place by one
+/// credential.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Holder(String, Option<Client>);
+
+impl Session {
+    /// Whom a bound on connections counts this one for; nobody for who is root or our own user by the kernel's word, who could
+    /// end us as well. An agent is counted wherever it runs.
+    pub(crate) fn holder(&self, ours: u32) -> Option<Holder> {
+        let principal = &self.principal;
+        let is_operator = principal.role == Role::Operator && principal.agent.is_none();
+        if is_operator && self.peer.own_uid().is_some_and(|uid| uid == 0 || uid == ours) {
+            return None;
+        }
+        let is_named =
+            principal.device.is_some() || matches!(principal.credential, Credential::Proxy(_) | Credential::Tailnet(_));
+        Some(Holder(principal.label(), (!is_named).then(|| self.peer.client())))
+    }
 }
 
 /// A client's own words about itself, cut to a bounded length.

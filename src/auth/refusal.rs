@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     DeviceNonceMismatch,
     DeviceSignatureInvalid,
     DeviceKeyInvalid,
+    /// It has as many connections already as one client may have.
+    TooManyConnections,
     /// What must be kept could not be kept.
     Unavailable,
 }
@@ -78,6 +80,7 @@ impl Refusal {
             Refusal::TailnetIdentityMissing => "AUTH_TAILSCALE_IDENTITY_MISSING",
             Refusal::TailnetWhoisFailed => "AUTH_TAILSCALE_WHOIS_FAILED",
             Refusal::RateLimited { .. } => "AUTH_RATE_LIMITED",
+            Refusal::TooManyConnections => "TOO_MANY_CONNECTIONS",
             Refusal::DeviceIdentityRequired => "DEVICE_IDENTITY_REQUIRED",
             Refusal::UiDeviceRequired => "CONTROL_UI_DEVICE_IDENTITY_REQUIRED",
             Refusal::PairingRequired(_) => "PAIRING_REQUIRED",
@@ -124,6 +127,7 @@ impl Refusal {
             Refusal::TailnetIdentityMissing => "unauthorized: the tailnet names no user",
             Refusal::TailnetWhoisFailed => "unauthorized: tailscaled cannot be asked",
             Refusal::RateLimited { .. } => "unauthorized: too many failed authentication attempts (retry later)",
+            Refusal::TooManyConnections => "too many connections of this client",
             Refusal::DeviceIdentityRequired => "device identity required",
             Refusal::UiDeviceRequired => "control ui requires device identity",
             Refusal::DeviceIdMismatch => "device identity mismatch: the id is not the hash of the key",

@@ -394,6 +394,8 @@ pub(super) struct JournalVerifyArgs {
 pub(super) enum ConfigCommand {
     /// Read the file and say what is wrong with it, with line and column
     Check(Output),
+    /// Have the running gateway read the file again; exit 1 where it does not take it
+    Reload(Output),
     /// Print the settings in force
     Show(Output),
     /// Print the path of the file

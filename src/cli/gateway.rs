@@ -204,6 +204,7 @@ pub(super) fn status(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault
         ("authentication", text(&status["authMode"])),
         ("certificate", status["tls"]["fingerprint"].as_str().map_or("no TLS".to_owned(), ToOwned::to_owned)),
         ("devices", text(&status["devices"])),
+        ("own walls", own_walls(&status["confinement"])),
         ("runner", runner(&status["runner"])),
         ("docker runner", runner(&status["dockerRunner"])),
         ("up", format!("{} s", status["uptimeMs"].as_u64().unwrap_or(0) / 1000)),
@@ -217,6 +218,12 @@ pub(super) fn status(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault
     ];
     render::line(&table(&rows.map(|(name, value)| vec![name.to_owned(), render::one_line(&value)])));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What stands around the gateway itself.
+fn own_walls(confinement: &Value) -> String {
+    let weaker = confinement["weaker"].as_str().map(ToOwned::to_owned);
+    weaker.unwrap_or_else(|| format!("Landlock ABI {}, seccomp", confinement["landlockAbi"]))
 }
 
 /// Where the key of the state comes from, and what could be better about it.
@@ -265,6 +272,21 @@ pub(super) fn config_check(place: &PlaceArgs, args: &Output) -> Result<ExitCode,
         render::line(&format!("{}: ok", places.config.display()));
     } else {
         render::line(&format!("{}: not there; defaults are in force", places.config.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn config_reload(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault> {
+    let answer = place.call(&["operator.admin"], "config.reload", None)?;
+    if args.json {
+        render::json(&answer);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let waiting: Vec<&str> =
+        answer["needsRestart"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    render::line("the configuration was read again");
+    if !waiting.is_empty() {
+        render::line(&format!("needs a restart: {}", waiting.join(", ")));
     }
     Ok(ExitCode::SUCCESS)
 }

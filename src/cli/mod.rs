@@ -55,6 +55,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Lockdown(command) => lockdown::run(&places, command),
         Command::Journal(command) => journal::run(&places, command),
         Command::Config(ConfigCommand::Check(args)) => gateway::config_check(&places, &args),
+        Command::Config(ConfigCommand::Reload(args)) => gateway::config_reload(&places, &args),
         Command::Config(ConfigCommand::Show(args)) => gateway::config_show(&places, &args),
         Command::Config(ConfigCommand::Path) => gateway::config_path(&places),
         Command::Config(ConfigCommand::Schema) => gateway::config_schema(),

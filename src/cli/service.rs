@@ -113,7 +113,9 @@ pub(super) fn doctor(place: &PlaceArgs, args: &Output) -> Result<ExitCode, Fault
         let failing = health["failing"].as_array().into_iter().flatten().filter_map(Value::as_str);
         if health["ok"] == true { Ok(()) } else { Err(failing.collect::<Vec<_>>().join(", ")) }
     });
-    let findings = service::examine(&settings, &places, gateway);
+    let status = gateway.is_some().then(|| place.call(&["operator.read"], "status", None).ok()).flatten();
+    let weaker = status.map(|status| status["confinement"]["weaker"].as_str().map(one_line));
+    let findings = service::examine(&settings, &places, gateway, weaker);
     let lacking = findings.iter().filter(|f| f.is_required && f.state == State::Missing).count();
     if args.json {
         let rows = findings.iter().map(|f| {

@@ -27,6 +27,23 @@ pub(super) struct Confined {
     pub(super) landlock_abi: u8,
 }
 
+/// From this ABI on (Linux 6.12) signals and abstract sockets are bounded too; what came later bounds what the gateway does
+/// not do.
+const WHOLE_ABI: u8 = 6;
+
+impl Confined {
+    /// What these walls lack on this kernel, in the words of a status line.
+    pub(super) fn weaker(self) -> Option<String> {
+        match self.landlock_abi {
+            0 => Some("not confined by Landlock: this kernel has none".into()),
+            abi if abi < WHOLE_ABI => {
+                Some(format!("confined by Landlock in part: this kernel has ABI {abi} of {WHOLE_ABI}"))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Builds all of it.
 ///
 /// # Errors
@@ -67,4 +84,17 @@ fn grants(settings: &Settings, places: &Places) -> Vec<(PathBuf, Grant)> {
     let sockets = runners.into_iter().chain([notify, tailscaled]).flatten().filter_map(|path| folder(&path));
     rules.extend(sockets.chain([JOURNALD.into()]).map(|path| (path, Grant::ReadWrite)));
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_landlock_or_with_an_old_one_is_told_and_a_new_one_is_not() {
+        let weaker = |landlock_abi| Confined { landlock_abi }.weaker().unwrap_or_default();
+        assert!(weaker(0).contains("this kernel has none"));
+        assert!(weaker(2).contains("ABI 2 of 6"));
+        assert_eq!((weaker(6), weaker(9)), (String::new(), String::new()));
+    }
 }

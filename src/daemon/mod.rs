@@ -21,7 +21,7 @@ pub(crate) use token::keep_password;
 use crate::auth::{Gatekeeper, Mode, Registry, RegistryParts, Rules, Shared};
 use crate::config::{DockerFile, Flags, Places, Settings};
 use crate::crypto::KeyPair;
-use crate::gateway::{Facts, Gateway, OpenFault, Parts};
+use crate::gateway::{Facts, Gateway, OpenFault, Parts, Reload};
 use crate::journal::{Journal, JournalFault};
 use crate::model::{EngineHost, Secret, SystemClock};
 use crate::os;
@@ -30,6 +30,7 @@ use crate::runner::{Client, Runners, Spawner, Supply};
 use crate::secrets::Secrets;
 use crate::server::{DoorFault, Doors, Listen, Tls, Wider};
 use crate::store::{Name, Store, StoreFault};
+use confine::Confined;
 use reload::Reloader;
 use std::io;
 use std::net::SocketAddr;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use token::StoredToken;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
 /// Why the gateway does not run.
@@ -116,8 +117,8 @@ pub(crate) fn run(
     }
     let supplies = with_a_spawner(supplies(&settings, places)?).map_err(system("cannot start what starts runners"))?;
     let confined = confine::confine(&settings, places)?;
-    if confined.landlock_abi == 0 {
-        tracing::warn!("this kernel has no Landlock: what the gateway reads and writes is not restricted");
+    if let Some(weaker) = confined.weaker() {
+        tracing::warn!(weaker, "the walls around the gateway itself are weaker than they could be");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -125,7 +126,7 @@ pub(crate) fn run(
         .enable_all()
         .build()
         .map_err(system("cannot start the runtime"))?;
-    runtime.block_on(serve(settings, places, flags, supplies, inherited))
+    runtime.block_on(serve(settings, places, flags, supplies, inherited, confined))
 }
 
 fn is_unix(given: &Inherited) -> bool {
@@ -170,6 +171,7 @@ async fn serve(
     flags: &Flags,
     supplies: Supplies,
     inherited: Vec<Inherited>,
+    confined: Confined,
 ) -> Result<(), DaemonFault> {
     // Signals first: one that comes during the start must not be lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot listen for signals"))?;
@@ -185,8 +187,9 @@ async fn serve(
     let address = doors.address().map_err(system("cannot read the bound address"))?;
     let socket = doors.socket().to_owned();
     let addresses = vec![address.to_string(), socket.display().to_string()];
-    let (gateway, journal) =
-        open_gateway(&settings, places, Arc::clone(&store), runners.clone(), tls.clone(), addresses)?;
+    let (reloads, mut wanted) = mpsc::channel(4);
+    let parts = Around { store: Arc::clone(&store), runners: runners.clone(), tls: tls.clone(), confined, reloads };
+    let (gateway, journal) = open_gateway(&settings, places, parts, addresses)?;
 
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(doors.serve(Arc::clone(&gateway), stopping));
@@ -204,7 +207,10 @@ async fn serve(
     watchdog::start(Arc::clone(&gateway), socket, WORKERS).map_err(system("cannot start the watchdog's thread"))?;
     let fingerprint = tls.as_ref().map(Tls::fingerprint);
     tracing::info!(%address, fingerprint, socket = %places.socket().display(), state = %places.state.display(), "listening");
-    let status = format!("listening on {address}");
+    let status = match confined.weaker() {
+        None => format!("listening on {address}"),
+        Some(weaker) => format!("listening on {address}; {weaker}"),
+    };
     notify::ready(&status);
     let mut reloader = Reloader {
         places,
@@ -224,7 +230,8 @@ async fn serve(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reloader.reload(),
+            _ = hangup.recv() => drop(reloader.reload(None)),
+            Some(Reload { asker, answer }) = wanted.recv() => drop(answer.send(reloader.reload(Some(asker)))),
         }
     }
     tracing::info!("stopping");
@@ -288,14 +295,22 @@ fn make_runtime_folder(settings: &Settings, places: &Places) -> io::Result<()> {
     os::fs::passable_dir(&places.runtime)
 }
 
-fn open_gateway(
-    settings: &Settings,
-    places: &Places,
+/// What a gateway is opened with that is there before it.
+struct Around {
     store: Arc<Store>,
     runners: Runners,
     tls: Option<Tls>,
+    confined: Confined,
+    reloads: mpsc::Sender<Reload>,
+}
+
+fn open_gateway(
+    settings: &Settings,
+    places: &Places,
+    around: Around,
     addresses: Vec<String>,
 ) -> Result<(Arc<Gateway>, Journal), DaemonFault> {
+    let Around { store, runners, tls, confined, reloads } = around;
     let clock = Arc::new(SystemClock);
     let journal = Journal::open(&places.journal(), clock.clone(), settings.journald)?;
     let identity = identity(&store)?;
@@ -329,11 +344,14 @@ fn open_gateway(
         policy: settings.profiles.policy(),
         journal: journal.clone(),
         runners,
+        reloads,
         facts: Facts {
             host: os::host::name(),
             state_dir: places.state.clone(),
             config_path: places.config.exists().then(|| places.config.clone()),
             pid: std::process::id(),
+            landlock_abi: confined.landlock_abi,
+            weaker: confined.weaker(),
             url: url_of(settings, tls.is_some(), addresses_port(&addresses)),
             auth_mode: match &doors.mode {
                 Mode::Token => "token",

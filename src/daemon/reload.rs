@@ -1,10 +1,11 @@
-//! SIGHUP: the configuration is read again, all of it is looked at, and then what can change while we run is changed.
+//! SIGHUP, or an operator's word: the configuration is read again, all of it is looked at, and then what can change while we run is changed.
 //! A file that is wrong anywhere changes nothing. Connections stay, but for those that the new rules do not let in.
 
 use super::{notify, tls};
 use crate::auth::{Mode, Rules};
 use crate::config::{self, ConfigFault, Flags, Places, Settings};
 use crate::gateway::Gateway;
+use crate::model::ConnId;
 use crate::server::{ServedNames, Tls};
 use crate::store::Store;
 use std::mem::discriminant;
@@ -30,10 +31,14 @@ pub(super) struct Reloader<'a> {
 }
 
 impl Reloader<'_> {
-    /// Does it, and tells the log, the journal and the service manager what came of it.
-    pub(super) fn reload(&mut self) {
+    /// Does it, and tells the log, the journal and the service manager what came of it; names what needs a restart.
+    ///
+    /// # Errors
+    /// Why what was in force stays, as one line.
+    pub(super) fn reload(&mut self, asker: Option<ConnId>) -> Result<Vec<&'static str>, String> {
         notify::reloading();
-        let status = match self.try_reload() {
+        let done = self.try_reload(asker);
+        let status = match &done {
             Ok(waiting) if waiting.is_empty() => {
                 let fingerprint = self.tls.as_ref().map(Tls::fingerprint);
                 tracing::info!(fingerprint, "the configuration was read again");
@@ -46,16 +51,17 @@ impl Reloader<'_> {
             }
             Err(why) => {
                 tracing::error!(error = %why, "the configuration was not taken; what was in force stays");
-                let why = notify::first_line(&why);
+                let why = notify::first_line(why);
                 self.gateway.record_refused_configuration(why);
                 format!("{}; the new configuration was not taken: {why}", self.status)
             }
         };
         notify::ready(&status);
+        done.map_err(|why| notify::first_line(&why).to_owned())
     }
 
     /// What of the new settings needs a restart.
-    fn try_reload(&mut self) -> Result<Vec<&'static str>, String> {
+    fn try_reload(&mut self, asker: Option<ConnId>) -> Result<Vec<&'static str>, String> {
         let new = self.read().map_err(|fault| fault.to_string())?;
         if discriminant(&new.doors.mode) != discriminant(&self.settings.doors.mode) {
             // Half of it would be another configuration than the one that was looked at.
@@ -74,7 +80,7 @@ impl Reloader<'_> {
         let doors = &new.doors;
         let rules =
             Rules { mode: doors.mode.clone(), local_trust: doors.local_trust, operators: doors.operators.clone() };
-        self.gateway.replace_rules(new.profiles.policy(), rules).map_err(|error| error.to_string())?;
+        self.gateway.replace_rules(new.profiles.policy(), rules, asker).map_err(|error| error.to_string())?;
         self.names.replace(super::hosts(&new), doors.origins.clone());
         // What waits is compared with what is in force, not with what was asked for last.
         self.settings.profiles = new.profiles;

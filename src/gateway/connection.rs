@@ -154,7 +154,9 @@ impl Connection {
         let Admitted { session, device_token } = admitted;
         let session = Arc::new(session);
         let gateway = &self.gateway;
-        gateway.hub.join(Arc::clone(&session), self.outbox.clone());
+        if !gateway.hub.join(Arc::clone(&session), self.outbox.clone()) {
+            return self.turn_away(frame, &Refusal::TooManyConnections);
+        }
         self.session = Some(Arc::clone(&session));
         // What was taken away between the check and the joining closed everybody else's connection, but not this one.
         if !gateway.parts.gatekeeper.stands(&session) {

@@ -1,8 +1,9 @@
 //! Everybody who is connected: presence, broadcasts, followers of the journal.
 
 use super::outbox::Outbox;
-use crate::auth::Session;
+use crate::auth::{Holder, Session};
 use crate::model::{ConnId, DeviceId, Principal, Role};
+use crate::os;
 use crate::policy;
 use crate::wire::{self, Close};
 use serde_json::{Value, json};
@@ -17,22 +18,72 @@ struct Member {
     /// Counts broadcasts to this connection, from 1; one dropped for a slow reader burns a number.
     seq: AtomicU64,
     follows_journal: AtomicBool,
+    /// Whom it is counted for.
+    holder: Option<Holder>,
 }
+
+/// Connections that one client may have. An agent that opens one for each command it runs side by side has enough.
+const MOST_OF_ONE: usize = 256;
+
+/// Connections of all clients together; the descriptors that a service may have are twice as many.
+const MOST_IN_ALL: usize = 8192;
 
 /// All members.
 #[derive(Default)]
 pub(super) struct Hub {
     members: Mutex<BTreeMap<ConnId, Member>>,
+    held: Mutex<Held>,
+}
+
+/// How many connections everybody has who is counted.
+#[derive(Default)]
+struct Held {
+    all: usize,
+    of_one: HashMap<Holder, usize>,
+}
+
+impl Held {
+    /// Counts one more; says whether it may be.
+    fn take(&mut self, holder: &Holder) -> bool {
+        let of_one = self.of_one.get(holder).copied().unwrap_or(0);
+        if self.all >= MOST_IN_ALL || of_one >= MOST_OF_ONE {
+            return false;
+        }
+        self.all += 1;
+        self.of_one.insert(holder.clone(), of_one + 1);
+        true
+    }
+
+    fn give_back(&mut self, holder: &Holder) {
+        let Some(count) = self.of_one.get_mut(holder) else { return };
+        *count -= 1;
+        self.all -= 1;
+        if *count == 0 {
+            self.of_one.remove(holder);
+        }
+    }
 }
 
 impl Hub {
-    pub(super) fn join(&self, session: Arc<Session>, outbox: Outbox) {
-        let member = Member { outbox, seq: AtomicU64::new(0), follows_journal: AtomicBool::new(false), session };
+    /// Lets a connection in; false where its client has as many as it may have, or all together do.
+    pub(super) fn join(&self, session: Arc<Session>, outbox: Outbox) -> bool {
+        let holder = session.holder(os::process::uid());
+        if let Some(holder) = &holder
+            && !self.held().take(holder)
+        {
+            return false;
+        }
+        let member =
+            Member { outbox, seq: AtomicU64::new(0), follows_journal: AtomicBool::new(false), session, holder };
         self.members().insert(member.session.conn, member);
+        true
     }
 
     pub(super) fn leave(&self, conn: ConnId) {
-        self.members().remove(&conn);
+        let gone = self.members().remove(&conn);
+        if let Some(holder) = gone.and_then(|member| member.holder) {
+            self.held().give_back(&holder);
+        }
     }
 
     /// How many there are.
@@ -79,10 +130,10 @@ impl Hub {
         named.collect()
     }
 
-    /// Closes a connection once it has been sent the answer that is being made for it.
-    pub(super) fn close_with_answer(&self, conn: ConnId) {
-        if let Some(member) = self.members().get(&conn) {
-            member.outbox.end_with_answer();
+    /// Closes a connection, if it is of these sessions, once it has been sent the answer that is being made for it.
+    pub(super) fn close_with_answer(&self, conn: ConnId, close: &Close, which: impl Fn(&Session) -> bool) {
+        if let Some(member) = self.members().get(&conn).filter(|member| which(&member.session)) {
+            member.outbox.end_with_answer(close.clone());
         }
     }
 
@@ -125,6 +176,10 @@ impl Hub {
     pub(super) fn presence(&self, most: usize) -> Value {
         let entries = self.members().values().rev().take(most).map(|m| entry(&m.session)).collect::<Vec<_>>();
         Value::Array(entries)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn members(&self) -> MutexGuard<'_, BTreeMap<ConnId, Member>> {

@@ -34,6 +34,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::{mpsc, oneshot};
 
 /// Keeps the shared secrets: reads them, replaces them. The composition root gives the store's.
 pub(crate) trait TokenKeeper: Send + Sync {
@@ -43,6 +44,13 @@ pub(crate) trait TokenKeeper: Send + Sync {
     fn rotate(&self) -> Result<Secret<String>, String>;
     /// Keeps the bcrypt hash of a password.
     fn set_password(&self, hash: &str) -> Result<(), String>;
+}
+
+/// A wish to have the configuration read again. The answer names what of it needs a restart, or says why it was not taken.
+pub(crate) struct Reload {
+    /// Whose connection stays until it has its answer, whatever the new rules say of it.
+    pub(crate) asker: ConnId,
+    pub(crate) answer: oneshot::Sender<Result<Vec<&'static str>, String>>,
 }
 
 /// Why the corridor cannot be opened.
@@ -66,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) journal: Journal,
     pub(crate) runners: Runners,
     pub(crate) facts: Facts,
+    /// To the composition root, which knows files.
+    pub(crate) reloads: mpsc::Sender<Reload>,
     pub(crate) resident_bytes: fn() -> u64,
     /// The fingerprint of the certificate in force, where there is TLS.
     pub(crate) fingerprint: Box<dyn Fn() -> Option<String> + Send + Sync>,
@@ -79,6 +89,10 @@ pub(crate) struct Facts {
     pub(crate) state_dir: PathBuf,
     pub(crate) config_path: Option<PathBuf>,
     pub(crate) pid: u32,
+    /// What confines this process: 0 where the kernel has no Landlock.
+    pub(crate) landlock_abi: u8,
+    /// What that lacks.
+    pub(crate) weaker: Option<String>,
     /// How others reach us, where they can: `ws://` or `wss://`, without a path.
     pub(crate) url: Option<String>,
     pub(crate) auth_mode: &'static str,
@@ -89,7 +103,8 @@ pub(crate) struct Gateway {
     parts: Parts,
     hub: Hub,
     boot_id: String,
-    started: UnixMillis,
+    /// In ticks: how long we run does not change with the host's clock.
+    started: u64,
     next_conn: AtomicU64,
     runs: Mutex<HashMap<RunId, (ConnId, Remote)>>,
     /// Requests that came without a connection of their own, while they are answered.
@@ -141,7 +156,7 @@ impl Gateway {
         let _receipt = parts.journal.append(Record::new(Event::GatewayStarted))?;
         let gateway = Arc::new(Gateway {
             boot_id: RunId::from_random((parts.random)()).as_str().to_owned(),
-            started: parts.clock.now(),
+            started: parts.clock.ticks(),
             hub: Hub::default(),
             next_conn: AtomicU64::new(1),
             runs: Mutex::default(),
@@ -176,18 +191,28 @@ impl Gateway {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on these rules hold. Connections stay, but for those of somebody whom they do not let in.
+    /// From now on these rules hold. Connections stay, but for those of somebody whom they do not let in; one of them
+    /// that asked for it has its answer first.
     ///
     /// # Errors
     /// Where the journal does not take it; nothing has changed then.
-    pub(crate) fn replace_rules(&self, policy: Policy, rules: Rules) -> Result<(), JournalFault> {
+    pub(crate) fn replace_rules(
+        &self,
+        policy: Policy,
+        rules: Rules,
+        asker: Option<ConnId>,
+    ) -> Result<(), JournalFault> {
         let _receipt = self.parts.journal.append(Record::new(Event::ConfigReloaded))?;
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         let changed = self.gatekeeper().replace_rules(rules);
         // Under other rules whoever is in may have come in with more than they would get now: devices hold what they hold,
         // all others knock again.
         let gone = |session: &Session| !self.gatekeeper().stands(session) || (changed && session.grant.is_none());
-        self.close_where(&Close::new(close::AUTH_CHANGED, "gateway auth changed"), gone);
+        let changed = Close::new(close::AUTH_CHANGED, "gateway auth changed");
+        if let Some(asker) = asker {
+            self.hub.close_with_answer(asker, &changed, gone);
+        }
+        self.close_where(&changed, |session| gone(session) && Some(session.conn) != asker);
         Ok(())
     }
 
@@ -206,7 +231,7 @@ impl Gateway {
 
     /// Milliseconds since this gateway was opened.
     pub(crate) fn uptime_ms(&self) -> u64 {
-        self.parts.clock.now().saturating_sub(self.started)
+        self.parts.clock.ticks().saturating_sub(self.started)
     }
 
     /// What is missing for commands to run; empty when the gateway is ready.

@@ -1,8 +1,8 @@
 //! What waits to be written to one client: counted in bytes, bounded, with room to wait for.
 
 use crate::wire::{Close, MAX_BUFFERED, close};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, mpsc};
 
 /// Below this many waiting bytes a command's output is queued without waiting.
@@ -20,8 +20,8 @@ struct Shared {
     queue: mpsc::UnboundedSender<Outgoing>,
     waiting: AtomicUsize,
     closed: AtomicBool,
-    /// Whether it ends with the next answer.
-    is_last: AtomicBool,
+    /// How it ends with the next answer, if it does.
+    last: OnceLock<Close>,
     room: Notify,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn outbox() -> (Outbox, Outlet) {
         queue: sender,
         waiting: AtomicUsize::new(0),
         closed: AtomicBool::new(false),
-        is_last: AtomicBool::new(false),
+        last: OnceLock::new(),
         room: Notify::new(),
     });
     (Outbox(Arc::clone(&shared)), Outlet { queue, shared })
@@ -89,15 +89,15 @@ impl Outbox {
     }
 
     /// The answer that is being made is the last one: `answer` closes behind it.
-    pub(super) fn end_with_answer(&self) {
-        self.0.is_last.store(true, Ordering::Release);
+    pub(super) fn end_with_answer(&self, close: Close) {
+        let _ = self.0.last.set(close);
     }
 
     /// Queues the answer to a request.
     pub(super) fn answer(&self, text: String) {
         self.send(text);
-        if self.0.is_last.load(Ordering::Acquire) {
-            self.close(Close::new(close::AUTH_CHANGED, "device removed"));
+        if let Some(last) = self.0.last.get() {
+            self.close(last.clone());
         }
     }
 

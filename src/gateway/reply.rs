@@ -145,7 +145,9 @@ pub(crate) fn refusal(refusal: &Refusal) -> ErrorShape {
             shape.retry_after_ms = Some(*retry_after_ms);
             shape
         }
-        Refusal::Unavailable => ErrorShape::new(ErrorCode::Unavailable, message).details(json!({"code": code})).retry(),
+        Refusal::Unavailable | Refusal::TooManyConnections => {
+            ErrorShape::new(ErrorCode::Unavailable, message).details(json!({"code": code})).retry()
+        }
         _ if code.starts_with("AUTH_") => {
             let reason = code.trim_start_matches("AUTH_").to_ascii_lowercase();
             let step = match refusal {

@@ -34,6 +34,8 @@ pub(crate) enum Action {
     SystemPresence,
     GatewayIdentity,
     ConfigGet,
+    /// Read the configuration again.
+    ConfigReload,
     ExecRun(Box<ExecRequest>),
     ExecSignal {
         run: RunId,
@@ -63,6 +65,7 @@ impl Action {
             Action::SystemPresence => "system-presence",
             Action::GatewayIdentity => "gateway.identity.get",
             Action::ConfigGet => "config.get",
+            Action::ConfigReload => "config.reload",
             Action::ExecRun(request) => request.file.as_ref().map_or("exec.run", |(act, _)| act.method()),
             Action::ExecSignal { signal: RunSignal::Input { .. }, .. } => "exec.input",
             Action::ExecSignal { signal: RunSignal::Resize(_), .. } => "exec.resize",

@@ -72,6 +72,7 @@ const TABLE: &[(&str, Need)] = &[
     ("system-presence", READ),
     ("gateway.identity.get", READ),
     ("config.get", READ),
+    ("config.reload", ADMIN),
     ("exec.run", WRITE),
     ("exec.input", WRITE),
     ("exec.cancel", WRITE),
@@ -176,14 +177,15 @@ pub(crate) fn scope(principal: &Principal, action: Action) -> Result<Scoped, Mis
     {
         return refuse(Why::OtherAgent);
     }
-    let secret = matches!(
+    let is_for_this_host = matches!(
         action,
-        Action::TokenShow
+        Action::ConfigReload
+            | Action::TokenShow
             | Action::TokenRotate
             | Action::PasswordSet { .. }
             | Action::Secrets(SecretsAction::RotateKey | SecretsAction::Backup { .. })
     );
-    if secret && !matches!(principal.credential, crate::model::Credential::PeerUid(_)) {
+    if is_for_this_host && !matches!(principal.credential, crate::model::Credential::PeerUid(_)) {
         return refuse(Why::NotLocal);
     }
     Ok(Scoped { action, by_agent: principal.agent.is_some() })
@@ -240,6 +242,7 @@ mod tests {
             Action::SystemPresence,
             Action::GatewayIdentity,
             Action::ConfigGet,
+            Action::ConfigReload,
             Action::TokenShow,
             Action::JournalVerify,
             Action::JournalList(JournalQuery::default()),
@@ -258,11 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_shown_on_the_unix_socket_alone() {
+    fn the_token_is_shown_and_the_configuration_reloaded_on_the_unix_socket_alone() {
         let remote = Principal { scopes: ScopeSet::operator(), ..principal(&[], Credential::SharedToken) };
         assert_eq!(scope(&remote, Action::TokenShow).unwrap_err().why, Why::NotLocal);
+        assert_eq!(scope(&remote, Action::ConfigReload).unwrap_err().why, Why::NotLocal);
         let local = Principal { scopes: ScopeSet::operator(), ..principal(&[], Credential::PeerUid(0)) };
-        assert!(scope(&local, Action::TokenShow).is_ok());
+        assert!(scope(&local, Action::TokenShow).is_ok() && scope(&local, Action::ConfigReload).is_ok());
     }
 
     #[test]

@@ -238,7 +238,14 @@ impl Pump {
             let is_timed = self.reason.is_none() && self.held.is_none();
             tokio::select! {
                 read = status(&mut self.status, &mut said) => match read {
-                    0 => self.status = None,
+                    0 => {
+                        self.status = None;
+                        // The init is gone, and what it handed over may lie there still: all ends may be seen at once, in
+                        // any order, and the terminal holds what the command has written.
+                        if self.awaits_terminal() {
+                            self.take_over(launcher);
+                        }
+                    }
                     n => self.launched.monitor.feed(&said[..n]),
                 },
                 n = read(&mut self.stdout, &mut out[..room.min(CHUNK)], room > 0) => {

@@ -177,7 +177,7 @@ fn refused(refusal: &Refusal) -> Reply {
     let shape = gateway::refusal_json(refusal);
     let status = match refusal {
         Refusal::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Unavailable | Refusal::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::UNAUTHORIZED,
     };
     let mut reply = reply(status, &json!({"ok": false, "error": shape}));

@@ -68,7 +68,13 @@ struct Kernel {
 /// Looks at this host, for these settings.
 ///
 /// `gateway` is what a gateway answered when it was asked whether commands can be run: nothing where none is there.
-pub(crate) fn examine(settings: &Settings, places: &Places, gateway: Option<Result<(), String>>) -> Vec<Finding> {
+/// `weaker` is what it told of the walls around itself: nothing where it did not, what they lack where they do.
+pub(crate) fn examine(
+    settings: &Settings,
+    places: &Places,
+    gateway: Option<Result<(), String>>,
+    weaker: Option<Option<String>>,
+) -> Vec<Finding> {
     let mut findings = judge(&look(settings, places));
     let (state, detail) = match &gateway {
         Some(Ok(())) => (State::Good, "answers, and can run commands".to_owned()),
@@ -82,7 +88,16 @@ pub(crate) fn examine(settings: &Settings, places: &Places, gateway: Option<Resu
     };
     let is_required = state == State::Missing;
     findings.push(Finding { area: "service", what: "gateway".into(), state, is_required, detail, repair });
+    findings.extend(weaker.map(own_walls));
     findings
+}
+
+/// The walls around the gateway itself, which stand or not by the kernel it runs on.
+fn own_walls(weaker: Option<String>) -> Finding {
+    let state = if weaker.is_some() { State::Weaker } else { State::Good };
+    let repair = weaker.is_some().then(|| "boot Linux 6.12 or newer, with landlock among lsm=".to_owned());
+    let detail = weaker.unwrap_or_else(|| "Landlock and seccomp".to_owned());
+    Finding { area: "service", what: "gateway's own walls".into(), state, is_required: false, detail, repair }
 }
 
 impl Facts {
@@ -416,6 +431,15 @@ mod tests {
         assert_eq!(of("linux kernel").state, State::Weaker);
         assert_eq!(of("io.vambrace.agent").repair.as_deref(), Some("vambrace service install --user"));
         assert!(!findings.iter().any(|f| f.what == "systemd"));
+    }
+
+    #[test]
+    fn a_gateway_whose_own_walls_lack_something_is_told_with_what_they_lack() {
+        let lacking = own_walls(Some("not confined by Landlock: this kernel has none".into()));
+        assert_eq!((lacking.state, lacking.is_required), (State::Weaker, false));
+        assert!(lacking.detail.contains("Landlock") && lacking.repair.is_some());
+        let whole = own_walls(None);
+        assert_eq!((whole.state, whole.repair), (State::Good, None));
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(crate) const METHODS: &[&str] = &[
     "system-presence",
     "gateway.identity.get",
     "config.get",
+    "config.reload",
     "exec.run",
     "exec.input",
     "exec.cancel",
@@ -234,6 +235,7 @@ pub(crate) fn action(frame: &Frame) -> Result<Action, Invalid> {
         "system-presence" => read::<Nothing>(frame).map(|Nothing {}| Action::SystemPresence),
         "gateway.identity.get" => read::<Nothing>(frame).map(|Nothing {}| Action::GatewayIdentity),
         "config.get" => read::<Nothing>(frame).map(|Nothing {}| Action::ConfigGet),
+        "config.reload" => read::<Nothing>(frame).map(|Nothing {}| Action::ConfigReload),
         "exec.run" => exec_run(read(frame)?).map(|r| Action::ExecRun(Box::new(r))).map_err(wrong),
         "exec.input" => {
             let params: ExecInputParams = read(frame)?;

@@ -1,5 +1,6 @@
 //! The doors beyond the unix socket: TLS, wider binds, a real proxy, a tailnet, signed requests.
 
+use crate::device::Device;
 use crate::neighbours::{Certificate, Network, Nginx, Tailscaled, ask, curl, fingerprint, openssl};
 use crate::world::{PATIENCE, Ran, User, World, Ws, eventually, finish, program, tls};
 use nix::sys::signal::Signal;
@@ -483,4 +484,42 @@ fn whichever_address_of_the_host_a_process_takes_it_is_no_proxy_by_that() {
         let (status, body) = Ws::over(stream, &at.to_string(), &forged).map(|_| ()).unwrap_err();
         assert!(status == 403 && body.contains("proxy_attribution_required"), "{from}: {status} {body}");
     }
+}
+
+#[test]
+fn an_agent_has_so_many_connections_and_no_more_and_its_neighbours_come_in() {
+    let world = World::new(User::Root).config("[gateway.auth]\nlocal_trust = \"off\"\n").start();
+    let shared = json!({"token": world.token()});
+    let agent = |seed: u8, name: &str| {
+        let device = Device::new(seed);
+        let (_, refused) = device.connect(&world, &["agent.exec"], shared.clone());
+        let request = refused["error"]["details"]["requestId"].as_str().unwrap().to_owned();
+        world.run(&["devices", "approve", &request, "--agent", name]).exits(0);
+        device
+    };
+    let (greedy, modest) = (agent(1, "greedy"), agent(2, "modest"));
+    let knock = |device: &Device| device.connect(&world, &["agent.exec"], shared.clone());
+
+    let mut held = Vec::new();
+    let (mut last, refused) = loop {
+        let (ws, answer) = knock(&greedy);
+        if answer["ok"] != true {
+            break (ws, answer);
+        }
+        held.push(ws);
+        assert!(held.len() < 2000, "nothing bounds them");
+    };
+
+    assert_eq!(held.len(), 256);
+    assert_eq!(refused["error"]["details"]["code"], "TOO_MANY_CONNECTIONS", "{refused}");
+    assert_eq!((&refused["error"]["code"], &refused["error"]["retryable"]), (&json!("UNAVAILABLE"), &json!(true)));
+    assert_eq!(last.closed().1.code, 1008);
+    assert_eq!(world.events("auth.refused").last().unwrap()["rule"], "TOO_MANY_CONNECTIONS");
+    // Those it has work, its neighbour comes in, and so does the operator.
+    assert_eq!(held[200].call("exec.run", json!({"command": ["true"], "agent": "greedy"}))["payload"]["exitCode"], 0);
+    assert_eq!(knock(&modest).1["ok"], true);
+    assert_eq!(world.exec(&["echo", "operator"]).exits(0), "operator\n");
+    // One that is closed makes room for one.
+    held.truncate(255);
+    eventually("there is room again", || knock(&greedy).1["ok"] == true);
 }

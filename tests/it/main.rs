@@ -34,6 +34,7 @@ mod pairing;
 mod podman;
 mod processes;
 mod proof;
+mod reload;
 mod remote;
 mod secrets;
 mod service;

@@ -18,7 +18,7 @@ fn hang_up(world: &World) {
 }
 
 /// What it is told until it is ready again.
-fn reloaded(world: &World) -> String {
+pub(crate) fn reloaded(world: &World) -> String {
     hang_up(world);
     let begun = world.told();
     assert!(begun.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{begun}");
@@ -127,31 +127,6 @@ fn who_is_no_operator_any_more_loses_the_connection_and_its_commands() {
     let again = run().wait_with_output().unwrap();
     assert_eq!(again.status.code(), Some(125), "{again:?}");
     assert_eq!(world.exec(&["true"]).code, 0);
-}
-
-#[test]
-fn no_frame_is_lost_while_the_configuration_is_read_again_and_again() {
-    let world = World::new(User::Ordinary).config("[gateway]\nhosts = []\n").managed().start();
-    let mut ws = world.connect();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            let mut answered = 0;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                let ids: Vec<String> = (0..50).map(|_| ws.ask("health", json!({}))).collect();
-                for id in ids {
-                    assert_eq!(ws.response(&id)["ok"], true);
-                    answered += 1;
-                }
-            }
-            answered
-        });
-        for _ in 0..50 {
-            reloaded(&world);
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(asking.join().unwrap() >= 50);
-    });
 }
 
 #[test]

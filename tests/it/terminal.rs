@@ -294,6 +294,45 @@ fn all_output_arrives_before_the_end() {
     }
 }
 
+/// The runner that looks only when the command has come and gone finds its terminal, its end and that of its pipes at once.
+#[test]
+fn all_output_arrives_though_the_runner_looks_when_all_is_over() {
+    let world = World::running(User::Ordinary);
+    let runner = world.runner_pid();
+    let state = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap_or('-')
+    };
+    let send = |pid: i32, signal| kill(Pid::from_raw(pid), signal).unwrap();
+    for round in 0..20 {
+        // The init that waits for the next command, with its walls around it.
+        world.exec(&["true"]).exits(0);
+        world.rest();
+        let children = std::fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
+        let init = children.split_whitespace().next().unwrap().parse::<i32>().unwrap();
+        let mut ws = world.connect();
+        send(init, Signal::SIGSTOP);
+        eventually("it stands", || state(init) == 'T');
+        let id = ws.ask("exec.run", json!({"command": ["echo", "early"], "terminal": {"rows": 24, "columns": 80}}));
+        ws.event("exec.started");
+        eventually("the runner waits", || state(runner) == 'S');
+        send(runner, Signal::SIGSTOP);
+        eventually("it stands", || state(runner) == 'T');
+        send(init, Signal::SIGCONT);
+        // Another was taken for this run, or it ends here.
+        let mut looks = 0;
+        while !matches!(state(init), 'Z' | '-') && looks < 500 {
+            looks += 1;
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
+        send(runner, Signal::SIGCONT);
+
+        let (text, answer) = follow(&mut ws, &id);
+        assert_eq!(answer["payload"]["exitCode"], 0, "{answer}");
+        assert_eq!(text, "early\r\n", "round {round}, the init after {looks} looks: {}", state(init));
+    }
+}
+
 #[test]
 fn a_command_whose_client_is_gone_goes_as_well() {
     for (user, mark) in [(User::Root, mark(86601)), (User::Ordinary, mark(86602))] {

@@ -33,6 +33,7 @@ pub(super) fn status(gateway: &Gateway) -> Value {
     json!({
         "runtimeVersion": env!("CARGO_PKG_VERSION"),
         "pid": facts.pid,
+        "confinement": {"landlockAbi": facts.landlock_abi, "weaker": facts.weaker},
         "uptimeMs": gateway.uptime_ms(),
         "host": facts.host,
         "addresses": facts.addresses,

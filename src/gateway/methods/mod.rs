@@ -8,6 +8,7 @@ mod journal;
 mod lockdown;
 mod nodes;
 mod pairing;
+mod reload;
 mod sandboxes;
 mod secrets;
 mod token;
@@ -72,6 +73,7 @@ async fn plain(gateway: &Gateway, session: &Session, action: Action) -> Answer {
         Action::SystemPresence => Ok(gateway.hub.presence(1000)),
         Action::GatewayIdentity => Ok(facts::identity(gateway)),
         Action::ConfigGet => Ok(facts::config(gateway)),
+        Action::ConfigReload => reload::reload(gateway, session).await,
         Action::ExecSignal { run, signal } => exec::signal(gateway, session, &run, signal).await,
         Action::JournalList(query) => journal::list(gateway, session, query).await,
         Action::JournalVerify => journal::verify(gateway).await,

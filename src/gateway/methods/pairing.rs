@@ -117,7 +117,8 @@ fn shown(
             if own {
                 answer["token"] = json!(token.expose());
                 // It reads this, and comes back with the new one.
-                gateway.hub.close_with_answer(session.conn);
+                let removed = Close::new(close::AUTH_CHANGED, "device removed");
+                gateway.hub.close_with_answer(session.conn, &removed, |_| true);
             }
             answer
         }

@@ -131,6 +131,9 @@ mod tests {
     use super::*;
     use crate::os::process;
     use std::ffi::CString;
+    use std::os::fd::AsRawFd;
+
+    static KEY: libc::c_char = b'i' as libc::c_char;
 
     /// In a process of its own, which exits with 0 where everything was as it must be.
     fn in_a_child(acts: impl FnOnce() -> bool) -> Option<i32> {
@@ -147,10 +150,17 @@ mod tests {
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "threads are what must still be started")]
-    fn nothing_is_started_traced_or_mounted_and_what_serves_still_works() {
+    fn nothing_is_started_traced_mounted_or_typed_and_what_serves_still_works() {
         let path = CString::new("/bin/true").unwrap();
         let execute = || nix::unistd::execve(&path, std::slice::from_ref(&path), &[] as &[CString]).err();
         let opens = |family| rustix::net::socket(family, rustix::net::SocketType::DGRAM, None).is_ok();
+        // No terminal: where the request is let through, the kernel says so.
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let type_into = |request: u64| {
+            // SAFETY: the request reads at most this byte.
+            let result = unsafe { libc::ioctl(null.as_raw_fd(), request as _, &raw const KEY) };
+            if result == -1 { nix::errno::Errno::last_raw() } else { 0 }
+        };
         let refused = in_a_child(|| {
             rustix::thread::set_no_new_privs(true).is_ok()
                 && start_nothing().is_ok()
@@ -160,6 +170,12 @@ mod tests {
                 // EFAULT where it is open.
                 && acts::mount() == libc::EPERM
                 && nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER) == Err(nix::errno::Errno::EPERM)
+                && type_into(0x5412) == libc::EPERM
+                && type_into(0x541c) == libc::EPERM
+                // The kernel reads 32 bits of the request.
+                && type_into(0xffff_ffff_0000_5412) == libc::EPERM
+                // Another request gets the kernel's own answer.
+                && type_into(0x5413) == libc::ENOTTY
                 && !opens(rustix::net::AddressFamily::PACKET)
                 && !opens(rustix::net::AddressFamily::VSOCK)
                 && opens(rustix::net::AddressFamily::UNIX)
@@ -173,7 +189,8 @@ mod tests {
                 Fork::Child => clone::exit_now(0),
                 Fork::Parent { pidfd, .. } => process::ended_well(&pidfd).unwrap_or(false),
             });
-            forked && acts::trace() == libc::ESRCH && execute().is_none()
+            let typed = [0x5412, 0x541c].map(type_into) == [libc::ENOTTY; 2];
+            forked && typed && acts::trace() == libc::ESRCH && execute().is_none()
         });
         assert_eq!(free, Some(0));
     }
