@@ -10,10 +10,15 @@ target=aarch64-apple-darwin
 packages=(rustc-web rust-web-src)
 zig=(ziglang==0.17.1 cargo-zigbuild==0.24.1)
 tools="${TOOLS:?the folder that keeps tools}/macos"
+ready="$tools/ready-${zig[*]}"
 
 lists() {
   apt-cache show rustc-web >/dev/null 2>&1 && return
   if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
+  apt-cache show rustc-web >/dev/null 2>&1 && return
+  echo "error: this system has no package rustc-web" >&2
+  echo "hint: it is Debian 12's, among its security updates" >&2
+  exit 1
 }
 
 # The packages that these two need to run and to build with, as far as they are Rust's or LLVM's.
@@ -22,7 +27,7 @@ with_needs() {
     sed -n 's/^\(rustc-web\|rust-web-src\|libstd-rust-web-[^ ]*\|libllvm[0-9.]*\)$/\1/p' | sort -u
 }
 
-if [ ! -e "$tools/ready" ]; then
+if [ ! -e "$ready" ]; then
   rm -rf "$tools" && mkdir -p "$tools/root" "$tools/debs"
   lists
   # shellcheck disable=SC2046 # names of packages
@@ -31,7 +36,7 @@ if [ ! -e "$tools/ready" ]; then
   rm -rf "$tools/debs"
   python3 -m venv "$tools/zig"
   "$tools/zig/bin/pip" install --quiet "${zig[@]}"
-  touch "$tools/ready"
+  touch "$ready"
 fi
 
 # The newest of Debian's compilers may be older than what the program asks for.
