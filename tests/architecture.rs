@@ -132,17 +132,42 @@ fn serde_stands_only_where_bytes_leave_or_enter() {
     }
 }
 
+/// Where a room is another on another system: at the gate, a whole module at a time.
+const GATES: &[&str] = &["sandbox/mod.rs", "sandbox/docker/mod.rs", "egress/mod.rs", "daemon/mod.rs", "service/mod.rs"];
+
+/// What is compiled for Linux alone, below those gates.
+const LINUX_ALONE: &[&str] =
+    &["os/linux", "sandbox/native", "sandbox/docker/host.rs", "egress/confine.rs", "daemon/confine.rs"];
+
 #[test]
-fn operating_systems_are_told_apart_in_three_rooms_only() {
+fn operating_systems_are_told_apart_in_os_and_at_a_few_gates_only() {
     let mut all = Vec::new();
     files(&sources(), &mut all);
+    let mut gates = 0;
     for path in all {
         let relative = path.strip_prefix(sources()).unwrap().to_owned();
-        let room = relative.components().next().unwrap().as_os_str().to_str().unwrap().to_owned();
-        if fs::read_to_string(&path).unwrap().contains("target_os") {
-            assert!(["os", "sandbox", "service"].contains(&room.as_str()), "{}", relative.display());
+        let text = fs::read_to_string(&path).unwrap();
+        if text.contains("target_os") && !relative.starts_with("os") {
+            assert!(GATES.iter().any(|gate| relative == Path::new(gate)), "{}", relative.display());
+            gates += 1;
+        }
+        let is_for_linux = LINUX_ALONE.iter().any(|room| relative.starts_with(room));
+        if !is_for_linux && relative != Path::new("os/mod.rs") {
+            assert!(!text.contains("os::linux"), "{} names os::linux", relative.display());
         }
     }
+    assert_eq!(gates, GATES.len(), "a gate that is none any more stands on the list");
+}
+
+#[test]
+fn what_differs_between_systems_has_the_same_names_on_each() {
+    let names = |system: &str| -> Vec<String> {
+        let text = fs::read_to_string(sources().join("os").join(system).join("mod.rs")).unwrap();
+        let module = |line: &str| line.strip_prefix("pub(super) mod ")?.strip_suffix(';').map(ToOwned::to_owned);
+        text.lines().filter_map(module).collect()
+    };
+    assert_eq!(names("linux"), names("macos"));
+    assert!(names("linux").len() >= 6, "the lists were not understood");
 }
 
 #[test]

@@ -74,7 +74,8 @@ impl DaemonFault {
             }
             DaemonFault::Door(DoorFault::Tcp { .. }) => "choose another --port, or stop what listens there",
             DaemonFault::Door(DoorFault::Foreign { .. }) => {
-                "change gateway.bind and gateway.port, or the doors with `systemctl edit vambrace.socket`"
+                "change gateway.bind and gateway.port, or the doors: `systemctl edit vambrace.socket`, or with launchd Sockets in the \
+                 property list"
             }
             DaemonFault::Door(DoorFault::NotSafe(_)) => {
                 "see gateway.bind, gateway.auth.mode and gateway.tls of the configuration"

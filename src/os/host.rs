@@ -2,7 +2,7 @@
 
 use std::io;
 
-pub(crate) use super::system::host::machine_id;
+pub(crate) use super::system::host::{MACHINE_ID, machine_id};
 
 /// The host's name.
 pub(crate) fn name() -> String {

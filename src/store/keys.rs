@@ -158,7 +158,7 @@ impl KeySettings {
         };
         let host_id = if header.has_host_id { os::host::machine_id() } else { None };
         if header.has_host_id && host_id.is_none() {
-            return Err(no_key(source, "/etc/machine-id is missing or empty".into()));
+            return Err(no_key(source, format!("{} is missing or empty", os::host::MACHINE_ID)));
         }
         machine(salt.expose(), host_id.as_deref(), cost).ok_or_else(|| no_key(source, "scrypt did not run".into()))
     }

@@ -27,17 +27,16 @@ impl Handle {
     }
 }
 
-/// Forks. Only a process with one thread may: the child goes on in ordinary Rust code, which is sound only when no other
-/// thread can have held a lock.
+/// Forks. Only a process with one thread of ours may: the child goes on in ordinary Rust code, which is sound only when no
+/// other thread can have held a lock.
+///
+/// Threads are not counted as on Linux, where the same callers are: the system's libraries keep some of their own here.
 ///
 /// # Errors
-/// Where there are other threads, or no process can be had.
+/// Where no process can be had.
 pub(crate) fn fork() -> io::Result<Fork> {
-    let threads = super::process::task_facts().ok_or_else(io::Error::last_os_error)?.pti_threadnum;
-    if threads != 1 {
-        return Err(io::Error::other(format!("this process has {threads} threads; it forks only while it has one")));
-    }
-    // SAFETY: one thread, as looked at above, so no lock is held by another.
+    // SAFETY: a second thread of ours is not there yet (the gateway forks before its runtime) or never (the runner). Those
+    // of the system's libraries hold no lock of Rust's, and libSystem prepares its own for a fork (pthread_atfork(3)).
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),

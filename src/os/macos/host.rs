@@ -3,6 +3,9 @@
 /// The clock that times of files are of.
 pub(in crate::os) const CLOCK_OF_FILES: rustix::time::ClockId = rustix::time::ClockId::Realtime;
 
+/// Where that is which tells this host from every other.
+pub(crate) const MACHINE_ID: &str = "the hardware's id (IOPlatformUUID)";
+
 /// The hardware's id (IOPlatformUUID), 32 hex digits; `None` where it has none. gethostuuid(3).
 pub(crate) fn machine_id() -> Option<String> {
     let mut id = [0u8; 16];

@@ -2,8 +2,8 @@
 
 use std::ffi::c_void;
 
+// SAFETY: as minherit(2) declares it.
 unsafe extern "C" {
-    // SAFETY: as minherit(2) declares it.
     fn minherit(address: *mut c_void, length: libc::size_t, inherit: libc::c_int) -> libc::c_int;
 }
 

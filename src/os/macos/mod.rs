@@ -6,7 +6,7 @@ pub(crate) mod confined;
 pub(super) mod handover;
 pub(super) mod host;
 pub(super) mod memory;
-pub(crate) mod paths;
+pub(super) mod paths;
 pub(super) mod peer;
 pub(super) mod process;
 pub(crate) mod shared;

@@ -71,20 +71,15 @@ pub(crate) fn make_undumpable() -> io::Result<()> {
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Resident memory of this process in bytes.
+/// Resident memory of this process in bytes (proc_pidinfo, libproc.h).
 pub(crate) fn resident_bytes() -> u64 {
-    task_facts().map_or(0, |facts| facts.pti_resident_size)
-}
-
-/// What the kernel counts of this process (proc_pidinfo, libproc.h).
-pub(super) fn task_facts() -> Option<libc::proc_taskinfo> {
     let mut facts = MaybeUninit::<libc::proc_taskinfo>::zeroed();
     let size = size_of::<libc::proc_taskinfo>() as libc::c_int;
     let own = std::process::id() as libc::c_int;
     // SAFETY: at most `size` bytes are written, and the structure is so long.
     let written = unsafe { libc::proc_pidinfo(own, libc::PROC_PIDTASKINFO, 0, facts.as_mut_ptr().cast(), size) };
     // SAFETY: written whole, and plain numbers, for which all zeroes is valid as well.
-    (written == size).then(|| unsafe { facts.assume_init() })
+    if written == size { unsafe { facts.assume_init() }.pti_resident_size } else { 0 }
 }
 
 /// Raises the soft limit of open descriptors as far as the kernel takes it (OPEN_MAX): each connection needs one.

@@ -21,6 +21,9 @@ pub(crate) fn usual_engines(home: Option<&Path>) -> Vec<PathBuf> {
     home.map(|home| home.join(".docker/run/docker.sock")).into_iter().chain(["/var/run/docker.sock".into()]).collect()
 }
 
+/// What to do where no engine is at its socket.
+pub(super) const ABSENT: &str = "start it (`open -a Docker`), or name the engine's socket in `docker.host`";
+
 /// What it means that the program cannot be read, and what to do.
 pub(super) const NO_PROGRAM: (&str, &str) = (
     "the Linux program that runs in containers is not there",

@@ -18,6 +18,10 @@ pub(crate) fn usual_engines(_home: Option<&Path>) -> Vec<PathBuf> {
     vec!["/var/run/docker.sock".into()]
 }
 
+/// What to do where no engine is at its socket.
+pub(super) const ABSENT: &str =
+    "start it (`systemctl start docker`), give the runner's user access to its socket, or choose backend = \"native\"";
+
 /// What it means that the program cannot be read, and what to do.
 pub(super) const NO_PROGRAM: (&str, &str) =
     ("this program cannot read itself", "it was upgraded while it ran? restart the gateway");

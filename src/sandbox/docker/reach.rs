@@ -2,6 +2,7 @@
 //!
 //! Where it is comes from the configuration, never from the environment.
 
+use super::host::ABSENT;
 use crate::model::{EngineHost, RunFault};
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
@@ -68,11 +69,7 @@ pub(super) async fn connect(host: &EngineHost) -> Result<Reached, RunFault> {
     let absent = |why: String| RunFault::Engine {
         what: format!("there is no container engine at {}: {why}", shown(host)),
         hint: match host {
-            EngineHost::Unix(_) => {
-                "start it (`systemctl start docker`), give the runner's user access to its socket, or \
-                                    choose backend = \"native\""
-                    .into()
-            }
+            EngineHost::Unix(_) => ABSENT.into(),
             EngineHost::Tls { .. } => {
                 "look at `docker.host` and the certificates in `docker.tls`; does the engine listen?".into()
             }
