@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${SUITE:-bookworm}
-include=systemd,systemd-sysv,dbus,libnss-systemd,libpam-systemd,procps,iproute2,socat,curl,openssl,man-db
+include=systemd,systemd-sysv,dbus,libnss-systemd,libpam-systemd,procps,iproute2,socat,curl,openssl,man-db,rpm
 tools=${TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/vambrace-tools}
 machine=vambrace-it-$$
 
@@ -23,11 +23,11 @@ milliseconds() { date +%s%3N; }
 
 # --- the packages: one to install, one to upgrade to --------------------------------------------------------------------
 made=target/package
-packaging/build.sh --revision 2 deb
+packaging/build.sh --revision 2 deb rpm
 packaging/build.sh --revision 1 deb rpm
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 older=$(ls $made/vambrace_"$version"-1_*.deb) newer=$(ls $made/vambrace_"$version"-2_*.deb)
-package=$(ls $made/vambrace-"$version"-1.*.rpm)
+package=$(ls $made/vambrace-"$version"-1.*.rpm) newer_package=$(ls $made/vambrace-"$version"-2.*.rpm)
 
 # --- a Debian, made once ------------------------------------------------------------------------------------------------
 base=$tools/debian-$suite-$(echo "$include" | sha256sum | cut -c1-8)
@@ -76,6 +76,8 @@ mkdir -p "$work"/{up,work,root}
 mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/up,workdir=$work/work" "$work/root"
 cp "$older" "$work/root/root/older.deb"
 cp "$newer" "$work/root/root/newer.deb"
+cp "$package" "$work/root/root/older.rpm"
+cp "$newer_package" "$work/root/root/newer.rpm"
 for hierarchy in "${hierarchies[@]}"; do mkdir -p "$hierarchy/$machine"; done
 # A machine of its own knows every system call; without that word nspawn's list, older than Landlock, would stand before it.
 # shellcheck disable=SC2016
@@ -137,7 +139,7 @@ check() {
   fi
 }
 wanted=("$@")
-for part in package install core journal commands upgrade; do
+for part in package install core reload journal commands upgrade rpm openrc; do
   file=tests/service/checks-$part.sh
   ! grep -nE '^ *! ' "$file" || fail "$file has a negation that checks nothing" "write: not COMMAND"
   before=$(declare -F | cut -d' ' -f3 | sort)

@@ -114,11 +114,11 @@ off "landlocked: own scopes" src/os/linux/landlock.rs 's|if abi >= ABI::V6 \{|if
 off "landlocked: own files of proc" $land 's|^    "auxv",|    "auxv", "net",|' landlocked::nothing_of_the_host
 off "landlocked: no links" src/os/linux/landlock.rs 's|mounts::open_without_links\(path\)|std::fs::File::open(path).map(std::os::fd::OwnedFd::from)|' landlocked::the_tier_and_what
 off "landlocked: seccomp" $land 's|seccomp::install_with_listener\(base\.filter\)|Ok(None::<OwnedFd>)|' landlocked::the_kernels_further_doors
-off "landlocked: keeper ends all" $land 's|^    end_all\(\);||' landlocked::nothing_survives
+off "landlocked: keeper ends all" $land 's|^    end_all\(everybody\);||' landlocked::nothing_survives
 off "landlocked: domain of the keeper" $land 's|^ *landlock::keep_signals\(\)\?;||' landlocked::processes_that_fork
 off "landlocked: death with the launcher" $land 's|^ *at\(Step::DieWithRunner, die_with_launcher.*||' landlocked::the_end_of_runner
 off "landlocked: death with the keeper" $land 's|rustix::process::set_parent_process_death_signal\(Some\(Signal::KILL\)\)\.map_err\(Into::into\)|Ok(())|' landlocked::the_end_of_runner
-off "landlocked: scratch removed by the keeper" $land 's|^ *let _ = os::tree::remove\(base.*||' landlocked::the_end_of_runner
+off "landlocked: scratch removed by the keeper" $land 's|^ *let _ = base\.private\.map.*||' landlocked::the_end_of_runner
 off "landlocked: writable places alone" $deputy 's/\.any\(lies_below\) \{/.any(lies_below) || true {/' landlocked::nothing_outside
 off "landlocked: no links of proc" $deputy 's/ResolveFlags::NO_MAGICLINKS/ResolveFlags::empty()/' landlocked::nothing_outside
 off "landlocked: attributes" $filter 's/^ *rules\.extend\(WITHOUT_ATTRIBUTES.*/let _ = (WITHOUT_ATTRIBUTES, unsupported);/' landlocked::nothing_outside

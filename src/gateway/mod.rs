@@ -20,7 +20,7 @@ pub(crate) use outbox::{Outgoing, Outlet};
 use crate::auth::{Gatekeeper, Notice, Peer, Rules, Session};
 use crate::crypto::KeyPair;
 use crate::journal::{Entry, Event, Journal, JournalFault, Record};
-use crate::model::{Backend, Clock, ConnId, RunId, Secret, UnixMillis};
+use crate::model::{Backend, Clock, ConnId, RunId, Secret, Steady, UnixMillis};
 use crate::os;
 use crate::os::memory::Locked;
 use crate::policy::Policy;
@@ -103,8 +103,8 @@ pub(crate) struct Gateway {
     parts: Parts,
     hub: Hub,
     boot_id: String,
-    /// In ticks: how long we run does not change with the host's clock.
-    started: u64,
+    /// Since when we run; does not change with what the host's clock is set to.
+    started: Steady,
     next_conn: AtomicU64,
     runs: Mutex<HashMap<RunId, (ConnId, Remote)>>,
     /// Requests that came without a connection of their own, while they are answered.
@@ -156,7 +156,7 @@ impl Gateway {
         let _receipt = parts.journal.append(Record::new(Event::GatewayStarted))?;
         let gateway = Arc::new(Gateway {
             boot_id: RunId::from_random((parts.random)()).as_str().to_owned(),
-            started: parts.clock.ticks(),
+            started: Steady::begin(&*parts.clock),
             hub: Hub::default(),
             next_conn: AtomicU64::new(1),
             runs: Mutex::default(),
@@ -231,7 +231,7 @@ impl Gateway {
 
     /// Milliseconds since this gateway was opened.
     pub(crate) fn uptime_ms(&self) -> u64 {
-        self.parts.clock.ticks().saturating_sub(self.started)
+        self.started.elapsed(&*self.parts.clock)
     }
 
     /// What is missing for commands to run; empty when the gateway is ready.

@@ -19,7 +19,7 @@ mod run;
 mod secret;
 
 pub(crate) use action::{Action, JournalQuery, RunSignal};
-pub(crate) use clock::{Clock, SystemClock, UnixMillis};
+pub(crate) use clock::{Clock, Steady, SystemClock, UnixMillis};
 pub(crate) use control::{LockdownAction, Running, SandboxAction};
 pub(crate) use domain::{BadDomain, Domain, Reach};
 pub(crate) use enforcement::{Container, Enforcement, LimitKind, Means, StandingContainer, Tier};

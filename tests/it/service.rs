@@ -380,3 +380,51 @@ fn who_was_let_in_before_a_stop_and_asks_after_it_is_answered() {
     eventually("the door is shut", || TcpStream::connect(address).is_err());
     assert!(ask(silent).starts_with("HTTP/1.1 200"));
 }
+
+/// Deadlines, uptime and evidence do not depend on what the host's clock is set to; the order of records is their number's.
+#[test]
+fn a_clock_that_is_set_forth_and_back_ends_no_command_and_loses_no_record() {
+    let world = World::new(User::Ordinary);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/set_clock.c");
+    let (shim, offset) = (world.dir.join("set_clock.so"), world.dir.join("offset"));
+    let built = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(&shim).arg(source).status();
+    assert!(built.is_ok_and(|s| s.success()), "cannot build tests/set_clock.c: install gcc and libc6-dev");
+    let world = world.variable("LD_PRELOAD", &shim).variable("SET_CLOCK", &offset);
+    let mut world = world.config("[defaults.sandbox]\nscope = \"agent\"\n");
+    world.start_again();
+    world.exec(&["sh", "-c", "echo kept > ~/file"]).exits(0);
+    let token = world.token();
+    let mut ws = world.connect();
+    let id = ws.ask("exec.run", json!({"command": ["cat"], "stdin": true, "timeoutMs": 50_000}));
+    let run = ws.event("exec.started")["runId"].clone();
+
+    let days = 86_400;
+    for set in [400 * days, -400 * days, 10 * 365 * days, 0] {
+        fs::write(&offset, set.to_string()).unwrap();
+        // What runs goes on, what is asked is answered, by those who were here and those who come.
+        ws.ask("exec.input", json!({"runId": run, "data": "aGVyZQo=", "eof": false}));
+        assert_eq!(ws.event("exec.output")["data"], "aGVyZQo=");
+        assert_eq!(world.connect().call("health", json!({}))["ok"], true);
+        assert_eq!(world.exec(&["sh", "-c", "cat ~/file"]).exits(0), "kept\n");
+        assert!(world.status()["uptimeMs"].as_u64().unwrap() < 600_000, "{}", world.status());
+        assert!(world.run(&["health"]).code == 0 && world.token() == token);
+        // It is the clock that records show: what is set is what a reader sees.
+        let recorded = world.journal().last().unwrap()["ts"].as_i64().unwrap();
+        assert!((recorded - crate::device::now() - 1000 * set).abs() < 1000 * days, "{recorded} at {set}");
+    }
+    ws.ask("exec.input", json!({"runId": run, "data": "", "eof": true}));
+    assert_eq!(ws.response(&id)["payload"]["exitCode"], 0);
+    let numbers: Vec<u64> = world.journal().iter().map(|e| e["seq"].as_u64().unwrap()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
+    world.run(&["journal", "verify"]).exits(0);
+
+    // A start with a clock that is behind what was written, and after it one that is right again.
+    for set in [-400 * days, 0] {
+        world.stop(Signal::SIGTERM);
+        fs::write(&offset, set.to_string()).unwrap();
+        world.start_again();
+        assert_eq!(world.exec(&["sh", "-c", "cat ~/file"]).exits(0), "kept\n");
+        assert_eq!(world.token(), token);
+        world.run(&["journal", "verify"]).exits(0);
+    }
+}

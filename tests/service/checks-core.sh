@@ -1,7 +1,11 @@
 # The services themselves: walls, doors, reload, restart, watchdog, stop, and starts that fail.
 
-# Reads to the end, unlike grep -q, after which a writer fails.
-says() { grep "$@" >/dev/null; }
+# Reads to the end, unlike grep -q, after which a writer fails; shows what was said where it was something else.
+says() {
+  local said
+  said=$(cat)
+  grep "$@" <<<"$said" >/dev/null || { echo "not said: ${*: -1}, but: $said"; return 1; }
+}
 property() { inm systemctl show --property "$1" --value "${2:-vambrace.service}"; }
 # A drop-in that is gone with the check.
 override() {
@@ -20,6 +24,7 @@ shown() { inm systemctl status --no-pager --lines 20 "$1" || :; }
 configure() { printf '%s\n' "$@" | inm tee /etc/vambrace/vambrace.toml >/dev/null; }
 settle() {
   configure "$kept"
+  inm chmod 644 /etc/vambrace/vambrace.toml
   inm umount -q /var/lib/vambrace || :
   restore vambrace.service
   inm systemctl reset-failed

@@ -75,19 +75,29 @@ nothing_is_lost_while_good_and_bad_configurations_are_reloaded() {
 a_key_that_systemd_unseals_seals_the_state_and_without_it_nothing_opens() {
   local sealed=/etc/credstore.encrypted/vambrace.key
   settled
-  key() { inm vambrace status --json | python3 -c 'import json, sys; k = json.load(sys.stdin)["state"]["key"]; print(k["source"], k["epoch"])'; }
-  [ "$(key)" = 'machine 0' ]
+  key() { inm vambrace status --json | python3 -c 'import json, sys; k = json.load(sys.stdin)["state"]["key"]; print(k["source"])'; }
+  # However the check ends, the state is the machine's again after it.
+  back() {
+    override vambrace.service '[Service]' "LoadCredentialEncrypted=vambrace.key:$sealed" 'Restart=no'
+    configure '[store]' 'key = "machine"'
+    inm systemctl reset-failed
+    inm systemctl start vambrace.socket
+    inm systemctl restart vambrace.service
+    inm vambrace secrets rotate-key
+  }
+  trap '[ "$(key)" = machine ] || back; inm rm -rf /etc/credstore.encrypted; settle' EXIT
+  [ "$(key)" = machine ]
   inm vambrace secrets set KEPT --agent main <<<'sealed-before-the-credential'
   inm sh -c "umask 077; mkdir -p /etc/credstore.encrypted; head -c 32 /dev/urandom | systemd-creds encrypt --with-key=host --name=vambrace.key - $sealed"
   override vambrace.service '[Service]' "LoadCredentialEncrypted=vambrace.key:$sealed" 'Restart=no'
   inm systemctl restart vambrace.service
   # What is sealed stays sealed by the key it has until somebody says so.
-  inm vambrace status | says 'machine, rotation 0; systemd-credential is there as well'
+  inm vambrace status | says 'machine, rotation [0-9]*; systemd-credential is there as well'
   inm vambrace secrets rotate-key
-  [ "$(key)" = 'systemd-credential 1' ]
+  [ "$(key)" = systemd-credential ]
   inm systemctl restart vambrace.service
-  [ "$(key)" = 'systemd-credential 1' ]
-  [ "$(inm vambrace exec --secret KEPT -- cat /run/secrets/KEPT)" = sealed-before-the-credential ]
+  [ "$(key)" = systemd-credential ]
+  inm vambrace exec --secret KEPT -- sh -c 'test "$(cat /run/secrets/KEPT)" = sealed-before-the-credential'
   inm vambrace doctor
   # What systemd unseals is the unit's alone, and on the disk it is sealed.
   not inm setpriv --reuid vambrace-runner --regid vambrace-runner --clear-groups ls /run/credentials/vambrace.service
@@ -103,15 +113,11 @@ a_key_that_systemd_unseals_seals_the_state_and_without_it_nothing_opens() {
   override vambrace.service '[Service]' "LoadCredentialEncrypted=vambrace.key:$sealed.bad" 'Restart=no'
   not inm systemctl restart vambrace.service
   shown vambrace.service | says '243/CREDENTIALS'
-  # Back to the machine's key.
-  override vambrace.service '[Service]' "LoadCredentialEncrypted=vambrace.key:$sealed" 'Restart=no'
-  configure '[store]' 'key = "machine"'
-  inm systemctl reset-failed vambrace.service
-  inm systemctl start vambrace.socket vambrace.service
-  inm vambrace secrets rotate-key
-  [ "$(key)" = 'machine 2' ]
+  # And back, as documented.
+  back
+  [ "$(key)" = machine ]
+  inm vambrace exec --secret KEPT -- sh -c 'test "$(cat /run/secrets/KEPT)" = sealed-before-the-credential'
   inm vambrace secrets remove KEPT
-  inm rm -r /etc/credstore.encrypted
 }
 
 a_kernel_without_landlock_is_told_by_the_unit_by_status_and_by_doctor() {
@@ -147,7 +153,7 @@ a_second_instance_and_files_that_cannot_be_read_are_named_in_the_status() {
   wait $other || :
   # Modes under which the service cannot read what it must.
   inm chmod 600 /etc/vambrace/vambrace.toml
-  fails_naming 'vambrace.toml: Permission denied'
+  fails_naming 'vambrace.toml: cannot be read: Permission denied'
   inm chmod 644 /etc/vambrace/vambrace.toml
   inm install -m 644 -o vambrace /dev/null /etc/vambrace/key
   inm sh -c 'head -c 32 /dev/urandom > /etc/vambrace/key'

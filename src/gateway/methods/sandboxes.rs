@@ -5,7 +5,7 @@ use crate::auth::Session;
 use crate::gateway::Gateway;
 use crate::gateway::reply::Answer;
 use crate::journal::{Event, Receipt, Record};
-use crate::model::{Backend, SandboxAction, StandingContainer};
+use crate::model::{Backend, SandboxAction, StandingContainer, UnixMillis};
 use crate::policy::profile_of_kept;
 use crate::sandbox::kept::Kept;
 use crate::wire::{ErrorCode, ErrorShape};
@@ -114,7 +114,7 @@ pub(super) async fn change(
     let what = target(&action);
     let Removed { names, fault: error } = match action {
         SandboxAction::Recreate { name } => gateway.recreate(name).await,
-        SandboxAction::Prune { idle } => gateway.prune(idle).await,
+        SandboxAction::Prune { idle } => gateway.prune(idle, gateway.parts.clock.now()).await,
         SandboxAction::List => Removed::default(),
     };
     let Some(error) = error else { return Ok(json!({"removed": names})).into() };
@@ -175,8 +175,7 @@ impl Gateway {
     }
 
     /// Has every kept sandbox removed that has lain unused for long enough.
-    async fn prune(&self, idle: Option<Duration>) -> Removed {
-        let now = self.parts.clock.now();
+    async fn prune(&self, idle: Option<Duration>, now: UnixMillis) -> Removed {
         let mut removed = Removed::default();
         let found = match self.parts.runners.native.list_kept().await {
             Ok(found) => found,
@@ -198,9 +197,10 @@ impl Gateway {
         removed
     }
 
-    /// Prunes by the profiles' own times and records what went; what fails is logged and tried again later.
+    /// Prunes by the profiles' own times and records what went; what fails is logged and tried again later. A clock that
+    /// was set forth since we run makes nothing old.
     pub(crate) async fn prune_idle(&self) {
-        let Removed { names, fault } = self.prune(None).await;
+        let Removed { names, fault } = self.prune(None, self.started.now(&*self.parts.clock)).await;
         for name in names {
             let record = Record::new(Event::SandboxRemoved).about(&name);
             if let Err(error) = self.parts.journal.append(record) {
