@@ -53,6 +53,7 @@ lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@$(MAKE) --no-print-directory $(TOOLS)/bin/cargo-deny
 	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
+	tests/walls-off.sh --patterns
 
 bench:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev bubblewrap busybox-static curl docker.io"
