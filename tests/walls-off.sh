@@ -225,6 +225,12 @@ off "places of kept sandboxes" src/runner/trees.rs 's/Some\(folder\) if folder\.
 off "container: in use" $engine 's/Fit::Same\(id\) \| Fit::Stale\(id\) if in_use\(\&id\) => .*//' docker::a_container_in_use
 off "container: the engine's socket" src/config/compose.rs 's/\.chain\(\[canonical\(engine\), engine\.to_owned\(\)\]\)/.chain([engine.to_owned()].into_iter().take(0))/' docker::the_engines_socket
 off "container: builds on the image" $image 's/is_some_and\(\|steps\| !steps\.is_empty\(\)\)/is_some_and(|_| false)/' docker::an_engine_an_image
+off "container: bytes of an answer" src/sandbox/docker/meter.rs 's/if self\.left == 0/if false \&\& self.left == 0/' docker::meter --lib
+off "container: time of an answer" src/sandbox/docker/meter.rs 's/end: Box::pin\(sleep\(self\.time\)\)/end: Box::pin(sleep(Duration::from_secs(7200)))/' docker::meter --lib
+off "container: time of a preparation" $engine 's/timeout\(way\.patience\.preparation, prepared\)/timeout(Duration::from_secs(7200), prepared)/' docker::engine --lib
+off "container: names in an archive" src/sandbox/docker/contents.rs 's/^const MOST_BESIDE: .*/const MOST_BESIDE: u64 = 64 << 20;/' hostile_engine::an_image
+off "container: looks that were left" src/sandbox/docker/look.rs 's/if is_left\(mark, .*\{$/if is_left(mark, Duration::ZERO) \&\& id.is_empty() {/' hostile_engine::a_look
+off "container: looks that were interrupted" src/sandbox/docker/contents.rs 's/^ *look::done\(\&docker, .*//' hostile_engine::a_look
 off "container: what is thawed" src/runner/relay.rs 's/^ *line\.hold\(false\);//' docker::lockdown
 off "container: end with what it kept" src/gateway/methods/sandboxes.rs 's/^ *self\.parts\.runners\.discard\(name\);//' docker::what_is_pruned
 

@@ -19,6 +19,7 @@ mod egress;
 mod engine;
 mod exec;
 mod files;
+mod hostile_engine;
 mod image;
 mod journal;
 mod kept;

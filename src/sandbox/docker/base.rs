@@ -1,6 +1,6 @@
 //! The default image: a root file system that somebody has put together, given to the engine without any registry.
 
-use super::engine::fault;
+use super::answers::{fault, plain};
 use super::reach::connect;
 use crate::model::{EngineHost, RunFault};
 use bollard::query_parameters::BuildImageOptionsBuilder;
@@ -17,12 +17,12 @@ const CHUNK: usize = 1 << 20;
 /// # Errors
 /// Where the engine is not there or refuses, or the disk is full.
 pub(crate) fn make_image(host: &EngineHost, name: &str, rootfs: &mut File) -> Result<(String, u64), RunFault> {
-    let plain = |e: io::Error| RunFault::Engine {
+    let unpacked = |e: io::Error| RunFault::Engine {
         what: format!("the image cannot be put together: {e}"),
         hint: "is the disk full?".into(),
     };
-    let archive = context(rootfs).map_err(plain)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(plain)?;
+    let archive = context(rootfs).map_err(unpacked)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unpacked)?;
     runtime.block_on(async {
         let docker = connect(host).await?.api;
         let options =
@@ -33,7 +33,7 @@ pub(crate) fn make_image(host: &EngineHost, name: &str, rootfs: &mut File) -> Re
             let info = info.map_err(|e| fault("make the image", &e))?;
             if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
                 return Err(RunFault::Engine {
-                    what: format!("the engine could not make the image: {error}"),
+                    what: format!("the engine could not make the image: {}", plain(&error)),
                     hint: "is its disk full? its own log tells more".into(),
                 });
             }

@@ -1,7 +1,7 @@
 //! Images of containers: the profile's own with the bundle on top, made once for each.
 
+use super::answers::{fault, missing, plain};
 use super::bundle::{Bundle, architecture};
-use super::engine::{fault, missing};
 use super::loaders::{self, Loader};
 use crate::model::{ExecMode, RunFault};
 use crate::sandbox::native::{FOLDER, SHIM};
@@ -57,9 +57,9 @@ pub(super) async fn prepare(
     }
     let loaders = match mode {
         ExecMode::Full => Vec::new(),
-        ExecMode::Allowlist => loaders::of_image(docker, &base, gateway).await?,
+        ExecMode::Allowlist => loaders::of_image(docker, &base).await?,
     };
-    build(docker, &tag, &context(&base, bundle, mode, &loaders)).await?;
+    build(docker, &tag, context(&base, bundle, mode, &loaders)).await?;
     let made = find(docker, name, gateway, bundle, mode).await?.ready;
     made.ok_or_else(|| RunFault::Engine {
         what: format!("the image {tag} is not the one that was built"),
@@ -139,21 +139,20 @@ fn id_of(image: &ImageInspect, name: &str) -> Result<String, RunFault> {
     })
 }
 
-async fn build(docker: &Docker, tag: &str, context: &io::Result<Vec<u8>>) -> Result<(), RunFault> {
-    let context = context.as_ref().map_err(|e| RunFault::Engine {
+async fn build(docker: &Docker, tag: &str, context: io::Result<Vec<u8>>) -> Result<(), RunFault> {
+    let context = context.map_err(|e| RunFault::Engine {
         what: format!("the image with this program cannot be put together: {e}"),
         hint: "is the disk or the memory full?".into(),
     })?;
     let options =
         BuildImageOptionsBuilder::new().t(tag).dockerfile("Dockerfile").rm(true).forcerm(true).networkmode("none");
-    let mut said =
-        Box::pin(docker.build_image(options.build(), None, Some(bollard::body_full(context.clone().into()))));
+    let mut said = Box::pin(docker.build_image(options.build(), None, Some(bollard::body_full(context.into()))));
     while let Some(info) = said.next().await {
         let info = info.map_err(|e| fault("build the image with this program", &e))?;
         if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
             return Err(RunFault::Engine {
-                what: format!("the engine could not build the image with this program: {error}"),
-                hint: "the engine's own log tells more".into(),
+                what: format!("the engine could not build the image with this program: {}", plain(&error)),
+                hint: "is its disk full? its own log tells more".into(),
             });
         }
     }

@@ -1,6 +1,6 @@
 //! What an engine can enforce, by its own word.
 
-use super::engine::{fault, missing};
+use super::answers::{fault, missing};
 use super::reach::connect;
 use crate::model::{EngineHost, RunFault};
 use crate::sandbox::native::Probe;

@@ -4,12 +4,13 @@
 //! descriptor, with the flags and the id map of the plan: what a path leads to meanwhile is nobody's matter. The mounts
 //! are taken down as soon as the container has its own copies. As an ordinary user we can give it the paths alone.
 
-use super::plan::Shown;
+use super::plan::{Plan, Shown};
 use crate::model::{ExecMode, RunFault};
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
 use crate::os::linux::userns;
 use crate::sandbox::plan::{Bind, Shown as How, WORKSPACE};
+use bollard::models::ContainerInspectResponse;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -191,6 +192,43 @@ impl Drop for Stand {
             let _ = fs::remove_dir(folder);
         }
     }
+}
+
+/// Looks whether the container shows what we meant, as far as this host can tell: an engine on another machine, or in
+/// another view of this one's mounts, would show an empty folder instead; and one that mounts a folder once more takes the
+/// flags away that it does not know of.
+pub(super) fn check(plan: &Plan, live: &ContainerInspectResponse) -> Result<(), RunFault> {
+    let Some(pid) = live.state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0) else { return Ok(()) };
+    if os::process::uid() != 0 || plan.shown.is_empty() {
+        return Ok(());
+    }
+    let wrong = |shown: &Shown, why: &str| RunFault::Engine {
+        what: format!("the container does not show what it should at {}: {why}", shown.target),
+        hint: "the engine must see this host's mounts: is it on another machine, or in a sandbox itself?".into(),
+    };
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    for shown in &plan.shown {
+        let place = format!("/proc/{pid}/root{}", shown.target);
+        let seen = mounts::open_path(Path::new(&place)).and_then(|handle| os::fs::identity(&handle));
+        let is_it = seen.is_ok_and(|(device, inode, ..)| shown.identity.starts_with(&format!("{device}:{inode} ")));
+        if !is_it {
+            return Err(wrong(shown, "it is something else"));
+        }
+        // Fields 5 and 6 of proc_pid_mountinfo(5); the last mount of a place is the one that is seen.
+        let fields = |line: &str| -> Option<(String, String)> {
+            let mut fields = line.split(' ').skip(4);
+            Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+        };
+        let target =
+            shown.target.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
+        let flags = mounts.lines().rev().filter_map(fields).find(|(at, _)| *at == target).map(|(_, flags)| flags);
+        let has = |flag: &str| flags.as_deref().is_some_and(|flags| flags.split(',').any(|one| one == flag));
+        let missing = [("ro", shown.read_only), ("noexec", shown.no_exec), ("nosuid", true), ("nodev", true)];
+        if let Some((flag, _)) = missing.iter().find(|(flag, wanted)| *wanted && !has(flag)) {
+            return Err(wrong(shown, &format!("it is mounted without {flag}")));
+        }
+    }
+    Ok(())
 }
 
 /// Takes down what earlier runners have left.
