@@ -225,6 +225,9 @@ off "places of kept sandboxes" src/runner/trees.rs 's/Some\(folder\) if folder\.
 off "container: in use" $engine 's/Fit::Same\(id\) \| Fit::Stale\(id\) if in_use\(\&id\) => .*//' docker::a_container_in_use
 off "container: the engine's socket" src/config/compose.rs 's/\.chain\(\[canonical\(engine\), engine\.to_owned\(\)\]\)/.chain([engine.to_owned()].into_iter().take(0))/' docker::the_engines_socket
 off "container: builds on the image" $image 's/is_some_and\(\|steps\| !steps\.is_empty\(\)\)/is_some_and(|_| false)/' docker::an_engine_an_image
+off "container: limits of open files" $plan 's/vec!\[ulimit\("core", 0\), ulimit\("nofile", 4096\)\],/vec![ulimit("core", 0)],/' benchmark::
+off "container: processes" $plan 's/^ *pids_limit: Some.*//; s/^const OWN_PROCESSES/#[allow(dead_code)]\nconst OWN_PROCESSES/' benchmark::
+off "container: networks" $plan 's/^ *found\.extend\(self\.networks\(live\)\);/let _ = self.networks(live);/' docker::a_container_that_somebody_put
 off "container: bytes of an answer" src/sandbox/docker/meter.rs 's/if self\.left == 0/if false \&\& self.left == 0/' docker::meter --lib
 off "container: time of an answer" src/sandbox/docker/meter.rs 's/end: Box::pin\(sleep\(self\.time\)\)/end: Box::pin(sleep(Duration::from_secs(7200)))/' docker::meter --lib
 off "container: time of a preparation" $engine 's/timeout\(way\.patience\.preparation, prepared\)/timeout(Duration::from_secs(7200), prepared)/' docker::engine --lib

@@ -6,6 +6,7 @@
 
 mod allowed;
 mod bad_input;
+mod benchmark;
 mod cli;
 mod contained_list;
 #[allow(unreachable_pub)]
