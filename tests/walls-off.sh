@@ -227,6 +227,10 @@ off "container: the engine's socket" src/config/compose.rs 's/\.chain\(\[canonic
 off "container: builds on the image" $image 's/is_some_and\(\|steps\| !steps\.is_empty\(\)\)/is_some_and(|_| false)/' docker::an_engine_an_image
 off "container: limits of open files" $plan 's/vec!\[ulimit\("core", 0\), ulimit\("nofile", 4096\)\],/vec![ulimit("core", 0)],/' benchmark::
 off "container: processes" $plan 's/^ *pids_limit: Some.*//; s/^const OWN_PROCESSES/#[allow(dead_code)]\nconst OWN_PROCESSES/' benchmark::
+own=src/sandbox/docker/probe.rs
+off "container: limits that an engine has" $own 's/if !missing\.is_empty\(\)/if false \&\& !missing.is_empty()/' own_engine::an_engine_of
+off "container: ids that an engine maps" $engine 's/if !is_remapped \|\| binds\.is_empty\(\)/if true || !is_remapped || binds.is_empty()/' own_engine::an_engine_that_maps
+off "container: what a failed build leaves" $image 's/^ *own\.clear\(docker\)\.await;//' own_engine::an_engine_whose
 off "container: networks" $plan 's/^ *found\.extend\(self\.networks\(live\)\);/let _ = self.networks(live);/' docker::a_container_that_somebody_put
 off "container: bytes of an answer" src/sandbox/docker/meter.rs 's/if self\.left == 0/if false \&\& self.left == 0/' docker::meter --lib
 off "container: time of an answer" src/sandbox/docker/meter.rs 's/end: Box::pin\(sleep\(self\.time\)\)/end: Box::pin(sleep(Duration::from_secs(7200)))/' docker::meter --lib

@@ -77,17 +77,20 @@ const MOST: u64 = 256 << 20;
 fn an_answer_without_an_end_is_given_up_and_takes_no_memory() {
     let endless_text: fn(&str) -> Answer = |line| match line {
         _ if line.contains("/version") => version(),
+        _ if line.contains("/info") => Answer::Json(200, json!({})),
         _ if line.contains("/images/x:1") => Answer::Endless(b"{\"Id\":\"", b"x"),
         _ => Answer::Json(200, json!([])),
     };
     // Of a few bytes each a list becomes many times as long in memory.
     let endless_list: fn(&str) -> Answer = |line| match line {
         _ if line.contains("/version") => version(),
+        _ if line.contains("/info") => Answer::Json(200, json!({})),
         _ if line.contains("/containers/json") => Answer::Endless(b"[{}", b",{}"),
         _ => Answer::Json(500, json!({"message": "not now"})),
     };
     let endless_build: fn(&str) -> Answer = |line| match line {
         _ if line.contains("/version") => version(),
+        _ if line.contains("/info") => Answer::Json(200, json!({})),
         _ if line.contains("/build") => Answer::Endless(b"", b"{\"stream\":\"x\"}\r\n"),
         _ if line.contains("/images/x:1") => Answer::Json(200, json!({"Id": format!("sha256:{}", "a".repeat(64))})),
         _ if line.contains("/images/") => Answer::Json(404, json!({"message": "no such image"})),
@@ -119,6 +122,7 @@ fn an_image_that_is_packed_without_an_end_takes_no_memory() {
     static LONG: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
     let answers: fn(&str) -> Answer = |line| match line {
         _ if line.contains("/version") => version(),
+        _ if line.contains("/info") => Answer::Json(200, json!({})),
         _ if line.contains("/export") => Answer::Endless(
             LONG.get_or_init(|| {
                 let mut header = [0_u8; 512];

@@ -31,6 +31,7 @@ mod loader;
 mod lockdown;
 #[allow(unreachable_pub)]
 mod neighbours;
+mod own_engine;
 mod packaging;
 mod pairing;
 mod podman;

@@ -9,7 +9,7 @@ use super::bundle::Bundle;
 use super::enter::{self, Entered};
 use super::plan::{self, Plan, SANDBOX};
 use super::reach::{Kind, Reached, connect};
-use super::{bridge, image, look, memory, shown};
+use super::{bridge, image, look, memory, probe, shown};
 use crate::crypto;
 use crate::model::{
     Container, EngineHost, ExecMode, Network, RunFault, SandboxProfile, StandingContainer, WorkspaceAccess,
@@ -25,7 +25,7 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -56,6 +56,8 @@ pub(crate) struct Engine {
     settings: Settings,
     docker: RefCell<Option<Reached>>,
     bundle: RefCell<Option<Rc<Bundle>>>,
+    /// Whether it gives containers other ids than this host's, once it was asked.
+    is_remapped: Cell<Option<bool>>,
     /// Held while an image is looked for or built.
     building: Mutex<()>,
     /// Held while a sandbox's container is looked for or made.
@@ -103,6 +105,7 @@ impl Engine {
             settings,
             docker: RefCell::default(),
             bundle: RefCell::default(),
+            is_remapped: Cell::new(None),
             building: Mutex::default(),
             making: RefCell::default(),
             used: RefCell::default(),
@@ -167,7 +170,10 @@ impl Engine {
         let bundle = self.bundle()?;
         let image = {
             let _turn = self.building.lock().await;
-            let prepared = image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode);
+            let prepared = async {
+                self.check(&docker, binds).await?;
+                image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await
+            };
             timeout(way.patience.preparation, prepared).await.map_err(|_| RunFault::Engine {
                 what: format!(
                     "the container engine did not get the image {:?} ready in {} seconds",
@@ -222,6 +228,26 @@ impl Engine {
             self.placed.borrow_mut().insert(sandbox.to_owned(), placed);
         }
         Ok(place)
+    }
+
+    /// Whether the engine can do what profiles ask for; asked once.
+    async fn check(&self, docker: &Docker, binds: &[Bind]) -> Result<(), RunFault> {
+        let is_remapped = match self.is_remapped.get() {
+            Some(known) => known,
+            None => probe::is_remapped(docker).await?,
+        };
+        self.is_remapped.set(Some(is_remapped));
+        if !is_remapped || binds.is_empty() {
+            return Ok(());
+        }
+        Err(RunFault::Refused {
+            what: "the engine gives containers other ids than this host's (rootless, or userns-remap), so a folder of \
+                   this host would be nobody's inside"
+                .into(),
+            hint:
+                "set workspace_access = \"none\", with neither a scope nor folders, or use an engine that maps no ids"
+                    .into(),
+        })
     }
 
     /// What is shown of this host: nothing by an engine on another one, where what a sandbox keeps is in memory.
