@@ -23,7 +23,8 @@ run:
 
 test:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev make git python3 perl util-linux bsdutils procps systemd \
-	  openssl curl iproute2 nginx-light apparmor busybox-static musl docker.io mmdebstrap socat openssh-server podman catatonit $(TOOLS_INSIDE) $$(command -v npm >/dev/null || echo npm)"
+	  openssl curl iproute2 nginx-light apparmor busybox-static musl docker.io mmdebstrap socat openssh-server podman catatonit \
+	  rootlesskit slirp4netns uidmap $(TOOLS_INSIDE) $$(command -v npm >/dev/null || echo npm)"
 	@tests/engine.sh $(CARGO) test --locked; tested=$$?; rm -rf "$${TMPDIR:-/tmp}"/vambrace-test-*; exit $$tested
 
 test-walls-off:

@@ -223,14 +223,14 @@ off "container: health checks" $plan 's/^ *healthcheck: Some.*//' docker::an_ima
 off "container: every field" $engine 's/if runs \&\& differences\.is_empty\(\)/if runs/' docker::a_container_is_adopted
 off "container: whose it is" $engine 's/if label\(plan::GATEWAY\) != .*/if false {/' docker::a_container_of_somebody
 off "container: folders of now" $engine 's/let is_same = shown::identities.*/let is_same = true;/' docker::a_container_is_adopted
-off "container: volumes of the image" $engine 's/for volume in volumes \{/for volume in volumes.iter().take(0) {/' docker::an_images_volumes
+off "container: volumes of the image" src/sandbox/docker/memory.rs 's/for volume in volumes \{/for volume in volumes.iter().take(0) {/' docker::an_images_volumes
 bundle=src/sandbox/docker/bundle.rs
 off "container: preload of the image" $bundle 's/without_preload\(bytes\)\?/bytes/; s/^fn without_preload/#[allow(dead_code)]\nfn without_preload/' docker::an_images_volumes
 off "container: folder nobody knows" $bundle 's|"/.vambrace-\{:.16\}", crypto.*|"/.vambrace{:.0}", base)|' docker::an_images_volumes
 off "container: limits of who keeps it" src/sandbox/native/filter/mod.rs 's/Kind::Contained\(_\) => shared::on_oneself_alone\(\&mut rules\),/Kind::Contained(_) => {}/' docker::what_keeps_a_command
 off "container: list" src/sandbox/native/walls.rs 's/if lists \{ Grant::Read \} else \{ Grant::ReadExecute \}/Grant::ReadExecute/' contained_list::
 off "container: loaders" src/sandbox/docker/image.rs 's/^ *dockerfile\.push_str\(&format!\("COPY \{cover.*/let _ = cover; dockerfile.push_str(\&format!("COPY {shown}\\n"));/' contained_list::
-off "container: mounts without code" src/sandbox/docker/engine.rs 's/let code = if lists \{ data \} else (.*);/let code = \1; let _ = lists;/' contained_list::
+off "container: mounts without code" src/sandbox/docker/memory.rs 's/let code = if lists \{ data \} else (.*);/let code = \1; let _ = lists;/' contained_list::
 off "container: folders without code" src/sandbox/docker/host.rs 's/How::WritableData \| How::Device => Attributes \{ read_only: false, no_exec: true/How::WritableData | How::Device => Attributes { read_only: false, no_exec: false/' contained_list::
 off "container: flags of its mounts" src/sandbox/docker/plan.rs 's/shown\.read_only && !shown\.is_mounted/shown.read_only/' contained_list::what_a_command
 off "container: bridge" src/sandbox/docker/bridge.rs 's/\(BETWEEN_CONTAINERS\.to_owned\(\), "false"/(BETWEEN_CONTAINERS.to_owned(), "true"/; s/holds\(&live\.options, BETWEEN_CONTAINERS, "false"\)/true/' docker::a_bridge
@@ -242,6 +242,19 @@ off "container: in use" $engine 's/Fit::Same\(id\) \| Fit::Stale\(id\) if in_use
 off "container: the engine's socket" src/config/compose.rs 's/\[canonical\(engine\), engine\.to_owned\(\)\]\)/[canonical(engine), engine.to_owned()].into_iter().take(0))/' docker::the_engines_socket
 off "container: builds on the image" $image 's/is_some_and\(\|steps\| !steps\.is_empty\(\)\)/is_some_and(|_| false)/' docker::an_engine_an_image
 off "container: what is thawed" src/runner/relay.rs 's/^ *self\.open_lines\(\)\.iter\(\)\.for_each.*//' docker::lockdown
+off "container: limits of open files" $plan 's/vec!\[ulimit\("core", 0\), ulimit\("nofile", 4096\)\],/vec![ulimit("core", 0)],/' benchmark::
+off "container: processes" $plan 's/^ *pids_limit: Some.*//; s/^const OWN_PROCESSES/#[allow(dead_code)]\nconst OWN_PROCESSES/' benchmark::
+own=src/sandbox/docker/probe.rs
+off "container: limits that an engine has" $own 's/if !missing\.is_empty\(\)/if false \&\& !missing.is_empty()/' own_engine::an_engine_of
+off "container: ids that an engine maps" $engine 's/if !is_remapped \|\| binds\.is_empty\(\)/if true || !is_remapped || binds.is_empty()/' own_engine::an_engine_that_maps
+off "container: what a failed build leaves" $image 's/^ *own\.clear\(docker\)\.await;//' own_engine::an_engine_whose
+off "container: networks" $plan 's/^ *found\.extend\(self\.networks\(live\)\);/let _ = self.networks(live);/' docker::a_container_that_somebody_put
+off "container: bytes of an answer" src/sandbox/docker/meter.rs 's/if self\.left == 0/if false \&\& self.left == 0/' docker::meter --lib
+off "container: time of an answer" src/sandbox/docker/meter.rs 's/end: Box::pin\(sleep\(self\.time\)\)/end: Box::pin(sleep(Duration::from_secs(7200)))/' docker::meter --lib
+off "container: time of a preparation" $engine 's/timeout\(way\.patience\.preparation, prepared\)/timeout(Duration::from_secs(7200), prepared)/' docker::engine --lib
+off "container: names in an archive" src/sandbox/docker/contents.rs 's/^const MOST_BESIDE: .*/const MOST_BESIDE: u64 = 64 << 20;/' hostile_engine::an_image
+off "container: looks that were left" src/sandbox/docker/look.rs 's/if is_left\(mark, .*\{$/if is_left(mark, Duration::ZERO) \&\& id.is_empty() {/' hostile_engine::a_look
+off "container: looks that were interrupted" src/sandbox/docker/contents.rs 's/^ *look::done\(\&docker, .*//' hostile_engine::a_look
 off "container: end with what it kept" src/gateway/methods/sandboxes.rs 's/^ *self\.parts\.runners\.discard\(name\);//' docker::what_is_pruned
 
 echo "$red passed, $green failed"

@@ -158,6 +158,52 @@ fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_n
 }
 
 #[test]
+fn a_container_that_somebody_put_on_another_network_is_made_anew() {
+    let mut dock =
+        Dock::with(User::Root, "scope = \"agent\"\n[profiles.out]\nnetwork = \"host\"\nscope = \"session\"\n");
+    let interfaces = |dock: &Dock, more: &[&str]| {
+        let line = [&["exec"], more, &["--", "ls", "/sys/class/net"]].concat();
+        dock.world.run(&line).exits(0)
+    };
+    let out = ["--profile", "out", "--session", "s"];
+    assert_eq!(interfaces(&dock, &[]), "lo\n");
+    assert_eq!(interfaces(&dock, &out), "eth0\nlo\n");
+    let id = |dock: &Dock, name: &str| dock.inspect(name)["Id"].as_str().unwrap().to_owned();
+    let names = ["agent.main", "session.main.s"];
+    let before = names.map(|name| id(&dock, name));
+    let other = format!("vambrace-test-{}", std::process::id());
+    assert_eq!(ask("POST", "/networks/create", Some(&json!({"Name": other, "Driver": "bridge"}))).0, 201);
+    let act = |network: &str, act: &str, container: &str| {
+        ask("POST", &format!("/networks/{network}/{act}"), Some(&json!({"Container": container}))).0
+    };
+    dock.world.stop(nix::sys::signal::Signal::SIGTERM);
+    dock.world.start_again();
+    interfaces(&dock, &[]);
+    interfaces(&dock, &out);
+    assert_eq!(names.map(|name| id(&dock, name)), before, "as long as nobody did, they are adopted");
+
+    dock.world.stop(nix::sys::signal::Signal::SIGTERM);
+    // The engine lets nobody add one to none, but take that away first.
+    assert_eq!(act("none", "disconnect", &before[0]), 200);
+    assert_eq!([act(&other, "connect", &before[0]), act(&other, "connect", &before[1])], [200, 200]);
+    assert_eq!(dock_network(&before[0]), std::slice::from_ref(&other));
+    dock.world.start_again();
+
+    assert_eq!(dock.standing()["differences"], json!(["Networks none is missing", format!("Networks {other}")]));
+    assert_eq!(interfaces(&dock, &[]), "lo\n");
+    assert_eq!(interfaces(&dock, &out), "eth0\nlo\n");
+    let after = names.map(|name| id(&dock, name));
+    assert!(before.iter().all(|id| !after.contains(id)), "both are made anew: {before:?} {after:?}");
+    assert_eq!(ask("DELETE", &format!("/networks/{other}"), None).0, 204);
+}
+
+/// The networks that a container is on.
+fn dock_network(id: &str) -> Vec<String> {
+    let (_, live) = ask("GET", &format!("/containers/{id}/json"), None);
+    live["NetworkSettings"]["Networks"].as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
 fn a_container_of_somebody_else_with_our_name_is_not_used_and_not_touched() {
     let dock = Dock::with(User::Root, "scope = \"agent\"\n");
     let name = format!("vambrace-{:.8}-agent.main", dock.label());

@@ -6,6 +6,7 @@
 
 mod allowed;
 mod bad_input;
+mod benchmark;
 mod cli;
 mod contained_list;
 #[allow(unreachable_pub)]
@@ -19,6 +20,7 @@ mod egress;
 mod engine;
 mod exec;
 mod files;
+mod hostile_engine;
 mod image;
 mod journal;
 mod kept;
@@ -29,6 +31,7 @@ mod loader;
 mod lockdown;
 #[allow(unreachable_pub)]
 mod neighbours;
+mod own_engine;
 mod packaging;
 mod pairing;
 mod podman;

@@ -1,7 +1,7 @@
 //! The network of containers that may reach everything: a bridge of this gateway's own, on which no container reaches
 //! another.
 
-use super::engine::{fault, missing};
+use super::answers::{fault, missing};
 use super::plan::GATEWAY;
 use super::reach::Kind;
 use crate::model::RunFault;

@@ -1,16 +1,17 @@
 //! What an image brings with it that its operator should know: set-id programs, capabilities of files, and what looks
 //! like a secret. Read out of the whole image as the engine packs it, never out of a container that runs.
 
-use super::engine::{fault, missing};
-use super::loaders::unstarted;
+use super::answers::{fault, missing};
+use super::look;
 use super::reach::connect;
 use crate::model::{EngineHost, RunFault};
 use bollard::Docker;
-use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use futures_util::StreamExt;
+use futures_util::future::select_all;
 use hyper::body::Bytes;
 use std::io::{self, Read};
 use std::sync::mpsc;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Something found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,9 @@ const MOST_FOUND: usize = 1000;
 /// Of each file so much is searched: secrets are small files, or stand near the top.
 const MOST_SEARCHED: u64 = 1 << 20;
 
+/// Bytes that stand beside one entry: its name, and attributes of at most 64 KiB each (xattr(7)).
+const MOST_BESIDE: u64 = 1 << 20;
+
 /// Parts of the archive under way between the engine and the search.
 const AHEAD: usize = 4;
 
@@ -81,13 +85,26 @@ pub(crate) fn look_into(host: &EngineHost, image: &str) -> Result<Contents, RunF
         let mut found = Vec::new();
         let set = facts.config.and_then(|config| config.env).unwrap_or_default();
         found.extend(set.iter().filter_map(|entry| of_variable(entry)));
-        let container = unstarted(&docker, &id, "").await?;
-        let searched = search(&docker, &container).await;
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        docker.remove_container(&container, Some(options)).await.map_err(|e| fault("remove a container", &e))?;
+        // Before there is something to remove.
+        let interrupted = interrupted().map_err(plain)?;
+        let container = look::into(&docker, &id).await?;
+        let searched = tokio::select! {
+            searched = search(&docker, &container) => searched,
+            () = interrupted => Err(io::Error::new(io::ErrorKind::Interrupted, "it was interrupted")),
+        };
+        look::done(&docker, &container).await?;
         found.extend(searched.map_err(plain)?);
         found.truncate(MOST_FOUND);
         Ok(Contents { id, bytes: u64::try_from(facts.size.unwrap_or(0)).unwrap_or(0), found })
+    })
+}
+
+/// A signal that would end this process, which has something to remove first.
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
+    let ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals = ends.into_iter().map(signal).collect::<io::Result<Vec<_>>>()?;
+    Ok(async move {
+        select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
     })
 }
 
@@ -130,12 +147,34 @@ impl Read for Parts {
 
 fn of_archive(archive: impl Read) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
-    for entry in tar::Archive::new(archive).entries()? {
+    // What belongs to the entry that follows, which the library would read whole, however long it is.
+    let (mut long_name, mut more) = (None, Vec::new());
+    for entry in tar::Archive::new(archive).entries()?.raw(true) {
         let mut entry = entry?;
         if found.len() >= MOST_FOUND {
             break;
         }
-        let place = format!("/{}", String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches(['.', '/']));
+        match entry.header().entry_type() {
+            tar::EntryType::GNULongName => {
+                let name = whole(&mut entry)?;
+                long_name = Some(name.strip_suffix(b"\0").unwrap_or(&name).to_vec());
+                continue;
+            }
+            tar::EntryType::XHeader => {
+                more = whole(&mut entry)?;
+                continue;
+            }
+            tar::EntryType::GNULongLink | tar::EntryType::XGlobalHeader => continue,
+            _ => {}
+        }
+        let (long_name, more) = (long_name.take(), std::mem::take(&mut more));
+        let more = || tar::PaxExtensions::new(&more).flatten();
+        if more().any(|more| more.key() == Ok("size")) {
+            return Err(io::Error::other("a file in it is larger than 8 GiB, which is not looked through"));
+        }
+        let told = more().find(|more| more.key() == Ok("path")).map(|more| more.value_bytes().to_vec());
+        let name = told.or(long_name).unwrap_or_else(|| entry.header().path_bytes().into_owned());
+        let place = format!("/{}", String::from_utf8_lossy(&name).trim_start_matches(['.', '/']));
         if entry.header().entry_type() != tar::EntryType::Regular {
             continue;
         }
@@ -147,10 +186,7 @@ fn of_archive(archive: impl Read) -> io::Result<Vec<Found>> {
             _ => None,
         };
         found.extend(set_id.map(|what| Found { kind: Kind::SetId, place: place.clone(), what }));
-        let has_capability = entry.pax_extensions()?.is_some_and(|mut more| {
-            more.any(|more| more.is_ok_and(|more| more.key() == Ok("SCHILY.xattr.security.capability")))
-        });
-        if has_capability {
+        if more().any(|more| more.key() == Ok("SCHILY.xattr.security.capability")) {
             found.push(Found { kind: Kind::Capability, place: place.clone(), what: "has a capability of its own" });
         }
         let mut text = Vec::new();
@@ -158,6 +194,15 @@ fn of_archive(archive: impl Read) -> io::Result<Vec<Found>> {
         found.extend(of_file(&place, &text).map(|what| Found { kind: Kind::Secret, place, what }));
     }
     Ok(found)
+}
+
+/// What belongs to another entry, in memory.
+fn whole(entry: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match entry.take(MOST_BESIDE + 1).read_to_end(&mut bytes)? as u64 {
+        ..=MOST_BESIDE => Ok(bytes),
+        _ => Err(io::Error::other("a name or an attribute in it is longer than any file's")),
+    }
 }
 
 /// What a file seems to hold, by its name or by what stands in it.

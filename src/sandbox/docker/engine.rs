@@ -4,10 +4,12 @@
 //! what the plan says in every field; one of ours that is not is made anew; one that is not ours is left alone, and
 //! nothing runs.
 
+use super::answers::{fault, gone, is_id, missing, told};
 use super::bundle::Bundle;
+use super::enter::{self, Entered};
 use super::plan::{self, Plan, SANDBOX};
-use super::reach::{Kind, Reached, connect, short};
-use super::{bridge, host, image, shown};
+use super::reach::{Kind, Reached, connect};
+use super::{bridge, host, image, look, memory, probe, shown};
 use crate::crypto;
 use crate::model::{
     Container, EngineHost, ExecMode, Network, RunFault, SandboxProfile, StandingContainer, WorkspaceAccess,
@@ -15,31 +17,22 @@ use crate::model::{
 use crate::os;
 use crate::os::sandboxed::NAME_SERVER;
 use crate::sandbox::boundary::Protected;
-use crate::sandbox::environment::HOME;
-use crate::sandbox::plan::{Bind, PROOF, SECRETS, WORKSPACE, named};
+use crate::sandbox::plan::{Bind, named};
 use bollard::Docker;
-use bollard::container::LogOutput;
 use bollard::errors::Error;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions,
 };
-use futures_util::StreamExt;
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Mutex, RwLock};
-use tokio::task::AbortHandle;
-
-/// Bytes of an entered container's output that are taken ahead of their reader.
-const AHEAD: usize = 64 << 10;
+use tokio::time::timeout;
 
 /// Begins the names of sandboxes that are removed after their one command.
 pub(super) const ONCE: &str = "once.";
@@ -63,6 +56,8 @@ pub(crate) struct Engine {
     settings: Settings,
     docker: RefCell<Option<Reached>>,
     bundle: RefCell<Option<Rc<Bundle>>>,
+    /// Whether it gives containers other ids than this host's, once it was asked.
+    is_remapped: Cell<Option<bool>>,
     /// Held while an image is looked for or built.
     building: Mutex<()>,
     /// Held while a sandbox's container is looked for or made.
@@ -98,14 +93,6 @@ pub(crate) struct Place {
     start: Vec<String>,
 }
 
-/// Both ways of a runner inside a container.
-pub(crate) struct Entered {
-    pub(crate) from: DuplexStream,
-    pub(crate) to: Pin<Box<dyn AsyncWrite + Send>>,
-    /// What takes its output out of the engine's hands.
-    pub(crate) pump: AbortHandle,
-}
-
 impl Engine {
     /// Takes down what an earlier runner has left on this host.
     pub(crate) fn sweep(settings: &Settings) {
@@ -118,6 +105,7 @@ impl Engine {
             settings,
             docker: RefCell::default(),
             bundle: RefCell::default(),
+            is_remapped: Cell::new(None),
             building: Mutex::default(),
             making: RefCell::default(),
             used: RefCell::default(),
@@ -172,7 +160,7 @@ impl Engine {
         binds: &[Bind],
         in_use: impl Fn(&str) -> bool,
     ) -> Result<Place, RunFault> {
-        let Reached { api: docker, kind } = self.connect().await?;
+        let Reached { api: docker, kind, way } = self.connect().await?;
         if kind == Kind::Podman && profile.exec_mode == ExecMode::Allowlist {
             return Err(RunFault::Refused {
                 what: "Podman puts a folder of its own over the loaders, so lists of executables do not hold in it"
@@ -183,7 +171,18 @@ impl Engine {
         let bundle = self.bundle()?;
         let image = {
             let _turn = self.building.lock().await;
-            image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await?
+            let prepared = async {
+                self.check(&docker, binds).await?;
+                image::prepare(&docker, &profile.image, &self.settings.gateway, &bundle, profile.exec_mode).await
+            };
+            timeout(way.patience.preparation, prepared).await.map_err(|_| RunFault::Engine {
+                what: format!(
+                    "the container engine did not get the image {:?} ready in {} seconds",
+                    profile.image,
+                    way.patience.preparation.as_secs()
+                ),
+                hint: "is it busy, or its disk slow? `docker info` and the engine's log tell more".into(),
+            })??
         };
         let on_bridge = match profile.network {
             Network::Host => {
@@ -230,6 +229,26 @@ impl Engine {
             self.placed.borrow_mut().insert(sandbox.to_owned(), placed);
         }
         Ok(place)
+    }
+
+    /// Whether the engine can do what profiles ask for; asked once.
+    async fn check(&self, docker: &Docker, binds: &[Bind]) -> Result<(), RunFault> {
+        let is_remapped = match self.is_remapped.get() {
+            Some(known) => known,
+            None => probe::is_remapped(docker).await?,
+        };
+        self.is_remapped.set(Some(is_remapped));
+        if !is_remapped || binds.is_empty() {
+            return Ok(());
+        }
+        Err(RunFault::Refused {
+            what: "the engine gives containers other ids than this host's (rootless, or userns-remap), so a folder of \
+                   this host would be nobody's inside"
+                .into(),
+            hint:
+                "set workspace_access = \"none\", with neither a scope nor folders, or use an engine that maps no ids"
+                    .into(),
+        })
     }
 
     /// What is shown of this host: nothing by an engine on another one, where what a sandbox keeps is in memory.
@@ -285,7 +304,7 @@ impl Engine {
             variables: image.variables.clone(),
             rest: bundle.words(&image.folder, &["runner", "--rest"]),
             user: ready.user,
-            scratch: scratch(profile, ready, &image.volumes),
+            scratch: memory::folders(profile, ready, &image.volumes),
             kind,
             shown: ready.shown.clone(),
             dns: (profile.network == Network::Allowlist).then(|| NAME_SERVER.ip().to_string()),
@@ -303,7 +322,7 @@ impl Engine {
     /// Where the engine is not there.
     pub(crate) async fn standing(&self, profile: &SandboxProfile) -> Result<Option<StandingContainer>, RunFault> {
         let Some(sandbox) = sandbox_of(profile) else { return Ok(None) };
-        let Reached { api: docker, kind } = self.connect().await?;
+        let Reached { api: docker, kind, .. } = self.connect().await?;
         let name = self.name(&sandbox);
         let Some(live) = self.look(&docker, &name).await? else { return Ok(None) };
         let labels = live.config.as_ref().and_then(|config| config.labels.as_ref());
@@ -398,36 +417,7 @@ impl Engine {
     /// # Errors
     /// Where the container is gone, or the engine.
     pub(crate) async fn enter(&self, place: &Place) -> Result<Entered, RunFault> {
-        let Reached { api: docker, .. } = self.connect().await?;
-        let options = CreateExecOptions {
-            attach_stdin: Some(true),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(place.start.clone()),
-            ..Default::default()
-        };
-        let exec =
-            docker.create_exec(&place.container.id, options).await.map_err(|e| fault("enter the container", &e))?;
-        let started = docker.start_exec(&exec.id, Some(StartExecOptions::default())).await;
-        let (mut output, to) = match started.map_err(|e| fault("enter the container", &e))? {
-            StartExecResults::Attached { output, input } => (output, input),
-            StartExecResults::Detached => return Err(gone(&place.container.id)),
-        };
-        let (from, mut ours) = tokio::io::duplex(AHEAD);
-        let pump = tokio::task::spawn_local(async move {
-            while let Some(Ok(said)) = output.next().await {
-                match said {
-                    LogOutput::StdOut { message } => {
-                        if ours.write_all(&message).await.is_err() {
-                            return;
-                        }
-                    }
-                    // Its log, of which we take no more than a line at a time.
-                    other => tracing::debug!(inside = %other.to_string().trim_end().escape_debug()),
-                }
-            }
-        });
-        Ok(Entered { from, to, pump: pump.abort_handle() })
+        enter::enter(&self.connect().await?, &place.container.id, &place.start).await
     }
 
     /// What leads out of a container whose network is an allowlist: its name server's sockets and a listener for each
@@ -486,6 +476,7 @@ impl Engine {
     pub(crate) async fn prune(&self, at_once: Option<&str>, in_use: impl Fn(&str) -> bool) {
         // An engine that was never asked has nothing of ours that we know of.
         let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
+        look::sweep(&docker).await;
         let of_ours =
             HashMap::from([("label".to_owned(), vec![format!("{}={}", plan::GATEWAY, self.settings.gateway)])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&of_ours).build();
@@ -566,17 +557,6 @@ enum Fit {
     Stale(String),
 }
 
-/// Whether this is a container's id: it goes into records, and into the names of paths of the engine's API.
-fn is_id(id: &str) -> bool {
-    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-}
-
-/// Differences, as many and as long as a person reads: an engine names them.
-fn told(differences: Vec<String>) -> Vec<String> {
-    let plain = |text: String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(100).collect();
-    differences.into_iter().take(20).map(plain).collect()
-}
-
 /// The name of a sandbox that outlives its command.
 fn sandbox_of(profile: &SandboxProfile) -> Option<String> {
     profile.kept.as_deref()?.file_name()?.to_str().map(ToOwned::to_owned)
@@ -586,34 +566,6 @@ fn domains(profile: &SandboxProfile) -> Vec<String> {
     let mut domains: Vec<String> = profile.domains.iter().map(ToString::to_string).collect();
     domains.sort();
     domains
-}
-
-/// Folders in memory: what no folder of the host is shown for.
-fn scratch(profile: &SandboxProfile, ready: &shown::Ready, volumes: &[String]) -> BTreeMap<String, String> {
-    let size = profile.limits.scratch_bytes;
-    let (uid, gid) = ready.user;
-    let data = "rw,noexec,nosuid,nodev";
-    // What a command writes is no code where only listed executables may be executed.
-    let lists = profile.exec_mode == ExecMode::Allowlist;
-    let code = if lists { data } else { "rw,exec,nosuid,nodev" };
-    let own = format!("mode=0700,uid={uid},gid={gid}");
-    let mut folders = BTreeMap::from([
-        ("/run".to_owned(), format!("{data},size=1m,mode=0755")),
-        (PROOF.to_owned(), format!("{data},size=4k,mode=1777")),
-        (SECRETS.to_owned(), format!("{data},size=16m,{own}")),
-        ("/tmp".to_owned(), format!("{data},size={size},mode=1777")),
-        (HOME.to_owned(), format!("{data},size={size},{own}")),
-        (WORKSPACE.to_owned(), format!("{code},size={size},{own}")),
-    ]);
-    for volume in volumes {
-        folders.entry(volume.clone()).or_insert_with(|| format!("{data},size={size},{own}"));
-    }
-    if lists {
-        // The image's own has the loaders, which a mount without code would keep from being mapped.
-        folders.remove("/run");
-    }
-    folders.retain(|place, _| !ready.shown.iter().any(|shown| shown.target == *place));
-    folders
 }
 
 async fn remove(docker: &Docker, id: &str) -> Result<(), RunFault> {
@@ -626,22 +578,71 @@ async fn remove(docker: &Docker, id: &str) -> Result<(), RunFault> {
     }
 }
 
-/// Whether the engine says that there is no such thing.
-pub(super) fn missing(error: &Error) -> bool {
-    matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
-}
+#[cfg(test)]
+mod tests {
+    use super::super::meter::Patience;
+    use super::super::reach::reach;
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
 
-/// What the engine said, while this was done.
-pub(super) fn fault(doing: &str, error: &Error) -> RunFault {
-    RunFault::Engine {
-        what: format!("the container engine could not {doing}: {}", short(error)),
-        hint: "`docker info` and the engine's log tell more".into(),
+    const VERSION: &str =
+        r#"{"ApiVersion":"1.41","Version":"20.10","Components":[{"Name":"Engine","Version":"20.10"}]}"#;
+
+    /// Says what it is, and nothing else ever.
+    async fn silent(listener: UnixListener) {
+        let mut open = Vec::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut head = vec![0; 4096];
+            let read = client.read(&mut head).await.unwrap_or(0);
+            if head[..read].windows(8).any(|part| part == b"/version") {
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{VERSION}", VERSION.len());
+                let _ = client.write_all(answer.as_bytes()).await;
+            }
+            open.push(client);
+        }
     }
-}
 
-fn gone(name: &str) -> RunFault {
-    RunFault::Engine {
-        what: format!("the container {name} is gone"),
-        hint: "somebody has removed it, or the engine was restarted; send the command once more".into(),
+    #[tokio::test]
+    async fn an_engine_that_does_not_answer_holds_nobody_up_for_ever() {
+        let folder = std::env::temp_dir().join(format!("vambrace-silent-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("engine.sock");
+        let _ = std::fs::remove_file(&socket);
+        let serving = tokio::spawn(silent(UnixListener::bind(&socket).unwrap()));
+        let host = EngineHost::Unix(socket);
+        let short = Duration::from_millis(50);
+        for (patience, says) in [
+            (Patience { call: short, ..Patience::USUAL }, "did not come to the end of its answer"),
+            (Patience { preparation: short, ..Patience::USUAL }, "did not get the image"),
+        ] {
+            let engine = Engine::new(Settings {
+                host: host.clone(),
+                others: Vec::new(),
+                gateway: "0".repeat(16),
+                scratch: folder.join("scratch"),
+                protected: Protected::default(),
+            });
+            *engine.docker.borrow_mut() = Some(reach(&host, patience).await.unwrap());
+            // Of two sandboxes: the second waits for what the first holds, and comes to its own end.
+            let named = |name: &str| SandboxProfile {
+                kept: Some(folder.join(name)),
+                image: "x:1".into(),
+                workspace_access: WorkspaceAccess::None,
+                ..SandboxProfile::default()
+            };
+            let (one, other) = (named("one"), named("other"));
+            let ends = tokio::join!(engine.place(&one, |_| false), engine.place(&other, |_| false));
+            for end in [ends.0, ends.1] {
+                let told = end.unwrap_err();
+                assert!(told.to_string().contains(says), "{told}");
+            }
+            assert!(
+                engine.building.try_lock().is_ok()
+                    && engine.making.borrow().values().all(|turn| turn.try_lock().is_ok())
+            );
+        }
+        serving.abort();
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

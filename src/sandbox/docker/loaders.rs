@@ -3,20 +3,14 @@
 //! Where a loader really is decides what the shim must lie over. What is found here is looked at once more inside
 //! (`native/guard.rs`): a loader that was missed, or a link that leads elsewhere there, ends the run.
 
-use super::engine::fault;
-use super::plan;
-use crate::crypto;
+use super::answers::fault;
+use super::look;
 use crate::model::RunFault;
-use crate::os;
 use crate::sandbox::listed::LOADERS;
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptions, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-};
+use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures_util::StreamExt;
-use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
@@ -39,8 +33,8 @@ const MOST_LINKS: usize = 40;
 ///
 /// # Errors
 /// Where the engine does not say.
-pub(super) async fn of_image(docker: &Docker, image: &str, gateway: &str) -> Result<Vec<Loader>, RunFault> {
-    let id = unstarted(docker, image, gateway).await?;
+pub(super) async fn of_image(docker: &Docker, image: &str) -> Result<Vec<Loader>, RunFault> {
+    let id = look::into(docker, image).await?;
     let mut found = Ok(Vec::new());
     for known in LOADERS {
         found = match (found, read(docker, &id, known).await) {
@@ -51,25 +45,8 @@ pub(super) async fn of_image(docker: &Docker, image: &str, gateway: &str) -> Res
             (Err(fault), _) | (_, Err(fault)) => Err(fault),
         };
     }
-    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-    docker.remove_container(&id, Some(options)).await.map_err(|e| fault("remove a container", &e))?;
+    look::done(docker, &id).await?;
     found
-}
-
-/// A container of an image to look into. One that is left behind is removed as those for one command are.
-pub(super) async fn unstarted(docker: &Docker, image: &str, gateway: &str) -> Result<String, RunFault> {
-    let sandbox = format!("{}{}", super::engine::ONCE, crypto::hex(&os::host::random::<8>()));
-    let labels = HashMap::from([(plan::GATEWAY.to_owned(), gateway.to_owned()), (plan::SANDBOX.to_owned(), sandbox)]);
-    let body = ContainerCreateBody {
-        image: Some(image.to_owned()),
-        // It never runs; an image need not have a command of its own.
-        entrypoint: Some(vec!["/nothing".into()]),
-        labels: Some(labels),
-        host_config: Some(HostConfig { network_mode: Some("none".into()), ..Default::default() }),
-        ..Default::default()
-    };
-    let made = docker.create_container(None::<CreateContainerOptions>, body).await;
-    Ok(made.map_err(|e| fault("look into the image", &e))?.id)
 }
 
 async fn read(docker: &Docker, id: &str, known: &str) -> Result<Option<Loader>, RunFault> {

@@ -5,11 +5,13 @@
 //! what walls it can: the engine is asked once for each container, not for each command. `engine` is all that speaks
 //! the API.
 
+mod answers;
 mod base;
 mod bridge;
 mod bundle;
 mod contents;
 mod engine;
+mod enter;
 #[cfg(target_os = "linux")]
 mod host;
 #[cfg(not(target_os = "linux"))]
@@ -17,6 +19,9 @@ mod host;
 mod host;
 mod image;
 mod loaders;
+mod look;
+mod memory;
+mod meter;
 mod plan;
 mod podman;
 mod probe;
@@ -25,7 +30,8 @@ mod shown;
 
 pub(crate) use base::make_image;
 pub(crate) use contents::{Contents, Found, look_into};
-pub(crate) use engine::{Engine, Entered, Place, Settings};
+pub(crate) use engine::{Engine, Place, Settings};
+pub(crate) use enter::Entered;
 pub(crate) use host::usual_engines;
 pub(crate) use probe::probe_engine;
 

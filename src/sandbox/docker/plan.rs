@@ -196,8 +196,24 @@ impl Plan {
             !self.shown.iter().any(|shown| shown.target == target)
         });
         found.extend(extra.map(|mount| format!("Mounts {}", mount.destination.as_deref().unwrap_or("?"))));
+        found.extend(self.networks(live));
         found.sort();
         found
+    }
+
+    /// What of the networks that it is on was not planned: others are attached to a container long after it was made, and
+    /// its configuration does not tell.
+    fn networks(&self, live: &ContainerInspectResponse) -> Vec<String> {
+        let planned = self.bridge.as_deref().unwrap_or("none");
+        let networks = live.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        let mut names: Vec<&str> = networks.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        // Of no network Podman tells nothing.
+        if names.is_empty() && self.kind == Kind::Podman && self.bridge.is_none() {
+            names.push(planned);
+        }
+        let missing = (!names.contains(&planned)).then(|| format!("Networks {planned} is missing"));
+        let others = names.iter().filter(|name| **name != planned).map(|name| format!("Networks {name}"));
+        others.chain(missing).collect()
     }
 }
 
@@ -368,7 +384,10 @@ mod tests {
         host["ReadonlyPaths"] = USUALLY_READ_ONLY.iter().copied().collect();
         host["Ulimits"].as_array_mut().unwrap().push(serde_json::json!({"Name": "nproc", "Soft": 9, "Hard": 9}));
         config["Labels"]["maintainer"] = "somebody".into();
-        serde_json::json!({"Image": "sha256:1", "Config": config, "HostConfig": host, "Mounts": [{"Destination": "/workspace"}]})
+        serde_json::json!({
+            "Image": "sha256:1", "Config": config, "HostConfig": host, "Mounts": [{"Destination": "/workspace"}],
+            "NetworkSettings": {"Networks": {"none": {}}},
+        })
     }
 
     fn differences(live: Value) -> Vec<String> {
@@ -440,6 +459,15 @@ mod tests {
         other["Mounts"] = serde_json::json!([{"Destination": "/workspace"}, {"Destination": "/data"}]);
         other["Image"] = "sha256:2".into();
         assert_eq!(differences(other), ["Image", "Mounts /data"]);
+        for (networks, found) in [
+            (serde_json::json!({"none": {}, "bridge": {}}), &["Networks bridge"][..]),
+            (serde_json::json!({"bridge": {}}), &["Networks bridge", "Networks none is missing"]),
+            (serde_json::json!({}), &["Networks none is missing"]),
+        ] {
+            let mut other = live();
+            other["NetworkSettings"]["Networks"] = networks;
+            assert_eq!(differences(other), found);
+        }
     }
 
     #[test]

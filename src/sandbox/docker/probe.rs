@@ -1,10 +1,11 @@
 //! What an engine can enforce, by its own word.
 
-use super::engine::{fault, missing};
+use super::answers::{fault, missing};
 use super::host;
 use super::reach::connect;
 use crate::model::{EngineHost, RunFault};
 use crate::sandbox::native::Probe;
+use bollard::Docker;
 
 /// Asks it for every wall in turn, and for the image.
 ///
@@ -16,6 +17,32 @@ pub(crate) fn probe_engine(host: &EngineHost, image: &str) -> Result<Vec<Probe>,
         hint: "is this process allowed as many descriptors as it needs?".into(),
     })?;
     runtime.block_on(ask(host, image))
+}
+
+/// Whether ids inside are others outside, of an engine that can bound what a profile bounds.
+///
+/// # Errors
+/// Where it says that it cannot: it would make containers all the same, and leave the limits out.
+pub(super) async fn is_remapped(docker: &Docker) -> Result<bool, RunFault> {
+    let info = docker.info().await.map_err(|e| fault("say what it can", &e))?;
+    let limits = [("memory", info.memory_limit), ("CPU", info.cpu_cfs_quota), ("processes", info.pids_limit)];
+    let missing: Vec<&str> = limits.iter().filter(|(_, here)| *here == Some(false)).map(|(what, _)| *what).collect();
+    if !missing.is_empty() {
+        return Err(RunFault::Engine {
+            what: format!("the container engine has no control groups that bound {}", missing.join(", ")),
+            hint: "a rootless engine needs control groups v2, with cpu, memory and pids delegated to its user by systemd; \
+                   `vambrace sandbox probe --backend docker` tells what there is"
+                .into(),
+        });
+    }
+    Ok(maps_ids(&info.security_options.unwrap_or_default()))
+}
+
+fn maps_ids(options: &[String]) -> bool {
+    options.iter().any(|option| {
+        let name = option.split(',').find_map(|part| part.strip_prefix("name=")).unwrap_or(option);
+        name == "rootless" || name == "userns"
+    })
 }
 
 async fn ask(host: &EngineHost, image: &str) -> Result<Vec<Probe>, RunFault> {
@@ -44,7 +71,7 @@ async fn ask(host: &EngineHost, image: &str) -> Result<Vec<Probe>, RunFault> {
         row("seccomp", has("seccomp"), true, "the engine's own filter, and ours in it".into()),
         row("apparmor", has("apparmor"), false, "the engine's own profile".into()),
         row("selinux", has("selinux"), false, "the engine's own labels".into()),
-        row("user namespace", has("userns") || has("rootless"), false, "whether root inside is nobody outside".into()),
+        row("user namespace", maps_ids(&options), false, "whether root inside is nobody outside".into()),
         limit("memory limit", info.memory_limit),
         limit("cpu limit", info.cpu_cfs_quota),
         limit("pids limit", info.pids_limit),
@@ -52,4 +79,23 @@ async fn ask(host: &EngineHost, image: &str) -> Result<Vec<Probe>, RunFault> {
     ];
     rows.extend(host::probe());
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_maps_ids_is_known_by_its_word() {
+        for (options, maps) in [
+            (&["name=seccomp,profile=default", "name=rootless"][..], true),
+            (&["name=userns"], true),
+            (&["rootless"], true),
+            (&["name=seccomp,profile=rootless", "name=cgroupns"], false),
+            (&[], false),
+        ] {
+            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+            assert_eq!(maps_ids(&options), maps, "{options:?}");
+        }
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! Where it is comes from the configuration, never from the environment.
 
+use super::answers::plain;
 use super::host::ABSENT;
+use super::meter::Patience;
 use crate::model::{EngineHost, RunFault};
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
@@ -15,7 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -25,12 +27,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-
-/// Seconds that the engine may take for an answer; building an image is one.
-const PATIENCE: u64 = 120;
-
-/// How long another machine may take until it is reached.
-const A_CONNECTION: Duration = Duration::from_secs(20);
 
 const SSH_OPTIONS: &[&str] = &[
     "BatchMode=yes",
@@ -52,6 +48,8 @@ const LEAST_API: (usize, usize) = (1, 41);
 pub(super) struct Reached {
     pub(super) api: Docker,
     pub(super) kind: Kind,
+    /// The same engine without the API.
+    pub(super) way: Arc<Way>,
 }
 
 /// Whose engine it is: what it can be asked for, and how it tells of a container, differs.
@@ -66,6 +64,14 @@ pub(super) enum Kind {
 /// # Errors
 /// Where it is not there, is too old, or does not say what it is.
 pub(super) async fn connect(host: &EngineHost) -> Result<Reached, RunFault> {
+    reach(host, Patience::USUAL).await
+}
+
+/// The same with another patience.
+///
+/// # Errors
+/// As above.
+pub(super) async fn reach(host: &EngineHost, patience: Patience) -> Result<Reached, RunFault> {
     let absent = |why: String| RunFault::Engine {
         what: format!("there is no container engine at {}: {why}", shown(host)),
         hint: match host {
@@ -80,21 +86,17 @@ pub(super) async fn connect(host: &EngineHost) -> Result<Reached, RunFault> {
             }
         },
     };
-    let api = match host {
-        EngineHost::Unix(socket) => {
-            Docker::connect_with_unix(&socket.display().to_string(), PATIENCE, API_DEFAULT_VERSION)
-        }
-        remote => {
-            let way = Arc::new(Way::prepare(remote).map_err(|e| absent(e.to_string()))?);
-            let request = move |request: BollardRequest| {
-                let way = Arc::clone(&way);
-                let answer: BoxFuture<'static, _> = Box::pin(async move { way.ask(request).await });
-                answer
-            };
-            Docker::connect_with_custom_transport(request, Some("http://engine"), PATIENCE, API_DEFAULT_VERSION)
-        }
+    let way = Arc::new(Way::prepare(host, patience).map_err(|e| absent(e.to_string()))?);
+    let asked = Arc::clone(&way);
+    let request = move |request: BollardRequest| {
+        let way = Arc::clone(&asked);
+        let answer: BoxFuture<'static, _> = Box::pin(async move { way.ask(request).await });
+        answer
     };
-    let api = api.map_err(|e| absent(short(&e)))?;
+    // Each connection has a deadline of its own, which is earlier.
+    let last = patience.image.saturating_add(patience.connection).as_secs() + 1;
+    let api = Docker::connect_with_custom_transport(request, Some("http://engine"), last, API_DEFAULT_VERSION)
+        .map_err(|e| absent(short(&e)))?;
     let api = api.negotiate_version().await.map_err(|e| absent(short(&e)))?;
     let version = api.client_version();
     if (version.major_version, version.minor_version) < LEAST_API {
@@ -105,7 +107,7 @@ pub(super) async fn connect(host: &EngineHost) -> Result<Reached, RunFault> {
     }
     let told = api.version().await.map_err(|e| absent(short(&e)))?;
     let is_podman = told.components.iter().flatten().any(|part| part.name == "Podman Engine");
-    Ok(Reached { api, kind: if is_podman { Kind::Podman } else { Kind::Docker } })
+    Ok(Reached { api, kind: if is_podman { Kind::Podman } else { Kind::Docker }, way })
 }
 
 /// A socket by its path, as people know it.
@@ -116,39 +118,45 @@ fn shown(host: &EngineHost) -> String {
     }
 }
 
-/// How connections to another machine are made; each request has its own.
-enum Way {
+/// How connections are made; each request has its own.
+pub(super) struct Way {
+    route: Route,
+    pub(super) patience: Patience,
+}
+
+enum Route {
+    Unix(PathBuf),
     Tls { address: SocketAddr, config: Arc<ClientConfig> },
     Ssh { arguments: Vec<String> },
 }
 
 impl Way {
-    fn prepare(host: &EngineHost) -> io::Result<Self> {
-        match host {
+    fn prepare(host: &EngineHost, patience: Patience) -> io::Result<Self> {
+        let route = match host {
+            EngineHost::Unix(socket) => Route::Unix(socket.clone()),
             EngineHost::Tls { address, certificates } => {
-                Ok(Way::Tls { address: *address, config: Arc::new(of_both_sides(certificates)?) })
+                Route::Tls { address: *address, config: Arc::new(of_both_sides(certificates)?) }
             }
             EngineHost::Ssh { destination, port, config } => {
                 // Nobody is there to be asked, nothing else than this is wanted of that machine, and it is known or not
                 // spoken to, whatever ssh's configuration says: what stands on the command line comes first.
                 let mut arguments: Vec<String> = vec!["-T".into()];
                 arguments.extend(SSH_OPTIONS.iter().flat_map(|option| ["-o".to_owned(), (*option).to_owned()]));
-                arguments.extend(["-o".into(), format!("ConnectTimeout={}", A_CONNECTION.as_secs())]);
+                arguments.extend(["-o".into(), format!("ConnectTimeout={}", patience.connection.as_secs())]);
                 arguments.extend(config.iter().flat_map(|path| ["-F".to_owned(), path.display().to_string()]));
                 arguments.extend(port.iter().flat_map(|port| ["-p".to_owned(), port.to_string()]));
                 arguments.extend(["--".into(), destination.clone(), "docker system dial-stdio".into()]);
-                Ok(Way::Ssh { arguments })
+                Route::Ssh { arguments }
             }
-            EngineHost::Unix(_) => Err(io::Error::other("a socket of this host needs no way")),
-        }
+        };
+        Ok(Way { route, patience })
     }
 
     async fn ask(&self, mut request: BollardRequest) -> Result<hyper::Response<hyper::body::Incoming>, Error> {
-        let stream =
-            timeout(A_CONNECTION, self.open()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // For as long as its answer is read, or what it became is used.
-        tokio::spawn(connection.with_upgrades());
+        let metered = self.patience.allowance(request.uri().path()).meter(self.open().await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(metered)).await?;
+        // For as long as its answer is read.
+        tokio::spawn(connection);
         // As over a socket: the path alone, and a name that is nobody's.
         if let Some(path) = request.uri().path_and_query().cloned() {
             *request.uri_mut() = path.into();
@@ -157,9 +165,19 @@ impl Way {
         Ok(sender.send_request(request).await?)
     }
 
-    async fn open(&self) -> io::Result<Box<dyn Stream>> {
-        match self {
-            Way::Tls { address, config } => {
+    /// A connection that nothing bounds.
+    ///
+    /// # Errors
+    /// Where the engine is not reached, or not in time.
+    pub(super) async fn open(&self) -> io::Result<Box<dyn Stream>> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it is not reached in time");
+        timeout(self.patience.connection, self.connection()).await.map_err(late)?
+    }
+
+    async fn connection(&self) -> io::Result<Box<dyn Stream>> {
+        match &self.route {
+            Route::Unix(socket) => Ok(Box::new(UnixStream::connect(socket).await?)),
+            Route::Tls { address, config } => {
                 let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
                 // An idle line to a machine that is gone would be found by the next command.
                 socket.set_keepalive(true)?;
@@ -167,12 +185,12 @@ impl Way {
                 let name = ServerName::IpAddress(address.ip().into());
                 Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?))
             }
-            Way::Ssh { arguments } => Ok(Box::new(Spoken::start(arguments)?)),
+            Route::Ssh { arguments } => Ok(Box::new(Spoken::start(arguments)?)),
         }
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// The authority that the engine's certificate must be of, and our own certificate.
@@ -270,5 +288,5 @@ pub(super) fn short(error: &Error) -> String {
             text
         }
     };
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    plain(&text)
 }

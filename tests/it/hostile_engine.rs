@@ -1,0 +1,218 @@
+//! Engines that are not what they should be: written here, at a socket of their own. What they say has an end, in bytes
+//! and in time, and whoever waits is told.
+
+use crate::engine::{Dock, ask, image};
+use crate::world::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Stdio;
+
+/// What a hostile engine does with a request: its status and how its answer goes on, for ever.
+enum Answer {
+    Json(u32, Value),
+    /// This, and then the same again and again.
+    Endless(&'static [u8], &'static [u8]),
+}
+
+/// An engine whose answers these are; a thread for each connection, until the test ends.
+fn engine(socket: &Path, answers: fn(&str) -> Answer) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(move || drop(serve(client, answers)));
+        }
+    });
+}
+
+fn serve(mut client: UnixStream, answers: fn(&str) -> Answer) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte)? == 1 {
+        head.push(byte[0]);
+    }
+    // What comes behind the head is read, as an engine would, and thrown away.
+    let mut rest = client.try_clone()?;
+    std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::sink()));
+    let head = String::from_utf8_lossy(&head).into_owned();
+    match answers(head.lines().next().unwrap_or_default()) {
+        Answer::Json(status, body) => {
+            let body = body.to_string();
+            write!(client, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+        }
+        Answer::Endless(begins, goes_on) => {
+            client.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            client.write_all(begins)?;
+            let piece = goes_on.repeat((64 << 10) / goes_on.len());
+            loop {
+                client.write_all(&piece)?;
+            }
+        }
+    }
+}
+
+fn version() -> Answer {
+    Answer::Json(
+        200,
+        json!({"ApiVersion": "1.41", "Version": "20.10", "Components": [{"Name": "Engine", "Version": "20.10"}]}),
+    )
+}
+
+/// A world whose engine is that one.
+fn with(answers: fn(&str) -> Answer) -> World {
+    let world = World::new(User::Root);
+    let socket = world.make_dir("engine").join("engine.sock");
+    engine(&socket, answers);
+    let host = format!("[docker]\nhost = \"unix://{}\"\n", socket.display());
+    world.config(&format!("{host}[defaults.sandbox]\nbackend = \"docker\"\nimage = \"x:1\"\n")).start()
+}
+
+/// More than anything of these answers may take, and less than they are long.
+const MOST: u64 = 256 << 20;
+
+#[test]
+fn an_answer_without_an_end_is_given_up_and_takes_no_memory() {
+    let endless_text: fn(&str) -> Answer = |line| match line {
+        _ if line.contains("/version") => version(),
+        _ if line.contains("/info") => Answer::Json(200, json!({})),
+        _ if line.contains("/images/x:1") => Answer::Endless(b"{\"Id\":\"", b"x"),
+        _ => Answer::Json(200, json!([])),
+    };
+    // Of a few bytes each a list becomes many times as long in memory.
+    let endless_list: fn(&str) -> Answer = |line| match line {
+        _ if line.contains("/version") => version(),
+        _ if line.contains("/info") => Answer::Json(200, json!({})),
+        _ if line.contains("/containers/json") => Answer::Endless(b"[{}", b",{}"),
+        _ => Answer::Json(500, json!({"message": "not now"})),
+    };
+    let endless_build: fn(&str) -> Answer = |line| match line {
+        _ if line.contains("/version") => version(),
+        _ if line.contains("/info") => Answer::Json(200, json!({})),
+        _ if line.contains("/build") => Answer::Endless(b"", b"{\"stream\":\"x\"}\r\n"),
+        _ if line.contains("/images/x:1") => Answer::Json(200, json!({"Id": format!("sha256:{}", "a".repeat(64))})),
+        _ if line.contains("/images/") => Answer::Json(404, json!({"message": "no such image"})),
+        _ => Answer::Json(200, json!([])),
+    };
+    for (answers, says) in [
+        (endless_text, "longer than 1 MiB"),
+        (endless_build, "longer than an answer may be"),
+        (endless_list, "not now"),
+    ] {
+        let world = with(answers);
+        let runner = world.status()["dockerRunner"]["pid"].as_i64().unwrap() as i32;
+        let before = resident(runner);
+        for _ in 0..2 {
+            let ran = world.exec(&["true"]);
+            assert!(ran.stderr.contains("hint: "), "{ran:?}");
+            ran.fails(125, says);
+        }
+        world.run(&["sandbox", "prune", "--all"]).exits(0);
+        // What it puts into an image is this program, packed and sent.
+        let own = 3 * std::fs::metadata(program()).unwrap().len();
+        assert!(resident(runner) < before + own + MOST, "{says}: {} MiB", resident(runner) >> 20);
+    }
+}
+
+#[test]
+fn an_image_that_is_packed_without_an_end_takes_no_memory() {
+    // A name of a terabyte, as archives may have them.
+    static LONG: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    let answers: fn(&str) -> Answer = |line| match line {
+        _ if line.contains("/version") => version(),
+        _ if line.contains("/info") => Answer::Json(200, json!({})),
+        _ if line.contains("/export") => Answer::Endless(
+            LONG.get_or_init(|| {
+                let mut header = [0_u8; 512];
+                header[..13].copy_from_slice(b"././@LongLink");
+                header[100..107].copy_from_slice(b"0000644");
+                header[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+                header[156] = b'L';
+                header[257..265].copy_from_slice(b"ustar  \0");
+                header[148..156].fill(b' ');
+                let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+                header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+                header.to_vec()
+            }),
+            b"x",
+        ),
+        _ if line.contains("/images/") => Answer::Json(200, json!({"Id": format!("sha256:{}", "a".repeat(64))})),
+        _ if line.contains("/create") => Answer::Json(201, json!({"Id": "b".repeat(64), "Warnings": []})),
+        _ if line.starts_with("DELETE") => Answer::Json(204, json!("")),
+        _ => Answer::Json(200, json!([])),
+    };
+    let world = with(answers);
+    world.run(&["sandbox", "check-image", "x:1"]).fails(125, "longer than any file's");
+}
+
+/// The engine behind a socket that stops at a word of a request: what comes from there on is held.
+fn held_at(socket: &Path, word: &'static [u8]) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut engine = UnixStream::connect("/var/run/docker.sock").unwrap();
+            let (mut back, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut back, &mut to));
+            std::thread::spawn(move || {
+                let mut bytes = [0; 16 << 10];
+                while let Ok(read @ 1..) = client.read(&mut bytes) {
+                    if memchr::memmem::find(&bytes[..read], word).is_some() || engine.write_all(&bytes[..read]).is_err()
+                    {
+                        // Held, and open until the client goes.
+                        let _ = std::io::copy(&mut client, &mut std::io::sink());
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Containers that somebody has made to look into this image.
+fn looked_into(image: &str) -> usize {
+    let filters = "%7B%22label%22%3A%5B%22io.vambrace.maker%22%5D%7D";
+    let (_, found) = ask("GET", &format!("/containers/json?all=1&filters={filters}"), None);
+    found.as_array().unwrap().iter().filter(|container| container["Image"] == image).count()
+}
+
+#[test]
+fn a_look_into_an_image_that_is_interrupted_or_killed_leaves_no_container() {
+    let name = crate::engine::import("looked-into", &[], |_| ());
+    let (_, facts) = ask("GET", &format!("/images/{name}/json"), None);
+    let count = || looked_into(&name) + looked_into(facts["Id"].as_str().unwrap());
+    let dock = Dock::running(User::Root);
+    let world = World::new(User::Root);
+    let socket = world.make_dir("engine").join("engine.sock");
+    held_at(&socket, b"/export");
+    let world = world.config(&format!("[docker]\nhost = \"unix://{}\"\n", socket.display()));
+    let look = || {
+        let mut command = world.command(&["sandbox", "check-image", &name]);
+        let child = Spawned(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        eventually("it looks", || count() > 0);
+        child
+    };
+
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut child = look();
+        kill(Pid::from_raw(child.0.id() as i32), signal).unwrap();
+        assert_eq!(child.0.wait().unwrap().code(), Some(125), "{signal}");
+        assert_eq!(count(), 0, "{signal}");
+    }
+
+    // The next who looks removes what a killed one has left, and nothing that another still looks into.
+    let mut first = look();
+    let mut other = look();
+    eventually("both look", || count() == 2);
+    first.stop(Signal::SIGKILL);
+    assert_eq!(count(), 2);
+    dock.world.run(&["sandbox", "check-image", image()]).exits(0);
+    assert_eq!(count(), 1, "one is still looked into");
+
+    // And so does a runner, when it begins.
+    other.stop(Signal::SIGKILL);
+    drop(dock);
+    let _dock = Dock::running(User::Root);
+    eventually("nothing is left", || count() == 0);
+}
