@@ -13,6 +13,7 @@ mod contents;
 mod engine;
 mod enter;
 mod image;
+mod lists;
 mod loaders;
 mod look;
 mod memory;
