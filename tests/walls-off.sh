@@ -248,11 +248,14 @@ own=src/sandbox/docker/probe.rs
 off "container: limits that an engine has" $own 's/if !missing\.is_empty\(\)/if false \&\& !missing.is_empty()/' own_engine::an_engine_of
 off "container: ids that an engine maps" $engine 's/if !is_remapped \|\| binds\.is_empty\(\)/if true || !is_remapped || binds.is_empty()/' own_engine::an_engine_that_maps
 off "container: what a failed build leaves" $image 's/^ *own\.clear\(docker\)\.await;//' own_engine::an_engine_whose
+off "container: layers of an image" $image 's/layers\.len\(\) > base\.len\(\) \&\& layers\.starts_with\(base\)/true || layers.starts_with(base)/' docker::an_image_of_other
+off "container: what a failed base leaves" src/sandbox/docker/base.rs 's/^ *own\.clear\(\&docker\)\.await;//' own_engine::an_engine_whose
+off "container: lists in pages" src/sandbox/docker/lists.rs 's/^const PAGE: .*/const PAGE: i32 = 10_000;/' hostile_engine::containers_that
 off "container: networks" $plan 's/^ *found\.extend\(self\.networks\(live\)\);/let _ = self.networks(live);/' docker::a_container_that_somebody_put
 off "container: bytes of an answer" src/sandbox/docker/meter.rs 's/if self\.left == 0/if false \&\& self.left == 0/' docker::meter --lib
 off "container: time of an answer" src/sandbox/docker/meter.rs 's/end: Box::pin\(sleep\(self\.time\)\)/end: Box::pin(sleep(Duration::from_secs(7200)))/' docker::meter --lib
 off "container: time of a preparation" $engine 's/timeout\(way\.patience\.preparation, prepared\)/timeout(Duration::from_secs(7200), prepared)/' docker::engine --lib
-off "container: names in an archive" src/sandbox/docker/contents.rs 's/^const MOST_BESIDE: .*/const MOST_BESIDE: u64 = 64 << 20;/' hostile_engine::an_image
+off "container: names in an archive" src/sandbox/docker/contents.rs 's/^const MOST_BESIDE: .*/const MOST_BESIDE: u64 = 64 << 20;/' docker::contents --lib
 off "container: looks that were left" src/sandbox/docker/look.rs 's/if is_left\(mark, .*\{$/if is_left(mark, Duration::ZERO) \&\& id.is_empty() {/' hostile_engine::a_look
 off "container: looks that were interrupted" src/sandbox/docker/contents.rs 's/^ *look::done\(\&docker, .*//' hostile_engine::a_look
 off "container: end with what it kept" src/gateway/methods/sandboxes.rs 's/^ *self\.parts\.runners\.discard\(name\);//' docker::what_is_pruned

@@ -3,8 +3,9 @@
 //! When the runner goes, every run of it fails at once with `RunnerGone`, and another is started or
 //! connected to.
 
+use super::finished::Finished;
 use super::framing;
-use super::order::{Finished, Hello, INPUT_WINDOW, KeptOrder, KeptReport, Order, Report, Start, VERSION};
+use super::order::{Hello, INPUT_WINDOW, KeptOrder, KeptReport, Order, Report, Start, VERSION};
 use super::spawner::Spawner;
 use crate::egress;
 use crate::model::{Outcome, RunFault, SandboxProfile, StandingContainer, Stdin, Stream, WindowSize};

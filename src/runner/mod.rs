@@ -7,6 +7,7 @@
 mod bounds;
 mod client;
 mod disk;
+mod finished;
 mod framing;
 mod inbox;
 mod order;

@@ -1,7 +1,8 @@
 //! One run in the runner: launches it, moves its bytes, bounds its time, output and disk, reports its end.
 
 use super::disk::Disk;
-use super::order::{Finished, Order, Report, Start, WINDOW};
+use super::finished::Finished;
+use super::order::{Order, Report, Start, WINDOW};
 use super::serve::Around;
 use super::streams::{self, Sink, Source};
 use super::trees;

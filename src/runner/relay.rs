@@ -5,8 +5,9 @@
 
 use super::bounds::{Bounds, GRACE};
 use super::disk::Disk;
+use super::finished::Finished;
 use super::framing;
-use super::order::{Finished, Order, Report, Start, VERSION};
+use super::order::{Order, Report, Start, VERSION};
 use super::pump::{Reports, refused, sealed};
 use super::serve::Around;
 use super::shared_way::{Way, Ways};

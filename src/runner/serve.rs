@@ -2,9 +2,10 @@
 //!
 //! One thread, always: it forks, and a fork of a process with threads is not safe.
 
+use super::finished::Finished;
 use super::framing;
 use super::inbox::{Inbox, Way};
-use super::order::{Finished, Hello, KeptOrder, Looked, Order, Report, VERSION};
+use super::order::{Hello, KeptOrder, Looked, Order, Report, VERSION};
 use super::pump;
 use super::relay::{self, Containers};
 use super::trees;

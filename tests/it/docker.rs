@@ -397,6 +397,34 @@ fn an_images_volumes_health_checks_and_entry_points_are_not_ours() {
 }
 
 #[test]
+fn an_image_of_other_layers_under_our_name_is_not_used() {
+    let base = import("layers", &[], |_| ());
+    let dock = Dock::with(User::Root, &format!("[profiles.layers]\nimage = \"{base}\"\n"));
+    let run = || dock.world.run(&["exec", "--profile", "layers", "--", "ls", "/"]).exits(0);
+    assert!(!run().contains("forged"));
+    let id = ask("GET", &format!("/images/{base}/json"), None).1["Id"].as_str().unwrap().to_owned();
+    let (_, images) = ask("GET", "/images/json", None);
+    let made =
+        images.as_array().unwrap().iter().find(|image| image["Labels"]["io.vambrace.base"] == id.as_str()).unwrap();
+    let name = made["RepoTags"][0].as_str().unwrap().to_owned();
+    let labels = ["base", "bundle", "exec-mode"].map(|label| {
+        format!("LABEL io.vambrace.{label}={}", made["Labels"][format!("io.vambrace.{label}")].as_str().unwrap())
+    });
+    let forged = import("forged", &labels.each_ref().map(String::as_str), |root| {
+        fs::write(root.join("forged"), "x").unwrap();
+    });
+    eventually("its container is gone", || dock.containers().is_empty());
+    let (repo, tag) = name.split_once(':').unwrap();
+    assert_eq!(ask("POST", &format!("/images/{forged}/tag?repo={repo}&tag={tag}"), None).0, 201);
+
+    assert!(!run().contains("forged"), "it is built once more");
+    assert_ne!(
+        ask("GET", &format!("/images/{name}/json"), None).1["Id"],
+        ask("GET", &format!("/images/{forged}/json"), None).1["Id"]
+    );
+}
+
+#[test]
 fn what_no_container_may_have_is_refused_by_the_configuration() {
     for (line, words) in [
         ("image = \"-v/:/host\"", "no name of an image"),

@@ -6,10 +6,12 @@ use crate::world::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Mutex;
 
 /// What a hostile engine does with a request: its status and how its answer goes on, for ever.
 enum Answer {
@@ -145,6 +147,39 @@ fn an_image_that_is_packed_without_an_end_takes_no_memory() {
     };
     let world = with(answers);
     world.run(&["sandbox", "check-image", "x:1"]).fails(125, "longer than any file's");
+}
+
+#[test]
+fn containers_that_are_too_many_for_one_answer_are_removed_all_the_same() {
+    const MANY: usize = 450;
+    static GONE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let answers: fn(&str) -> Answer = |line| {
+        let after = |word: &str, length: usize| {
+            let at = line.find(word)? + word.len();
+            line.get(at..at + length).map(ToOwned::to_owned)
+        };
+        match line {
+            _ if line.contains("/version") => version(),
+            _ if line.starts_with("DELETE") => {
+                GONE.lock().unwrap().insert(after("/containers/", 64).unwrap());
+                Answer::Json(204, json!(""))
+            }
+            _ if line.contains("/containers/json") && line.contains("io.vambrace.gateway") => {
+                let last = after("before%22%3A%5B%22", 64).map_or(MANY, |id| usize::from_str_radix(&id, 16).unwrap());
+                let limit = line.split("limit=").nth(1).and_then(|text| text.split(['&', ' ']).next()?.parse().ok());
+                let one = |number: usize| {
+                    let labels = json!({"io.vambrace.sandbox": format!("once.{number}"), "long": "x".repeat(3000)});
+                    json!({"Id": format!("{number:064x}"), "Labels": labels})
+                };
+                let gone = GONE.lock().unwrap();
+                let there = (0..last).rev().filter(|number| !gone.contains(&format!("{number:064x}")));
+                Answer::Json(200, there.take(limit.unwrap_or(usize::MAX)).map(one).collect())
+            }
+            _ => Answer::Json(200, json!([])),
+        }
+    };
+    let _world = with(answers);
+    eventually("all are removed", || GONE.lock().unwrap().len() == MANY);
 }
 
 /// The engine behind a socket that stops at a word of a request: what comes from there on is held.

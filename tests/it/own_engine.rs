@@ -137,15 +137,22 @@ fn an_engine_whose_disk_is_full_says_so_and_leaves_nothing_and_goes_on_when_ther
     // An image does not fit.
     fails(build());
     assert_eq!(own.has(), BTreeSet::new());
+    // Or does when it is sent, and not when it is unpacked.
+    disk.leave(130 << 20);
+    fails(build());
+    assert_eq!(own.has(), BTreeSet::new());
     disk.leave(PLENTY);
     let built = build();
     assert_eq!(built.code, 0, "{built:?}");
 
     // That with this program does not.
     let before = own.has();
-    disk.leave(16 << 20);
-    fails(world.exec(&["true"]));
-    assert_eq!(own.has(), before);
+    let program = fs::metadata(program()).unwrap().len();
+    for free in [program / 2, program + program / 2] {
+        disk.leave(free);
+        fails(world.exec(&["true"]));
+        assert_eq!(own.has(), before, "{free}");
+    }
     disk.leave(PLENTY);
     assert_eq!(world.exec(&["echo", "there"]).exits(0), "there\n");
 

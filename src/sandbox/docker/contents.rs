@@ -279,6 +279,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_long_name_is_read_and_one_that_is_longer_than_any_is_an_error() {
+        let archive = |length: usize| {
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(3);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, format!("{}/.env", "x".repeat(length)), &b"A=1"[..]).unwrap();
+            archive.into_inner().unwrap()
+        };
+        let found = of_archive(&archive(4000)[..]).unwrap();
+        assert_eq!((found.len(), found[0].place.len()), (1, 4000 + "//.env".len()));
+        assert!(of_archive(&archive(2 << 20)[..]).is_err());
+    }
+
+    #[test]
     fn what_looks_like_a_secret_is_found_and_what_only_speaks_of_one_is_not() {
         let key = b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n";
         let token = [b"x = ghp_".as_slice(), &[b'a'; 36]].concat();

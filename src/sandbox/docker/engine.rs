@@ -7,6 +7,7 @@
 use super::answers::{fault, gone, is_id, missing, told};
 use super::bundle::Bundle;
 use super::enter::{self, Entered};
+use super::lists::{self, Listed};
 use super::plan::{self, Plan, SANDBOX};
 use super::reach::{Kind, Reached, connect};
 use super::{bridge, host, image, look, memory, probe, shown};
@@ -22,8 +23,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -477,12 +477,8 @@ impl Engine {
         // An engine that was never asked has nothing of ours that we know of.
         let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
         look::sweep(&docker).await;
-        let of_ours =
-            HashMap::from([("label".to_owned(), vec![format!("{}={}", plan::GATEWAY, self.settings.gateway)])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&of_ours).build();
-        let found = docker.list_containers(Some(options)).await.unwrap_or_default();
-        for container in found {
-            let (Some(id), labels) = (container.id, container.labels.unwrap_or_default()) else { continue };
+        let found = lists::with_label(&docker, &format!("{}={}", plan::GATEWAY, self.settings.gateway)).await;
+        for Listed { id, labels, .. } in lists::told(found) {
             let Some(sandbox) = labels.get(SANDBOX) else { continue };
             let idle = labels.get(plan::IDLE).and_then(|text| text.parse().ok()).unwrap_or(0);
             // One that was used before we were there counts from when we first saw it.

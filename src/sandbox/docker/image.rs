@@ -128,7 +128,8 @@ pub(super) async fn find(
         let labels = image.config.as_ref()?.labels.as_ref()?;
         let is_ours = labels.get(BASE) == Some(&id)
             && labels.get(BUNDLE) == Some(&bundle.digest)
-            && labels.get(MODE).map(String::as_str) == Some(mode.as_str());
+            && labels.get(MODE).map(String::as_str) == Some(mode.as_str())
+            && is_on_top(&layers_of(image), &layers_of(&base));
         let made = image.id.clone().filter(|_| is_ours)?;
         Some(Ready {
             id: made,
@@ -140,6 +141,15 @@ pub(super) async fn find(
     };
     let ready = docker.inspect_image(&tag).await.ok().as_ref().and_then(ready);
     Ok(Wanted { ready, base: id, tag })
+}
+
+/// Whether an image is another with something on top: labels are whatever somebody writes, layers go by their contents.
+fn is_on_top(layers: &[String], base: &[String]) -> bool {
+    layers.len() > base.len() && layers.starts_with(base)
+}
+
+fn layers_of(image: &ImageInspect) -> Vec<String> {
+    image.root_fs.as_ref().and_then(|root| root.layers.clone()).unwrap_or_default()
 }
 
 fn id_of(image: &ImageInspect, name: &str) -> Result<String, RunFault> {

@@ -4,15 +4,16 @@
 //! an image removes it, and so does every runner that speaks to this engine.
 
 use super::answers::fault;
+use super::lists::{self, Listed, told};
 use super::plan;
 use crate::model::RunFault;
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{CreateContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
 use rustix::process::{Pid, test_kill_process};
 use std::collections::HashMap;
 use std::fs;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The label of such a container; its value is its maker's mark.
 const MAKER: &str = "io.vambrace.maker";
@@ -49,17 +50,11 @@ pub(super) async fn done(docker: &Docker, id: &str) -> Result<(), RunFault> {
 
 /// Removes those whose makers are gone.
 pub(super) async fn sweep(docker: &Docker) {
-    let of_ours = HashMap::from([("label".to_owned(), vec![MAKER.to_owned()])]);
-    let options = ListContainersOptionsBuilder::new().all(true).filters(&of_ours).build();
-    for container in docker.list_containers(Some(options)).await.unwrap_or_default() {
-        let labels = container.labels.unwrap_or_default();
+    let listed = lists::with_label(docker, MAKER).await;
+    for Listed { id, labels, age } in told(listed) {
         // One of a sandbox has it from its image, which somebody else has made.
-        let (Some(id), Some(mark), None) = (container.id, labels.get(MAKER), labels.get(plan::SANDBOX)) else {
-            continue;
-        };
-        let made =
-            SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(container.created.unwrap_or(0)).unwrap_or(0));
-        if is_left(mark, made.elapsed().unwrap_or_default()) && done(docker, &id).await.is_ok() {
+        let (Some(mark), None) = (labels.get(MAKER), labels.get(plan::SANDBOX)) else { continue };
+        if is_left(mark, age) && done(docker, &id).await.is_ok() {
             tracing::info!(container = id, "a container that was made to look into an image was left, and is removed");
         }
     }

@@ -18,6 +18,7 @@ mod host;
 #[path = "elsewhere.rs"]
 mod host;
 mod image;
+mod lists;
 mod loaders;
 mod look;
 mod memory;
