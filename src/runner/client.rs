@@ -282,6 +282,8 @@ impl Client {
         // Read frame by frame: what a buffer of our own read ahead would lie there until something else comes.
         let served = match greeting(&mut from).await {
             Ok(hello) => {
+                // First: who is told that a runner is there may give it an order at once.
+                self.open_line(orders);
                 self.shared.state.send_modify(|state| {
                     *state = RunnerState {
                         connected: true,
@@ -290,7 +292,6 @@ impl Client {
                         losses: state.losses,
                     };
                 });
-                self.open_line(orders);
                 let why = self.read_all(from).await;
                 Served { was_greeted: true, why }
             }

@@ -118,7 +118,7 @@ fn look(settings: &Settings, places: &Places) -> Facts {
     let supervisor = Supervisor::of_this_system();
     let (install, start) = match supervisor {
         Supervisor::Systemd => ("apt-get install docker.io, or dnf install moby-engine", "systemctl start docker"),
-        Supervisor::Launchd => ("brew install --cask docker, and open -a Docker", "open -a Docker"),
+        Supervisor::Launchd => ("brew install --cask docker-desktop, and open -a Docker", "open -a Docker"),
     };
     let engine = match missing {
         Some((socket, error)) => Err((format!("{}: {error}", socket.display()), install.to_owned())),
