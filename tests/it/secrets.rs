@@ -411,8 +411,11 @@ fn no_secret_is_found_anywhere_it_does_not_belong() {
 fn a_gateway_that_crashes_leaves_no_core() {
     let world = World::new(User::Ordinary);
     let gateway = world.command(&["gateway", "--port", "0"]);
+    // Where it may write: else another wall would keep the core away.
+    world.make_dir("state");
     let mut command = world.bare_command("sh");
     command
+        .current_dir(world.state())
         .args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""])
         .arg(gateway.get_program())
         .args(gateway.get_args());
