@@ -1,7 +1,12 @@
 # The rpm with its scriptlets, run by rpm under a real systemd. Nothing of the deb is there any more. What it depends on has
 # other names here, so that is not looked at (--nodeps).
 
-rpm_does() { inm rpm --nodeps --force-debian "$@"; }
+rpm_does() {
+  # Debian 12's rpm wants to be told that this is meant; that of Debian 13 knows no such word.
+  local meant=
+  if inm rpm --force-debian --version >/dev/null 2>&1; then meant=--force-debian; fi
+  inm rpm --nodeps ${meant:+"$meant"} "$@"
+}
 # What a distribution's own policy says of new services; Fedora's is to leave them off.
 preset() {
   inm mkdir -p /etc/systemd/system-preset
