@@ -159,6 +159,9 @@ fn a_container_is_adopted_after_a_restart_if_it_is_as_planned_and_made_anew_if_n
 
 #[test]
 fn a_container_that_somebody_put_on_another_network_is_made_anew() {
+    let other = format!("vambrace-test-{}", std::process::id());
+    assert_eq!(ask("POST", "/networks/create", Some(&json!({"Name": other, "Driver": "bridge"}))).0, 201);
+    let _network = Network(other.clone());
     let mut dock =
         Dock::with(User::Root, "scope = \"agent\"\n[profiles.out]\nnetwork = \"host\"\nscope = \"session\"\n");
     let interfaces = |dock: &Dock, more: &[&str]| {
@@ -171,8 +174,6 @@ fn a_container_that_somebody_put_on_another_network_is_made_anew() {
     let id = |dock: &Dock, name: &str| dock.inspect(name)["Id"].as_str().unwrap().to_owned();
     let names = ["agent.main", "session.main.s"];
     let before = names.map(|name| id(&dock, name));
-    let other = format!("vambrace-test-{}", std::process::id());
-    assert_eq!(ask("POST", "/networks/create", Some(&json!({"Name": other, "Driver": "bridge"}))).0, 201);
     let act = |network: &str, act: &str, container: &str| {
         ask("POST", &format!("/networks/{network}/{act}"), Some(&json!({"Container": container}))).0
     };
@@ -194,7 +195,15 @@ fn a_container_that_somebody_put_on_another_network_is_made_anew() {
     assert_eq!(interfaces(&dock, &out), "eth0\nlo\n");
     let after = names.map(|name| id(&dock, name));
     assert!(before.iter().all(|id| !after.contains(id)), "both are made anew: {before:?} {after:?}");
-    assert_eq!(ask("DELETE", &format!("/networks/{other}"), None).0, 204);
+}
+
+/// A network that goes with the test; declared before what is put on it.
+struct Network(String);
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        ask("DELETE", &format!("/networks/{}", self.0), None);
+    }
 }
 
 /// The networks that a container is on.
@@ -514,7 +523,9 @@ fn a_bridge_leads_out_and_to_no_other_container() {
 
     // One that somebody else has made under this name is not used.
     for agent in ["main", "other"] {
-        world.run(&["sandbox", "recreate", &format!("agent.{agent}")]).exits(0);
+        let recreate = ["sandbox", "recreate", &format!("agent.{agent}")];
+        // What listened ends with its client, and not before that is seen.
+        eventually("nothing runs in it", || world.run(&recreate).code == 0);
     }
     eventually("the bridge goes with the last container", || ask("GET", &format!("/networks/{bridge}"), None).0 == 404);
     assert_eq!(ask("POST", "/networks/create", Some(&json!({"Name": bridge, "Driver": "bridge"}))).0, 201);

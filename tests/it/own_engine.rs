@@ -66,6 +66,13 @@ impl Drop for Own {
     }
 }
 
+/// A program in a network of its own: an engine without a bridge removes that of another one on its host.
+fn apart(program: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--net", program]);
+    command
+}
+
 /// A folder on a disk of its own.
 struct Disk(PathBuf);
 
@@ -112,7 +119,7 @@ fn an_engine_whose_disk_is_full_says_so_and_leaves_nothing_and_goes_on_when_ther
     let world = World::new(User::Root);
     let folder = world.make_dir("own");
     let disk = Disk::mount(&folder.join("data"));
-    let own = Own::start(&folder, Command::new("dockerd"));
+    let own = Own::start(&folder, apart("dockerd"));
     let sandbox = format!("[defaults.sandbox]\nbackend = \"docker\"\nscope = \"agent\"\nimage = \"{BASE}\"\n");
     let world = world.config(&format!("{}{sandbox}", own.config())).start();
     // What puts packages together, with an image of 80 MB.
@@ -197,7 +204,7 @@ fn with_ids(world: &World) -> (PathBuf, Command) {
         mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200
         exec \"$@\"";
     let mut daemon = Command::new("unshare");
-    daemon.args(["--mount", "--propagation", "slave", "bash", "-ec", prepare]).arg(&folder);
+    daemon.args(["--net", "--mount", "--propagation", "slave", "bash", "-ec", prepare]).arg(&folder);
     daemon.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", at("home"));
     daemon.env("XDG_RUNTIME_DIR", at("run"));
     (folder, daemon)
