@@ -234,7 +234,7 @@ off "container: mounts without code" src/sandbox/docker/memory.rs 's/let code = 
 off "container: folders without code" src/sandbox/docker/host.rs 's/How::WritableData \| How::Device => Attributes \{ read_only: false, no_exec: true/How::WritableData | How::Device => Attributes { read_only: false, no_exec: false/' contained_list::
 off "container: flags of its mounts" src/sandbox/docker/plan.rs 's/shown\.read_only && !shown\.is_mounted/shown.read_only/' contained_list::what_a_command
 off "container: bridge" src/sandbox/docker/bridge.rs 's/\(BETWEEN_CONTAINERS\.to_owned\(\), "false"/(BETWEEN_CONTAINERS.to_owned(), "true"/; s/holds\(&live\.options, BETWEEN_CONTAINERS, "false"\)/true/' docker::a_bridge
-off "container: lockdown of a setup" src/runner/relay.rs 's/^ *containers\.open\.borrow_mut\(\)\.push.*//' docker::setup_is
+off "container: lockdown of a setup" src/runner/line.rs 's/^ *containers\.opened\(\&line\);//' docker::setup_is
 off "container: known hosts" src/sandbox/docker/reach.rs 's/"StrictHostKeyChecking=yes"/"StrictHostKeyChecking=no"/' remote::an_agents_engine_may_be_on_another_machine_behind_ssh
 off "container: engines that it was told of" src/runner/relay.rs 's/if host != own \&\& !self\.settings\.others\.contains\(host\)/if false/' delivery::a_runner_speaks
 off "places of kept sandboxes" src/runner/trees.rs 's/Some\(folder\) if folder\.parent\(\) != protected\.kept\.as_deref\(\)/Some(folder) if folder.as_os_str().is_empty()/' delivery::a_runner_speaks

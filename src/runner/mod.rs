@@ -10,6 +10,7 @@ mod disk;
 mod finished;
 mod framing;
 mod inbox;
+mod line;
 mod order;
 mod pump;
 mod relay;

@@ -6,46 +6,35 @@
 use super::bounds::{Bounds, GRACE};
 use super::disk::Disk;
 use super::finished::Finished;
-use super::framing;
-use super::order::{Order, Report, Start, VERSION};
+use super::line::{Line, ended, not_inside, plain, short};
+use super::order::{Order, Report, Start};
 use super::pump::{Reports, refused, sealed};
 use super::serve::Around;
-use super::shared_way::{Way, Ways};
+use super::shared_way::Way;
 use super::trees;
+use super::way_out::Helpers;
 use crate::egress;
 use crate::model::{
-    Domain, Ending, EngineHost, ExecMode, LaunchFault, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile,
-    StandingContainer, Stdin, Tier,
+    Ending, EngineHost, ExecMode, LimitKind, Means, Network, Outcome, RunFault, SandboxProfile, StandingContainer, Tier,
 };
 use crate::os;
 use crate::os::Sealed;
-use crate::sandbox::{Command, Engine, EngineSettings, Entered, Place, left_inside};
+use crate::sandbox::{Engine, EngineSettings, Place, left_inside};
 use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use tokio::io::DuplexStream;
 use tokio::sync::{OnceCell, mpsc};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-
-/// Reports of one run that wait to be passed on; beyond it the container waits.
-const QUEUED: usize = 64;
 
 /// How long one engine may take to be looked through, or to remove what is to go.
 const A_PRUNE: Duration = Duration::from_secs(120);
 
 /// How long the engine may take to say what stands for a sandbox.
 const A_LOOK: Duration = Duration::from_secs(5);
-
-/// Bytes of a failed setup's output that are told.
-const A_TAIL: usize = 400;
-
-/// How long a runner inside may take to introduce itself.
-const GREETING: Duration = Duration::from_secs(30);
 
 /// The containers of one runner.
 pub(super) struct Containers {
@@ -64,20 +53,6 @@ pub(super) struct Containers {
 
 /// A container: engines do not know of each other's ids.
 type Key = (EngineHost, String);
-
-/// The way to the runner inside one container.
-struct Line {
-    orders: mpsc::UnboundedSender<(u64, Order)>,
-    runs: RefCell<HashMap<u64, mpsc::Sender<Report>>>,
-    next: Cell<u64>,
-    is_open: Cell<bool>,
-    /// Whether everything inside stands still.
-    is_held: Cell<bool>,
-    ways: Ways,
-    place: Place,
-    /// What reads and writes it.
-    tasks: RefCell<Vec<AbortHandle>>,
-}
 
 impl Containers {
     pub(super) fn new(settings: EngineSettings, around: Around) -> Self {
@@ -118,12 +93,23 @@ impl Containers {
     }
 
     /// That of a container.
-    fn engine_of(&self, place: &Place) -> Rc<Engine> {
+    pub(super) fn engine_of(&self, place: &Place) -> Rc<Engine> {
         let known = self.engines.borrow().get(&place.host).cloned();
         // It was placed there.
         known.unwrap_or_else(|| {
             Rc::new(Engine::new(EngineSettings { host: place.host.clone(), ..self.settings.clone() }))
         })
+    }
+
+    /// Notes a line that was opened, and says what was said to every line before there was this one.
+    pub(super) fn opened(&self, line: &Rc<Line>) {
+        self.open.borrow_mut().push(Rc::downgrade(line));
+        line.hold(self.is_held.get());
+    }
+
+    /// A container's share of what carries connections out.
+    pub(super) fn helpers(&self) -> &Helpers {
+        &self.around.helpers
     }
 
     /// In every engine that was ever spoken to; one that does not answer holds up no other.
@@ -139,12 +125,12 @@ impl Containers {
     /// Removes containers that nobody uses any more.
     pub(super) async fn tidy(&self) {
         self.prune(None).await;
-        self.lines.borrow_mut().retain(|_, line| line.get().is_none_or(|line| line.is_open.get()));
+        self.lines.borrow_mut().retain(|_, line| line.get().is_none_or(|line| line.is_open()));
     }
 
     fn open_lines(&self) -> Vec<Rc<Line>> {
         let mut open = self.open.borrow_mut();
-        open.retain(|line| line.upgrade().is_some_and(|line| line.is_open.get()));
+        open.retain(|line| line.upgrade().is_some_and(|line| line.is_open()));
         open.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -158,8 +144,8 @@ impl Containers {
     pub(super) fn lock_down(self: &Rc<Self>) {
         for line in self.open_lines() {
             line.send(0, Order::LockDown);
-            if line.runs.borrow().is_empty() {
-                self.remove(&line.place);
+            if line.is_idle() {
+                self.remove(line.place());
             }
         }
     }
@@ -206,7 +192,7 @@ impl Containers {
     }
 
     /// Lets go of a container and has it removed; nobody waits for the engine.
-    fn remove(self: &Rc<Self>, place: &Place) {
+    pub(super) fn remove(self: &Rc<Self>, place: &Place) {
         let gone = self.lines.borrow_mut().remove(&(place.host.clone(), place.container.id.clone()));
         if let Some(line) = gone.as_ref().and_then(|cell| cell.get()) {
             line.close();
@@ -225,169 +211,7 @@ impl Containers {
 
 /// Whether a line has runs, or is being opened for one.
 fn in_use(cell: &Rc<OnceCell<Rc<Line>>>) -> bool {
-    cell.get().is_none_or(|line| !line.runs.borrow().is_empty())
-}
-
-impl Line {
-    async fn open(entered: Entered, containers: Rc<Containers>, place: Place) -> Result<Rc<Self>, RunFault> {
-        let Entered { mut from, mut to, pump } = entered;
-        // Dropped with the line, however far it came.
-        let pump = Pump(pump);
-        let greeting = timeout(GREETING, framing::read::<Report>(&mut from)).await;
-        match greeting.map_err(io::Error::other).flatten() {
-            Ok(Some((0, Report::Hello(hello)))) if hello.version == VERSION => match hello.unable {
-                None => {}
-                Some(why) => {
-                    containers.remove(&place);
-                    return Err(plain(not_inside(&why)));
-                }
-            },
-            other => {
-                containers.remove(&place);
-                let why = other.err().map_or_else(|| "it did not introduce itself".to_owned(), |e| e.to_string());
-                return Err(not_inside(&why));
-            }
-        }
-        let (orders, mut queue) = mpsc::unbounded_channel::<(u64, Order)>();
-        let (is_open, is_held) = (Cell::new(true), Cell::new(false));
-        let line = Rc::new(Line {
-            orders,
-            runs: RefCell::default(),
-            next: Cell::new(1),
-            is_open,
-            is_held,
-            ways: Ways::default(),
-            place: place.clone(),
-            tasks: RefCell::default(),
-        });
-        containers.open.borrow_mut().push(Rc::downgrade(&line));
-        // What was said to every line before there was this one.
-        line.hold(containers.is_held.get());
-        let writes = tokio::task::spawn_local(async move {
-            while let Some((number, order)) = queue.recv().await {
-                if framing::write(&mut to, number, &order).await.is_err() {
-                    return;
-                }
-            }
-        });
-        let read = Rc::clone(&line);
-        let reads = tokio::task::spawn_local(async move {
-            let _pump = pump;
-            read.read_all(from).await;
-            // Whoever waits for a report sees the end.
-            read.close();
-            containers.remove(&place);
-        });
-        line.tasks.borrow_mut().extend([writes.abort_handle(), reads.abort_handle()]);
-        Ok(line)
-    }
-
-    /// Says the end to whoever waits, and lets go of the connection.
-    fn close(&self) {
-        self.is_open.set(false);
-        self.runs.borrow_mut().clear();
-        self.tasks.borrow_mut().drain(..).for_each(|task| task.abort());
-    }
-
-    async fn read_all(&self, mut from: DuplexStream) {
-        while let Ok(Some((number, report))) = framing::read::<Report>(&mut from).await {
-            let Some(run) = self.runs.borrow().get(&number).cloned() else {
-                // What a run that was given up still says.
-                continue;
-            };
-            let _ = run.send(report).await;
-        }
-    }
-
-    /// A run's share of what carries connections out of the container.
-    async fn way(&self, containers: &Containers, place: &Place, profile: &SandboxProfile) -> Result<Way, RunFault> {
-        let ports = Domain::ports_of(&profile.domains);
-        let engine = containers.engine_of(place);
-        let doors = engine.doors(place, &ports);
-        self.ways.take(&containers.around.helpers, &profile.domains, doors).await
-    }
-
-    /// Executes what the profile wants done once, in the same walls as every command.
-    async fn set_up(&self, setup: &str, profile: &SandboxProfile) -> Result<(), RunFault> {
-        let (sender, mut said) = mpsc::channel(QUEUED);
-        let own = self.next.replace(self.next.get() + 1);
-        self.runs.borrow_mut().insert(own, sender);
-        let run = Run { line: self, number: own, goes_on: Cell::new(true) };
-        let command = Command { argv: ["sh", "-c", setup].map(Into::into).to_vec(), ..Command::default() };
-        self.send(own, Order::Start(Box::new(Start::new(&command, Stdin::Closed, &left_inside(profile)))));
-        let mut output = Vec::new();
-        let mut bounds = Bounds::new(profile);
-        let last = async {
-            loop {
-                match said.recv().await {
-                    Some(Report::Finished(finished)) => break finished.read(),
-                    Some(report) if !bounds.allow(&report) => break Err(not_inside("its setup says more than it may")),
-                    Some(Report::Stdout(bytes) | Report::Stderr(bytes)) => {
-                        let credit = Order::Credit(bytes.len() as u32);
-                        bounds.pass_on(Some(credit), |order| self.send(own, order));
-                        output.extend_from_slice(&bytes);
-                        output.drain(..output.len().saturating_sub(A_TAIL));
-                    }
-                    Some(_) => {}
-                    None => break Err(ended(&self.place)),
-                }
-            }
-        };
-        let ended = timeout(profile.limits.timeout.saturating_add(GRACE), last).await;
-        let why = match ended.map_err(|_| RunFault::NeverStarted(Ending::TimedOut)).flatten() {
-            Ok(outcome) => {
-                run.goes_on.set(false);
-                match outcome.ending {
-                    Ending::Exited(0) => return Ok(()),
-                    Ending::Exited(code) => format!("exit code {code}"),
-                    other => other.as_str().to_owned(),
-                }
-            }
-            Err(fault) => plain(fault).to_string(),
-        };
-        let said = short(String::from_utf8_lossy(&output).trim().to_owned());
-        Err(RunFault::Engine {
-            what: format!("the setup of the container failed ({why}): {said}"),
-            hint: "it is `setup` of the profile; `vambrace sandbox explain` shows it".into(),
-        })
-    }
-
-    /// Stops everything inside, or lets it go on: for all of its runs at once.
-    fn hold(&self, held: bool) {
-        if self.is_held.replace(held) != held {
-            self.send(0, Order::Hold(held));
-        }
-    }
-
-    fn send(&self, number: u64, order: Order) {
-        let _ = self.orders.send((number, order));
-    }
-}
-
-/// Ends what takes output out of the engine's hands.
-struct Pump(AbortHandle);
-
-impl Drop for Pump {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// One run in a container, for as long as it is waited for.
-struct Run<'a> {
-    line: &'a Line,
-    number: u64,
-    /// Whether it was told to begin and has not said yet that it ended.
-    goes_on: Cell<bool>,
-}
-
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        if self.goes_on.get() {
-            self.line.send(self.number, Order::Cancel);
-        }
-        self.line.runs.borrow_mut().remove(&self.number);
-    }
+    cell.get().is_none_or(|line| !line.is_idle())
 }
 
 /// Carries one run through. `orders` ends when the gateway is gone, which kills the run.
@@ -435,11 +259,9 @@ async fn carry(
     if containers.is_held.get() {
         return Err(RunFault::LockedDown);
     }
-    let (sender, mut said) = mpsc::channel(QUEUED);
-    let own = line.next.replace(line.next.get() + 1);
-    line.runs.borrow_mut().insert(own, sender);
-    let run = Run { line: &line, number: own, goes_on: Cell::new(true) };
-    if !line.is_open.get() {
+    let (run, mut said) = line.begin();
+    let own = run.number;
+    if !line.is_open() {
         return Err(ended(&place));
     }
     values.into_iter().for_each(|value| line.send(own, Order::Secret(value)));
@@ -461,7 +283,7 @@ async fn carry(
                     // Nobody listens any more; what is left is to see it end.
                     break match rest(&mut said).await {
                         Some(result) => {
-                            run.goes_on.set(false);
+                            run.ended();
                             result
                         }
                         None => Err(RunFault::RunnerGone),
@@ -471,7 +293,7 @@ async fn carry(
             report = said.recv() => match report {
                 None => break Err(ended(&place)),
                 Some(Report::Finished(finished)) => {
-                    run.goes_on.set(false);
+                    run.ended();
                     break finished.read();
                 }
                 Some(report) if bounds.allow(&report) => drop(reports.send((number, report)).await),
@@ -493,7 +315,7 @@ async fn carry(
             }
         }
     };
-    if run.goes_on.get() {
+    if run.goes_on() {
         // It was told to end and does not say that it has: it ends with its container.
         containers.remove(&place);
     }
@@ -530,26 +352,6 @@ async fn carry(
 /// Refused executables of a run that are passed on.
 const MOST_REFUSED: usize = 32;
 
-fn short(text: String) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect()
-}
-
-/// A fault that is told from inside: its words are shown to people.
-fn plain(fault: RunFault) -> RunFault {
-    match fault {
-        RunFault::Refused { what, hint } => RunFault::Refused { what: short(what), hint: short(hint) },
-        RunFault::Engine { what, hint } => RunFault::Engine { what: short(what), hint: short(hint) },
-        RunFault::NotFound(command) => RunFault::NotFound(short(command)),
-        RunFault::NotExecutable { command, cause } => {
-            RunFault::NotExecutable { command: short(command), cause: short(cause) }
-        }
-        RunFault::WallMissing(LaunchFault { step, cause }) => {
-            RunFault::WallMissing(LaunchFault { step: short(step), cause: short(cause) })
-        }
-        other @ (RunFault::NeverStarted(_) | RunFault::RunnerGone | RunFault::Busy | RunFault::LockedDown) => other,
-    }
-}
-
 /// What was carried, if anything is.
 async fn carried(way: &mut Option<Way>) -> egress::Report {
     match way {
@@ -572,7 +374,7 @@ async fn get_in(
         let engine = of.engine(wanted.engine.as_ref())?;
         let place = engine.place(&wanted, |id| of.is_used(engine.host(), id)).await?;
         match of.line(&place, &wanted).await {
-            Ok(line) if line.is_open.get() => return Ok((place, line)),
+            Ok(line) if line.is_open() => return Ok((place, line)),
             // It ended since the last command, and that was not seen yet.
             Ok(_) => of.remove(&place),
             Err(fault) => return Err(fault),
@@ -611,20 +413,4 @@ fn opened(secret: &Sealed) -> Result<Vec<u8>, RunFault> {
     let mut value = vec![0; secret.length()];
     secret.read(&mut value).map_err(|e| refused(format!("a secret cannot be read: {e}")))?;
     Ok(value)
-}
-
-fn not_inside(why: &str) -> RunFault {
-    RunFault::Engine {
-        what: format!("the runner inside the container cannot begin: {why}"),
-        hint:
-            "its image and the engine's kernel must let this program run: `docker logs` and the runner's log tell more"
-                .into(),
-    }
-}
-
-fn ended(place: &Place) -> RunFault {
-    RunFault::Engine {
-        what: format!("the container {:.12} ended while the command was running", place.container.id),
-        hint: "somebody has removed, killed or paused it, or the engine was stopped; send the command once more".into(),
-    }
 }
