@@ -12,6 +12,13 @@ pub(super) struct Confined {
     pub(super) landlock_abi: u8,
 }
 
+impl Confined {
+    /// What these walls lack, in the words of a status line.
+    pub(super) fn weaker(self) -> Option<String> {
+        Some("what it reads and writes is not restricted on this system".into())
+    }
+}
+
 /// Builds what there is.
 ///
 /// # Errors

@@ -245,9 +245,22 @@ fn a_look_into_an_image_that_is_interrupted_or_killed_leaves_no_container() {
     dock.world.run(&["sandbox", "check-image", image()]).exits(0);
     assert_eq!(count(), 1, "one is still looked into");
 
+    // What somebody uses stays, whatever mark its image gave it.
+    let mark = || -> Option<String> {
+        let (_, found) = ask("GET", "/containers/json?all=1", None);
+        let marks = found.as_array()?.iter().map(|container| &container["Labels"]["io.vambrace.maker"]);
+        marks.filter_map(Value::as_str).find(|mark| mark.starts_with(&other.0.id().to_string())).map(ToOwned::to_owned)
+    };
+    let used = json!({"Image": image(), "Cmd": ["sleep", "1000"], "Labels": {"io.vambrace.maker": mark().unwrap()}});
+    let (_, made) = ask("POST", "/containers/create", Some(&used));
+    let used = made["Id"].as_str().unwrap();
+    ask("POST", &format!("/containers/{used}/start"), None);
+
     // And so does a runner, when it begins.
     other.stop(Signal::SIGKILL);
     drop(dock);
     let _dock = Dock::running(User::Root);
     eventually("nothing is left", || count() == 0);
+    assert_eq!(ask("GET", &format!("/containers/{used}/json"), None).1["State"]["Status"], "running");
+    ask("DELETE", &format!("/containers/{used}?force=1"), None);
 }

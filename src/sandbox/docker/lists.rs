@@ -3,6 +3,7 @@
 use super::answers::{fault, is_id};
 use crate::model::RunFault;
 use bollard::Docker;
+use bollard::models::ContainerSummaryStateEnum;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,8 @@ pub(super) struct Listed {
     pub(super) id: String,
     pub(super) labels: HashMap<String, String>,
     pub(super) age: Duration,
+    /// Whether it was never started.
+    pub(super) is_new: bool,
 }
 
 /// Those with a label, running or not: `name` or `name=value`.
@@ -38,7 +41,8 @@ pub(super) async fn with_label(docker: &Docker, label: &str) -> Result<Vec<Liste
             let Some(id) = container.id.filter(|id| is_id(id)) else { continue };
             let made = Duration::from_secs(u64::try_from(container.created.unwrap_or(0)).unwrap_or(0));
             let age = (SystemTime::UNIX_EPOCH + made).elapsed().unwrap_or_default();
-            all.push(Listed { id, labels: container.labels.unwrap_or_default(), age });
+            let is_new = container.state == Some(ContainerSummaryStateEnum::CREATED);
+            all.push(Listed { id, labels: container.labels.unwrap_or_default(), age, is_new });
         }
         if length < PAGE as usize || all.len() == before {
             break;

@@ -51,9 +51,10 @@ pub(super) async fn done(docker: &Docker, id: &str) -> Result<(), RunFault> {
 /// Removes those whose makers are gone.
 pub(super) async fn sweep(docker: &Docker) {
     let listed = lists::with_label(docker, MAKER).await;
-    for Listed { id, labels, age } in told(listed) {
-        // One of a sandbox has it from its image, which somebody else has made.
-        let (Some(mark), None) = (labels.get(MAKER), labels.get(plan::SANDBOX)) else { continue };
+    for Listed { id, labels, age, is_new } in told(listed) {
+        // A container has the labels of its image too, which anybody may have made: one of a sandbox, or one that somebody
+        // uses, is none of ours.
+        let (Some(mark), None, true) = (labels.get(MAKER), labels.get(plan::SANDBOX), is_new) else { continue };
         if is_left(mark, age) && done(docker, &id).await.is_ok() {
             tracing::info!(container = id, "a container that was made to look into an image was left, and is removed");
         }
