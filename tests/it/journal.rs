@@ -129,7 +129,7 @@ fn tail_shows_what_was_and_then_what_comes() {
     world.exec(&["echo", "second\u{1b}[2J\nforged  line"]).exits(0);
     let second = lines.next().unwrap().unwrap();
     assert!(second.contains("second") && !second.contains('\u{1b}'), "{second:?}");
-    tail.stop(nix::sys::signal::Signal::SIGINT);
+    tail.stop(nix::sys::signal::Signal::SIGTERM);
 }
 
 #[test]

@@ -8,13 +8,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// States of the processes whose command line holds this word (proc_pid_stat(5)).
+/// States of all threads of the processes whose command line holds this word (proc_pid_stat(5)).
 fn states(word: &str) -> Vec<char> {
-    let state = |pid: i32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let state = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join("stat")).ok()?;
         text.rsplit(") ").next()?.chars().next()
     };
-    processes_with(word).into_iter().filter_map(state).collect()
+    let threads = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    processes_with(word).into_iter().flat_map(threads).filter_map(state).collect()
 }
 
 /// Whether each of them stands still: stopped, dead and not reaped, or in a vfork(2) whose child is stopped, where the
