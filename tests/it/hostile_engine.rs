@@ -168,7 +168,7 @@ fn containers_that_are_too_many_for_one_answer_are_removed_all_the_same() {
                 let last = after("before%22%3A%5B%22", 64).map_or(MANY, |id| usize::from_str_radix(&id, 16).unwrap());
                 let limit = line.split("limit=").nth(1).and_then(|text| text.split(['&', ' ']).next()?.parse().ok());
                 let one = |number: usize| {
-                    let labels = json!({"io.vambrace.sandbox": format!("once.{number}"), "long": "x".repeat(3000)});
+                    let labels = json!({"io.vambrace.sandbox": format!("once.{number}"), "long": "x".repeat(8000)});
                     json!({"Id": format!("{number:064x}"), "Labels": labels})
                 };
                 let gone = GONE.lock().unwrap();
