@@ -20,7 +20,15 @@ restore() {
   inm systemctl daemon-reload
 }
 # What a person sees of it; the exit code of `systemctl status` says whether it runs.
-shown() { inm systemctl status --no-pager --lines 20 "$1" || :; }
+shown() {
+  inm journalctl --sync
+  inm systemctl status --no-pager --lines 20 "$1" || :
+}
+# The journal, with all that was said before this was asked; journald writes when it comes to it.
+logged() {
+  inm journalctl --sync
+  inm journalctl --no-pager "$@"
+}
 configure() { printf '%s\n' "$@" | inm tee /etc/vambrace/vambrace.toml >/dev/null; }
 settle() {
   configure "$kept"
@@ -113,8 +121,8 @@ a_sandbox_has_no_network_and_the_way_out_is_a_process_of_its_own() {
   inm systemctl reload vambrace.service
   # Nothing is listed by that name, and the journal says so: the way out was there and has answered.
   not inm vambrace exec --profile out -- getent hosts not-listed.example
-  inm journalctl --no-pager -o cat VAMBRACE_EVENT=net.refused | says .
-  inm journalctl --no-pager -o cat | says 'Started vambrace-egress@'
+  logged -o cat VAMBRACE_EVENT=net.refused | says .
+  logged -o cat | says 'Started vambrace-egress@'
   eventually inm sh -c '! systemctl list-units --plain --no-legend "vambrace-egress@*" | grep -q .'
   not inm vambrace exec --profile host -- true
 }
@@ -130,8 +138,8 @@ a_reload_takes_a_good_file_and_says_where_a_bad_one_is_wrong() {
   configure '[profiles.quick]' 'network = "everything"'
   not inm systemctl reload vambrace.service
   eventually inm sh -c 'systemctl show -p StatusText vambrace | grep -q "not taken: /etc/vambrace/vambrace.toml:2:11"'
-  inm journalctl --no-pager -u vambrace -o cat --output-fields=MESSAGE,F_ERROR,ERROR -n 20 | says 'vambrace.toml:2:11'
-  inm journalctl --no-pager -o cat VAMBRACE_EVENT=config.refused | says .
+  logged -u vambrace -o cat --output-fields=MESSAGE,F_ERROR,ERROR -n 20 | says 'vambrace.toml:2:11'
+  logged -o cat VAMBRACE_EVENT=config.refused | says .
   # What was in force is.
   inm vambrace exec --profile quick -- true
   [ "$(property MainPID)" = "$main" ]
@@ -183,7 +191,7 @@ a_gateway_that_answers_no_more_is_restarted_by_the_watchdog() {
   main=$(property MainPID)
   inm kill -STOP "$main"
   eventually inm sh -c "[ \$(systemctl show -p MainPID --value vambrace) != $main ] && vambrace health"
-  inm journalctl --no-pager -u vambrace -o cat | says 'Watchdog timeout'
+  logged -u vambrace -o cat | says 'Watchdog timeout'
   [ "$(inm vambrace exec -- echo back)" = back ]
 }
 
@@ -197,7 +205,7 @@ a_gateway_whose_door_is_gone_is_restarted_though_it_lives() {
   inm mv /run/vambrace/gateway.sock /run/vambrace/away
   eventually inm sh -c "[ \$(systemctl show -p MainPID --value vambrace) != $main ]"
   inm mv /run/vambrace/away /run/vambrace/gateway.sock
-  inm journalctl --no-pager -u vambrace -o cat | says 'the watchdog is not fed'
+  logged -u vambrace -o cat | says 'the watchdog is not fed'
 }
 
 a_stop_ends_what_runs_and_takes_seconds() {
@@ -238,7 +246,7 @@ an_occupied_port_is_named_by_the_unit_that_failed() {
   not inm systemctl start vambrace.service
   status=$(shown vambrace.socket)
   inm kill "$holder"
-  grep -q 'Address already in use' <<<"$status"
+  says 'Address already in use' <<<"$status"
   eventually inm sh -c '! ss -Hltn | grep -q 127.0.0.1:18789'
 }
 

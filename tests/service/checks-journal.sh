@@ -20,14 +20,13 @@ every_recipe_of_the_documentation_finds_what_it_says() {
 a_record_in_journald_is_the_record_of_the_chain() {
   local seq
   inm vambrace exec --agent chained -- true
-  inm journalctl --sync
   seq=$(inm vambrace journal list --limit 50 --json | grep '"agent":"chained"' | grep exec.finished |
     sed 's/.*"seq":\([0-9]*\).*/\1/' | tail -1)
   [ -n "$seq" ]
-  inm journalctl --no-pager -o json VAMBRACE_SEQ="$seq" | grep '"VAMBRACE_AGENT":"chained"'
+  logged -o json VAMBRACE_SEQ="$seq" | grep '"VAMBRACE_AGENT":"chained"'
   inm vambrace journal verify
 }
 
 the_catalog_explains_a_refusal() {
-  inm journalctl --no-pager -x VAMBRACE_EVENT=exec.denied -n 1 | grep 'A command was refused'
+  logged -x VAMBRACE_EVENT=exec.denied -n 1 | grep 'A command was refused'
 }

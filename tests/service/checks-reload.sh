@@ -7,7 +7,7 @@ systemctl_reload_fails_for_every_reason_with_the_gateways_own_words() {
   inm vambrace --config /etc/vambrace/vambrace.toml config check
   not inm systemctl reload vambrace.service
   property StatusText | says 'the new configuration was not taken: gateway.auth.mode needs a restart; nothing was changed'
-  inm journalctl --no-pager -u vambrace -o cat -n 20 | says '^error: the new configuration was not taken: gateway.auth.mode'
+  logged -u vambrace -o cat -n 20 | says '^error: the new configuration was not taken: gateway.auth.mode'
   [ "$(property ActiveState)" = active ]
   # What waits for a restart is no refusal, and is named.
   configure '[gateway]' 'port = 18791'
@@ -131,7 +131,7 @@ a_kernel_without_landlock_is_told_by_the_unit_by_status_and_by_doctor() {
   property StatusText | says '^listening on 127.0.0.1:18789; not confined by Landlock: this kernel has none$'
   inm vambrace status | says 'own walls *not confined by Landlock'
   inm vambrace doctor | says "gateway's own walls *weaker *not confined by Landlock"
-  inm journalctl --no-pager -u vambrace -o cat -n 20 | says 'weaker than they could be'
+  logged -u vambrace -o cat -n 20 | says 'weaker than they could be'
   # It stays told after a reload.
   inm systemctl reload vambrace.service
   property StatusText | says 'not confined by Landlock'

@@ -37,8 +37,7 @@ a_bad_configuration_stops_the_start_with_its_place_and_a_repaired_one_runs() {
   inm cp /etc/vambrace/vambrace.toml /root/good.toml
   inm bash -c 'printf "[gateway]\nprot = 1\n" > /etc/vambrace/vambrace.toml'
   not inm systemctl restart vambrace.service
-  inm journalctl --sync
-  inm journalctl --no-pager -o cat -u vambrace.service -n 20 | grep -F 'vambrace.toml:2:1: unknown field `prot`'
+  logged -o cat -u vambrace.service -n 20 | grep -F 'vambrace.toml:2:1: unknown field `prot`'
   inm cp /root/good.toml /etc/vambrace/vambrace.toml
   inm systemctl reset-failed vambrace.service vambrace.socket
   inm systemctl start vambrace.socket
