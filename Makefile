@@ -58,7 +58,7 @@ lint:
 
 bench:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev bubblewrap busybox-static curl docker.io"
-	tests/engine.sh $(CARGO) bench --locked
+	tests/engine.sh $(CARGO) bench --locked --bench ratios
 
 test-compat:
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev util-linux $$(command -v npm >/dev/null || echo npm)"

@@ -8,12 +8,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+const FOLDER: &str = "src/sandbox/native/shim";
 const SOURCE: &str = "src/sandbox/native/shim/main.rs";
 const LAYOUT: &str = "src/sandbox/native/shim/layout.ld";
 
 fn main() -> ExitCode {
-    println!("cargo::rerun-if-changed={SOURCE}");
-    println!("cargo::rerun-if-changed={LAYOUT}");
+    println!("cargo::rerun-if-changed={FOLDER}");
     let shim = PathBuf::from(variable("OUT_DIR")).join("loader-shim");
     let done = if has_shim() {
         build(&shim)

@@ -82,7 +82,7 @@ fn a_room_uses_rooms_of_earlier_floors_only() {
 }
 
 /// A program of its own without a library, to be entered by the kernel: it cannot ask `os` for anything.
-const SHIM: &str = "sandbox/native/shim/main.rs";
+const SHIM: &str = "sandbox/native/shim";
 
 #[test]
 fn unsafe_stands_in_os_and_the_shim_alone_and_each_block_says_why() {
@@ -100,7 +100,7 @@ fn unsafe_stands_in_os_and_the_shim_alone_and_each_block_says_why() {
             }
             blocks += 1;
             assert!(
-                relative.starts_with("os") || relative == Path::new(SHIM),
+                relative.starts_with("os") || relative.starts_with(SHIM),
                 "{}:{}: unsafe outside os/",
                 relative.display(),
                 at + 1

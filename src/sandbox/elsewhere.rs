@@ -6,6 +6,7 @@
 
 use super::boundary::Protected;
 use super::plan::Command;
+use super::probe::Probe;
 use crate::model::{Ending, Enforcement, LaunchFault, RunFault, SandboxProfile};
 use crate::os::Sealed;
 use crate::os::child;
@@ -23,15 +24,6 @@ fn missing() -> LaunchFault {
         step: "build walls of the Linux kernel".into(),
         cause: "this system has another kernel; use backend = \"docker\"".into(),
     }
-}
-
-/// One line of the probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Probe {
-    pub(crate) wall: &'static str,
-    pub(crate) here: bool,
-    pub(crate) required: bool,
-    pub(crate) detail: String,
 }
 
 /// That there is nothing.

@@ -15,6 +15,7 @@ mod native;
 mod native;
 #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "`native` alone carries out a whole plan"))]
 mod plan;
+mod probe;
 
 pub(crate) use boundary::Protected;
 pub(crate) use docker::{
@@ -24,9 +25,10 @@ pub(crate) use docker::{
 pub(crate) use environment::{dangerous_name, refused_name};
 pub(crate) use listed::runs_code;
 pub(crate) use native::{
-    Descriptors, Finished, Handed, Launched, Launcher, Lent, Probe, Verdict, allowed_system_calls, probe_host,
+    Descriptors, Finished, Handed, Launched, Launcher, Lent, Verdict, allowed_system_calls, probe_host,
 };
 pub(crate) use plan::{Command, view};
+pub(crate) use probe::Probe;
 
 /// Why the backend `native` cannot be had on this system, as what follows its name.
 pub(crate) const NATIVE_MISSING: Option<&str> = native::MISSING;

@@ -1,13 +1,11 @@
 //! The default image: a root file system that somebody has put together, given to the engine without any registry.
 
-use super::answers::{fault, plain};
-use super::image::BuildLabel;
+use super::answers::fault;
+use super::build::Build;
 use super::reach::connect;
 use crate::model::{EngineHost, RunFault};
 use crate::os;
-use bollard::Docker;
-use bollard::query_parameters::BuildImageOptionsBuilder;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use hyper::body::Bytes;
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -24,40 +22,20 @@ pub(crate) fn make_image(host: &EngineHost, name: &str, rootfs: &mut File) -> Re
         what: format!("the image cannot be put together: {e}"),
         hint: "is the disk full?".into(),
     };
-    let own = BuildLabel::new();
-    let archive = context(rootfs, &own).map_err(unpacked)?;
+    let build = Build::new();
+    let archive = context(rootfs, &build).map_err(unpacked)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unpacked)?;
     runtime.block_on(async {
         let docker = connect(host).await?.api;
-        if let Err(fault) = build(&docker, name, archive).await {
-            own.clear(&docker).await;
-            return Err(fault);
-        }
+        build.run(&docker, name, "the image", stream::iter(Chunks(archive))).await?;
         let image = docker.inspect_image(name).await.map_err(|e| fault("look at the image", &e))?;
         Ok((image.id.unwrap_or_default(), u64::try_from(image.size.unwrap_or(0)).unwrap_or(0)))
     })
 }
 
-async fn build(docker: &Docker, name: &str, archive: File) -> Result<(), RunFault> {
-    let options =
-        BuildImageOptionsBuilder::new().t(name).dockerfile("Dockerfile").rm(true).forcerm(true).networkmode("none");
-    let body = bollard::body_try_stream(stream::iter(Chunks(archive)));
-    let mut said = Box::pin(docker.build_image(options.build(), None, Some(body)));
-    while let Some(info) = said.next().await {
-        let info = info.map_err(|e| fault("make the image", &e))?;
-        if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
-            return Err(RunFault::Engine {
-                what: format!("the engine could not make the image: {}", plain(&error)),
-                hint: "is its disk full? its own log tells more".into(),
-            });
-        }
-    }
-    Ok(())
-}
-
 /// What the engine builds from: the archive, which it unpacks, and nothing that is executed.
-fn context(rootfs: &mut File, own: &BuildLabel) -> io::Result<File> {
-    let dockerfile = format!("FROM scratch\n{}ADD rootfs.tar /\nUSER 65534\n", own.line());
+fn context(rootfs: &mut File, build: &Build) -> io::Result<File> {
+    let dockerfile = format!("FROM scratch\n{}ADD rootfs.tar /\nUSER 65534\n", build.line());
     let mut archive = tar::Builder::new(os::fs::nameless(&std::env::temp_dir())?);
     let mut header = tar::Header::new_gnu();
     header.set_size(dockerfile.len() as u64);

@@ -7,8 +7,8 @@
 use super::plan::Plan;
 use crate::model::{ExecMode, Network, RunFault, SandboxProfile};
 use crate::os;
-use crate::sandbox::native::Probe;
 use crate::sandbox::plan::Shown as How;
+use crate::sandbox::probe::Probe;
 use bollard::models::ContainerInspectResponse;
 use std::convert::Infallible;
 use std::fs;

@@ -1,26 +1,20 @@
 //! Images of containers: the profile's own with the bundle on top, made once for each.
 
-use super::answers::{fault, missing, plain};
+use super::answers::{fault, missing};
+use super::build::Build;
 use super::bundle::{Bundle, architecture};
 use super::loaders::{self, Loader};
-use super::reach::short;
-use crate::crypto;
 use crate::model::{ExecMode, RunFault};
-use crate::os;
 use crate::sandbox::listed::{FOLDER, SHIM};
 use bollard::Docker;
 use bollard::models::ImageInspect;
-use bollard::query_parameters::{BuildImageOptionsBuilder, PruneImagesOptionsBuilder};
-use futures_util::StreamExt;
-use std::collections::HashMap;
+use futures_util::stream;
 use std::io;
 
 /// Labels of an image of ours.
 const BASE: &str = "io.vambrace.base";
 const BUNDLE: &str = "io.vambrace.bundle";
 const MODE: &str = "io.vambrace.exec-mode";
-/// That of one build, on everything that it makes.
-const BUILD: &str = "io.vambrace.build";
 
 /// An image that is ready to make containers of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,11 +59,13 @@ pub(super) async fn prepare(
         ExecMode::Full => Vec::new(),
         ExecMode::Allowlist => loaders::of_image(docker, &base).await?,
     };
-    let own = BuildLabel::new();
-    if let Err(fault) = build(docker, &tag, context(&base, bundle, mode, &loaders, &own)).await {
-        own.clear(docker).await;
-        return Err(fault);
-    }
+    let build = Build::new();
+    let archive = context(&base, bundle, mode, &loaders, &build).map_err(|e| RunFault::Engine {
+        what: format!("the image with this program cannot be put together: {e}"),
+        hint: "is the disk or the memory full?".into(),
+    })?;
+    let archive = stream::iter([Ok(archive.into())]);
+    build.run(docker, &tag, "the image with this program", archive).await?;
     let made = find(docker, name, gateway, bundle, mode).await?.ready;
     made.ok_or_else(|| RunFault::Engine {
         what: format!("the image {tag} is not the one that was built"),
@@ -159,53 +155,9 @@ fn id_of(image: &ImageInspect, name: &str) -> Result<String, RunFault> {
     })
 }
 
-async fn build(docker: &Docker, tag: &str, context: io::Result<Vec<u8>>) -> Result<(), RunFault> {
-    let context = context.map_err(|e| RunFault::Engine {
-        what: format!("the image with this program cannot be put together: {e}"),
-        hint: "is the disk or the memory full?".into(),
-    })?;
-    let options =
-        BuildImageOptionsBuilder::new().t(tag).dockerfile("Dockerfile").rm(true).forcerm(true).networkmode("none");
-    let mut said = Box::pin(docker.build_image(options.build(), None, Some(bollard::body_full(context.into()))));
-    while let Some(info) = said.next().await {
-        let info = info.map_err(|e| fault("build the image with this program", &e))?;
-        if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
-            return Err(RunFault::Engine {
-                what: format!("the engine could not build the image with this program: {}", plain(&error)),
-                hint: "is its disk full? its own log tells more".into(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// What tells the images of one build from all others.
-pub(super) struct BuildLabel(String);
-
-impl BuildLabel {
-    pub(super) fn new() -> Self {
-        BuildLabel(crypto::hex(&os::host::random::<8>()))
-    }
-
-    /// The line of a recipe that puts it on everything that follows: engines keep what they made before they failed.
-    pub(super) fn line(&self) -> String {
-        format!("LABEL {BUILD}={}\n", self.0)
-    }
-
-    /// Removes what a build that failed has left.
-    pub(super) async fn clear(&self, docker: &Docker) {
-        let filters =
-            HashMap::from([("dangling", vec!["true".to_owned()]), ("label", vec![format!("{BUILD}={}", self.0)])]);
-        let options = PruneImagesOptionsBuilder::new().filters(&filters).build();
-        if let Err(error) = docker.prune_images(Some(options)).await {
-            tracing::warn!(error = short(&error), "what a failed build has left is not removed");
-        }
-    }
-}
-
 /// What the engine builds from: nothing is executed, files are added.
-fn context(base: &str, bundle: &Bundle, mode: ExecMode, loaders: &[Loader], own: &BuildLabel) -> io::Result<Vec<u8>> {
-    let mut dockerfile = format!("FROM {base}\n{}COPY files {}\n", own.line(), bundle.folder(base));
+fn context(base: &str, bundle: &Bundle, mode: ExecMode, loaders: &[Loader], build: &Build) -> io::Result<Vec<u8>> {
+    let mut dockerfile = format!("FROM {base}\n{}COPY files {}\n", build.line(), bundle.folder(base));
     for (number, loader) in loaders.iter().enumerate() {
         // As JSON, in which no path means anything else.
         let cover = serde_json::to_string(&["loaders/shim", &loader.place])?;

@@ -8,6 +8,7 @@
 mod answers;
 mod base;
 mod bridge;
+mod build;
 mod bundle;
 mod contents;
 mod engine;

@@ -4,7 +4,7 @@ use super::answers::{fault, missing};
 use super::host;
 use super::reach::connect;
 use crate::model::{EngineHost, RunFault};
-use crate::sandbox::native::Probe;
+use crate::sandbox::probe::Probe;
 use bollard::Docker;
 
 /// Asks it for every wall in turn, and for the image.

@@ -35,4 +35,4 @@ pub(crate) use filter::allowed_system_calls;
 pub(crate) use launched::{Finished, Handed, Launched};
 pub(crate) use launcher::{Descriptors, Launcher, Lent};
 pub(crate) use monitor::Verdict;
-pub(crate) use probe::{Probe, probe_host};
+pub(crate) use probe::probe_host;

@@ -6,19 +6,9 @@ use crate::os;
 use crate::os::linux::cgroup::Cgroups;
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::{landlock, mounts, userns};
+use crate::sandbox::probe::Probe;
 use nix::sched::CloneFlags;
 use std::io;
-
-/// One line of the probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Probe {
-    pub(crate) wall: &'static str,
-    /// Whether it can be enforced here.
-    pub(crate) here: bool,
-    /// Whether a command is refused without it.
-    pub(crate) required: bool,
-    pub(crate) detail: String,
-}
 
 /// The strongest tier that this host gives this user, by trying.
 ///

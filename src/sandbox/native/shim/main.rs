@@ -1,6 +1,6 @@
 //! The shim that stands where the ELF loader was: it runs the real one for the kernel, and for nobody else.
 //!
-//! No part of the crate: `build.rs` makes a program of this one file, and `native/loader.rs` carries its bytes. It lies
+//! No part of the crate: `build.rs` makes a program of these files, and `native/loader.rs` carries its bytes. It lies
 //! over the loader's own path and has Landlock's EXECUTE. The real loader, in /run/loader, has not, so that
 //! `ld.so /usr/bin/id` runs nothing that is not on the list. Entered by the kernel as the interpreter of a program, it
 //! maps the loader as the kernel would have, and jumps to it with the stack as it was. Executed itself, it refuses.
@@ -15,8 +15,12 @@
 // A loop that copies must not become a call of memcpy: there is no C library to call.
 #![no_builtins]
 
-use core::arch::{asm, global_asm};
+mod elf;
+mod kernel;
+
+use core::arch::global_asm;
 use core::ops::Range;
+use elf::{Header, Segment};
 
 /// Why a program is not started; the whole line.
 type Fault = &'static str;
@@ -218,89 +222,6 @@ impl Vector {
     }
 }
 
-/// The head of an ELF file (elf(5)).
-#[repr(C)]
-struct Header {
-    magic: [u8; 4],
-    class: u8,
-    order: u8,
-    ident: [u8; 10],
-    kind: u16,
-    machine: u16,
-    version: u32,
-    entry: u64,
-    headers: u64,
-    sections: u64,
-    flags: u32,
-    size: u16,
-    header_size: u16,
-    header_count: u16,
-    section_size: u16,
-    section_count: u16,
-    section_names: u16,
-}
-
-impl Header {
-    const CLASS_64: u8 = 2;
-    const LITTLE_ENDIAN: u8 = 1;
-    const SHARED: u16 = 3;
-    #[cfg(target_arch = "x86_64")]
-    const MACHINE: u16 = 62;
-    #[cfg(target_arch = "aarch64")]
-    const MACHINE: u16 = 183;
-
-    fn is_of_this_machine(&self) -> bool {
-        self.magic == *b"\x7fELF"
-            && self.class == Self::CLASS_64
-            && self.order == Self::LITTLE_ENDIAN
-            && self.machine == Self::MACHINE
-            && usize::from(self.header_size) == size_of::<Segment>()
-    }
-}
-
-/// A program header (elf(5)).
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Segment {
-    kind: u32,
-    flags: u32,
-    offset: usize,
-    address: usize,
-    physical: usize,
-    in_file: usize,
-    in_memory: usize,
-    align: usize,
-}
-
-impl Segment {
-    const LOAD: u32 = 1;
-    const INTERP: u32 = 3;
-    const PHDR: u32 = 6;
-    const EXECUTE: u32 = 1;
-    const WRITE: u32 = 2;
-    const READ: u32 = 4;
-
-    const NONE: Self =
-        Self { kind: 0, flags: 0, offset: 0, address: 0, physical: 0, in_file: 0, in_memory: 0, align: 0 };
-
-    fn is(&self, flag: u32) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// How it may be used, in the kernel's words (mmap(2)).
-    fn protection(&self) -> usize {
-        let given = |flag, protection| if self.is(flag) { protection } else { 0 };
-        given(Self::READ, kernel::READ) | given(Self::WRITE, kernel::WRITE) | given(Self::EXECUTE, kernel::EXECUTE)
-    }
-
-    /// Whether these bytes of the file's are mapped by it, readable.
-    fn shows(&self, address: usize, length: usize) -> bool {
-        let end = self.address.checked_add(self.in_file);
-        let holds = address >= self.address && end.zip(address.checked_add(length)).is_some_and(|(end, e)| e <= end);
-        self.kind == Self::LOAD && self.is(Self::READ) && holds
-    }
-}
-
 /// /run/loader/NAME with the byte that ends it.
 type LoaderPath = [u8; FOLDER.len() + NAME_BYTES];
 
@@ -458,150 +379,4 @@ impl Loader {
 /// The next multiple of a power of two. By mask: a division would bring a panic along, and that an address.
 fn up(address: usize, align: usize) -> usize {
     (address + (align - 1)) & !(align - 1)
-}
-
-/// The six system calls.
-mod kernel {
-    use super::{Range, asm};
-
-    pub(crate) const READ: usize = 1;
-    pub(crate) const WRITE: usize = 2;
-    pub(crate) const EXECUTE: usize = 4;
-
-    const PRIVATE: usize = 0x02;
-    const FIXED: usize = 0x10;
-    const ANONYMOUS: usize = 0x20;
-    const NO_RESERVE: usize = 0x4000;
-
-    const WORKING_FOLDER: usize = -100_isize as usize;
-    const NO_FILE: usize = -1_isize as usize;
-    const CLOSE_ON_EXEC: usize = 0o2_000_000;
-    const STANDARD_ERROR: usize = 2;
-
-    #[cfg(target_arch = "x86_64")]
-    mod number {
-        pub(super) const WRITE: usize = 1;
-        pub(super) const CLOSE: usize = 3;
-        pub(super) const MMAP: usize = 9;
-        pub(super) const PREAD64: usize = 17;
-        pub(super) const EXIT_GROUP: usize = 231;
-        pub(super) const OPENAT: usize = 257;
-    }
-    #[cfg(target_arch = "aarch64")]
-    mod number {
-        pub(super) const OPENAT: usize = 56;
-        pub(super) const CLOSE: usize = 57;
-        pub(super) const WRITE: usize = 64;
-        pub(super) const PREAD64: usize = 67;
-        pub(super) const EXIT_GROUP: usize = 94;
-        pub(super) const MMAP: usize = 222;
-    }
-
-    // SAFETY: pointers that the kernel reads or writes through must be good for that, and what it maps over, unused.
-    unsafe fn call(number: usize, arguments: [usize; 6]) -> Option<usize> {
-        let [a, b, c, d, e, f] = arguments;
-        let mut result: usize;
-        // SAFETY: the caller's; the kernel changes no registers but the named ones.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            asm!("syscall", inlateout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
-                in("r8") e, in("r9") f, lateout("rcx") _, lateout("r11") _, options(nostack));
-        }
-        // SAFETY: the caller's; the kernel changes no registers but the named one.
-        #[cfg(target_arch = "aarch64")]
-        unsafe {
-            asm!("svc 0", in("x8") number, inlateout("x0") a => result, in("x1") b, in("x2") c, in("x3") d,
-                in("x4") e, in("x5") f, options(nostack));
-        }
-        // The last page of addresses is error numbers.
-        (result < -4095_isize as usize).then_some(result)
-    }
-
-    /// An open file; closed by `close` alone, for everything else ends in an exit.
-    pub(crate) struct File(usize);
-
-    /// Opens for reading; the path ends with a zero.
-    pub(crate) fn open(path: &[u8]) -> Option<File> {
-        if path.last() != Some(&0) {
-            return None;
-        }
-        // SAFETY: a string with its end, only read.
-        unsafe { call(number::OPENAT, [WORKING_FOLDER, path.as_ptr() as usize, CLOSE_ON_EXEC, 0, 0, 0]) }.map(File)
-    }
-
-    impl File {
-        /// Reads up to so many bytes from an offset on.
-        pub(crate) fn read(&self, to: *mut u8, length: usize, offset: usize) -> Option<usize> {
-            // SAFETY: both callers hand in a buffer of that length of their own.
-            unsafe { call(number::PREAD64, [self.0, to as usize, length, offset, 0, 0]) }
-        }
-
-        pub(crate) fn close(self) {
-            // SAFETY: it is ours, and not used afterwards.
-            let _ = unsafe { call(number::CLOSE, [self.0, 0, 0, 0, 0, 0]) };
-        }
-    }
-
-    /// A range of addresses that nothing else uses, to be mapped piece by piece.
-    pub(crate) struct Room(Range<usize>);
-
-    impl Room {
-        /// At an address of the kernel's choice. What is not mapped over cannot be touched.
-        pub(crate) fn reserve(length: usize) -> Option<Self> {
-            // SAFETY: without MAP_FIXED nothing is replaced.
-            let start = unsafe { call(number::MMAP, [0, length, 0, PRIVATE | ANONYMOUS | NO_RESERVE, NO_FILE, 0]) }?;
-            Some(Self(start..start.checked_add(length)?))
-        }
-
-        pub(crate) fn start(&self) -> usize {
-            self.0.start
-        }
-
-        fn holds(&self, part: &Range<usize>) -> bool {
-            self.0.start <= part.start && part.start <= part.end && part.end <= self.0.end
-        }
-
-        /// Maps a file there, from this offset on.
-        pub(crate) fn map_file(&self, at: Range<usize>, protection: usize, file: &File, offset: usize) -> Option<()> {
-            self.map(at, protection, PRIVATE | FIXED, file.0, offset)
-        }
-
-        /// Maps zeros there.
-        pub(crate) fn map_zeros(&self, at: Range<usize>, protection: usize) -> Option<()> {
-            self.map(at, protection, PRIVATE | FIXED | ANONYMOUS, NO_FILE, 0)
-        }
-
-        fn map(&self, at: Range<usize>, protection: usize, flags: usize, file: usize, offset: usize) -> Option<()> {
-            if !self.holds(&at) {
-                return None;
-            }
-            // SAFETY: replaces a part of our own range, whose memory nobody has been given.
-            unsafe { call(number::MMAP, [at.start, at.end - at.start, protection, flags, file, offset]) }.map(drop)
-        }
-
-        /// Makes the rest of a page zero that was mapped writable.
-        pub(crate) fn clear(&self, part: Range<usize>) -> Option<()> {
-            if !self.holds(&part) {
-                return None;
-            }
-            for byte in part {
-                // SAFETY: in our own range, mapped writable; nobody has been given this memory.
-                unsafe { (byte as *mut u8).write(0) };
-            }
-            Some(())
-        }
-    }
-
-    /// One line on standard error; nobody could be told that it did not get there.
-    pub(crate) fn complain(line: &str) {
-        // SAFETY: only read.
-        let _ = unsafe { call(number::WRITE, [STANDARD_ERROR, line.as_ptr() as usize, line.len(), 0, 0, 0]) };
-    }
-
-    pub(crate) fn exit(code: usize) -> ! {
-        loop {
-            // SAFETY: takes a number.
-            let _ = unsafe { call(number::EXIT_GROUP, [code, 0, 0, 0, 0, 0]) };
-        }
-    }
 }
