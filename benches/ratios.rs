@@ -1,5 +1,7 @@
 //! Speed and size, as ratios and figures measured in one run: `make bench` prints them.
 //!
+//! `cargo bench --bench ratios -- walls gateway` measures these parts alone.
+//!
 //! Every ratio compares two things done in turn by the same client on the same machine in the same minute;
 //! absolute times are printed beside them for orientation only. Nothing here is asserted.
 
@@ -43,19 +45,32 @@ fn main() {
     }
     let world = World::new();
     println!("# Vambrace, measured in one run on {} CPUs", std::thread::available_parallelism().map_or(0, usize::from));
-    size(&world);
-    walls(&world);
-    let gateway = start(&world);
-    memory(&world, &gateway);
+    let parts: [(&str, &dyn Fn(&World)); _] = [
+        ("size", &size),
+        ("walls", &walls),
+        ("gateway", &one_gateway),
+        ("devices", &devices),
+        ("sealing", &|_| sealing()),
+        ("passwords", &passwords),
+        ("containers", &containers::containers),
+    ];
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if let Some(unknown) = wanted.iter().find(|word| !parts.iter().any(|(name, _)| name == word)) {
+        panic!("there is no part {unknown:?}; there are: {}", parts.map(|(name, _)| name).join(" "));
+    }
+    for (_, part) in parts.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| word == name)) {
+        part(&world);
+    }
+}
+
+/// What is measured of one gateway that goes on running.
+fn one_gateway(world: &World) {
+    let gateway = start(world);
+    memory(world, &gateway);
     exec(&gateway);
     at_once(&gateway);
     a_thousand(&gateway);
     wire(&gateway);
-    drop(gateway);
-    devices(&world);
-    sealing();
-    passwords(&world);
-    containers::containers(&world);
 }
 
 /// A scratch folder with a copy of the program that every user can execute.
