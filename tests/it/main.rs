@@ -41,6 +41,7 @@ mod reload;
 mod remote;
 mod secrets;
 mod service;
+mod shared_engine;
 mod signed;
 mod store;
 mod terminal;

@@ -7,10 +7,9 @@
 use super::answers::{fault, gone, is_id, missing, told};
 use super::bundle::Bundle;
 use super::enter::{self, Entered};
-use super::lists::{self, Listed};
 use super::plan::{self, Plan, SANDBOX};
 use super::reach::{Kind, Reached, connect};
-use super::{bridge, host, image, look, memory, probe, shown};
+use super::{bridge, host, image, maker, memory, probe, shown};
 use crate::crypto;
 use crate::model::{
     Container, EngineHost, ExecMode, Network, RunFault, SandboxProfile, StandingContainer, WorkspaceAccess,
@@ -30,7 +29,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::timeout;
 
@@ -313,6 +312,8 @@ impl Engine {
             setup: profile.setup.clone(),
             limits: profile.limits.clone(),
             idle_seconds: profile.idle.as_secs(),
+            age_seconds: profile.age.map(|age| age.as_secs()),
+            maker: sandbox.starts_with(ONCE).then(maker::mark),
         }
     }
 
@@ -471,41 +472,6 @@ impl Engine {
         }
     }
 
-    /// Removes what nobody has used for as long as its profile says, and what was for one command only; or that of this
-    /// sandbox at once. Those of `in_use` stay.
-    pub(crate) async fn prune(&self, at_once: Option<&str>, in_use: impl Fn(&str) -> bool) {
-        // An engine that was never asked has nothing of ours that we know of.
-        let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
-        look::sweep(&docker).await;
-        let found = lists::with_label(&docker, &format!("{}={}", plan::GATEWAY, self.settings.gateway)).await;
-        for Listed { id, labels, .. } in lists::told(found) {
-            let Some(sandbox) = labels.get(SANDBOX) else { continue };
-            let idle = labels.get(plan::IDLE).and_then(|text| text.parse().ok()).unwrap_or(0);
-            // One that was used before we were there counts from when we first saw it.
-            let used = *self.used.borrow_mut().entry(sandbox.clone()).or_insert_with(Instant::now);
-            let is_old = match at_once {
-                Some(gone) => sandbox == gone,
-                None => sandbox.starts_with(ONCE) || used.elapsed() >= Duration::from_secs(idle),
-            };
-            if is_old && !in_use(&id) {
-                let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
-                let _turn = turn.lock().await;
-                self.forget(&id);
-                if !in_use(&id) && remove(&docker, &id).await.is_ok() {
-                    self.used.borrow_mut().remove(sandbox);
-                }
-            }
-        }
-        self.tidy_bridge(&docker).await;
-    }
-
-    /// Removes the bridge if nothing is on it, nor about to be.
-    async fn tidy_bridge(&self, docker: &Docker) {
-        if let Ok(_alone) = self.bridge.try_write() {
-            bridge::remove(docker, &self.settings.gateway).await;
-        }
-    }
-
     /// Where it is.
     pub(crate) fn host(&self) -> &EngineHost {
         &self.settings.host
@@ -574,5 +540,6 @@ async fn remove(docker: &Docker, id: &str) -> Result<(), RunFault> {
     }
 }
 
+mod prune;
 #[cfg(test)]
 mod tests;
