@@ -265,6 +265,7 @@ off "container: what is made of ours" $prune 's/ \&\& self\.is_ours\(.*\)\.await
 off "container: age" $prune 's/listed\.age >= age/false/' shared_engine::what_is_old
 off "container: mounts of another runner" src/sandbox/docker/shown.rs 's/let Ok\(Some\(held\)\) = os::fs::lock_folder\(.*/let held = File::open(folder.path()).unwrap();/' shared_engine::what_stands
 off "container: whose they are" src/daemon/mod.rs 's/unwrap_or_default\(\), drawn\(folder\)\?\)/unwrap_or_default(), Vec::<u8>::new())/' shared_engine::gateways_whose
+off "container: what was listed" $engine 's/^ *self\.placed\.borrow_mut\(\)\.remove\(\&sandbox\);//' shared_engine::what_differs
 off "container: end with what it kept" src/gateway/methods/sandboxes.rs 's/^ *self\.parts\.runners\.discard\(name\);//' docker::what_is_pruned
 
 echo "$red passed, $green failed"

@@ -342,6 +342,10 @@ impl Engine {
             },
             Ok(None) | Err(_) => vec!["Image".into()],
         };
+        if !differences.is_empty() {
+            // What was told is what the next command finds.
+            self.placed.borrow_mut().remove(&sandbox);
+        }
         let state = live.state.as_ref().and_then(|state| state.status).map(|status| status.to_string());
         Ok(Some(StandingContainer {
             id: live.id.unwrap_or_default().chars().take(64).collect(),
