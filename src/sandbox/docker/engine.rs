@@ -195,6 +195,7 @@ impl Engine {
         let (plan, stand) = {
             let name = self.name(sandbox);
             let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
+            memory::check(&ready, &image.volumes)?;
             (self.plan(kind, profile, sandbox, &image, &bundle, &ready), ready.stand)
         };
         let id = match self.look(&docker, &plan.name).await? {
