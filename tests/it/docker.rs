@@ -477,6 +477,15 @@ fn setup_is_executed_once_in_each_container_before_its_first_command() {
         eventually("its container is gone", || dock.containers().is_empty());
         world.exec(&["true"]).exits(0);
         assert_eq!(fs::read_to_string(world.workspace().join("done")).unwrap(), "x\nx\n", "once for each container");
+        // Each permit says what may be executed before its command, and each end whether it was.
+        let permits = world.events("exec.permitted");
+        assert!(
+            permits.iter().all(|e| e["setup"] == "echo x >> /workspace/done; echo tool > /tmp/tool"),
+            "{permits:?}"
+        );
+        let ends = world.events("exec.finished");
+        let set_up = ends.iter().filter(|e| e["enforcement"].as_str().unwrap().contains(" setup=done ")).count();
+        assert_eq!((ends.len(), set_up), (4, 2), "{ends:?}");
         let ran = world.run(&["exec", "--profile", "failing", "--", "true"]);
         assert!(ran.stderr.contains("hint: it is `setup`"), "{ran:?}");
         ran.fails(125, "failed (exit code 3): no such package");

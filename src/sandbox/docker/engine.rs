@@ -216,7 +216,7 @@ impl Engine {
         };
         drop((stand, on_bridge));
         let place = Place {
-            container: Container { id, image: image.base, plan: plan.digest() },
+            container: Container { id, image: image.base, plan: plan.digest(), set_up: false },
             uid: plan.user.0,
             is_once: sandbox.starts_with(ONCE),
             host: self.settings.host.clone(),
