@@ -268,6 +268,8 @@ off "container: whose they are" src/daemon/mod.rs 's/unwrap_or_default\(\), draw
 off "container: what was listed" $engine 's/^ *self\.placed\.borrow_mut\(\)\.remove\(\&sandbox\);//' shared_engine::what_differs
 off "container: volumes as they are written" src/sandbox/docker/memory.rs 's/folders\.entry\(place_of\(volume\)\)/folders.entry(volume.clone())/' contained_places::a_volume
 off "container: volumes in folders of the host" $engine 's/^ *memory::check\(\&ready, .*//' contained_places::a_volume
+off "container: end where nobody is heard" src/runner/serve.rs 's/matches!\(from, Way::Pipe\(_\)\)\.then_some\(SILENCE\)/None::<Duration>/' docker::what_runs_where
+off "container: what could not be removed" $engine 's/^ *if is_gone \{$/if is_gone || !is_gone {/' own_engine::an_engine_that_is_stopped
 off "container: end with what it kept" src/gateway/methods/sandboxes.rs 's/^ *self\.parts\.runners\.discard\(name\);//' docker::what_is_pruned
 
 echo "$red passed, $green failed"

@@ -396,7 +396,13 @@ async fn get_in(
                 Some(Order::LockDown) => return Err(RunFault::NeverStarted(Ending::LockedDown)),
                 Some(order) => early.push(order),
             },
-            () = sleep_until(deadline) => return Err(RunFault::NeverStarted(Ending::TimedOut)),
+            () = sleep_until(deadline) => {
+                return Err(RunFault::Engine {
+                    what: "the container engine had no container ready before the run's time was over".into(),
+                    hint: "is it busy, or stuck? `docker info` and the engine's log tell more; `limits.timeout` gives a run more time"
+                        .into(),
+                });
+            }
         }
     }
 }

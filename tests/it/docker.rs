@@ -661,6 +661,20 @@ fn an_engine_that_goes_ends_what_runs_and_is_found_again_when_it_is_back() {
 }
 
 #[test]
+fn what_runs_where_nobody_is_heard_any_more_ends() {
+    let dock = Dock::with(User::Ordinary, "scope = \"agent\"\n[defaults.sandbox.limits]\ntimeout = \"1h\"\n");
+    let mark = mark(86608);
+    let mut ws = dock.world.connect();
+    ws.ask("exec.run", json!({"command": ["sleep", mark]}));
+    eventually("it runs", || !processes_with(mark).is_empty());
+
+    // As an engine on another machine whose network is cut off, or one that is killed.
+    dock.way.as_ref().unwrap().fall_silent();
+
+    eventually("it has ended", || processes_with(mark).is_empty());
+}
+
+#[test]
 fn a_container_that_is_paused_by_somebody_is_given_up_after_the_deadline() {
     let dock = Dock::with(User::Root, "scope = \"agent\"\n[defaults.sandbox.limits]\ntimeout = \"2s\"\n");
     dock.world.exec(&["true"]).exits(0);

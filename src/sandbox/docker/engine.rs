@@ -209,6 +209,7 @@ impl Engine {
                 Fit::Same(id) | Fit::Stale(id) => {
                     self.forget(&id);
                     remove(&docker, &id).await?;
+                    self.going.borrow_mut().remove(&id);
                     self.make(&docker, &plan).await?
                 }
             },
@@ -452,11 +453,14 @@ impl Engine {
     pub(crate) async fn remove(&self, place: &Place) {
         let id = &place.container.id;
         let turn = Rc::clone(self.making.borrow_mut().entry(place.sandbox.clone()).or_default());
-        {
+        let is_gone = {
             let _turn = turn.lock().await;
-            self.remove_now(place).await;
+            self.remove_now(place).await
+        };
+        // What an engine that is gone could not remove is not adopted when that is back: something may still run in it.
+        if is_gone {
+            self.going.borrow_mut().remove(id);
         }
-        self.going.borrow_mut().remove(id);
         if place.is_once {
             self.making.borrow_mut().remove(&place.sandbox);
         }
@@ -466,15 +470,18 @@ impl Engine {
         self.going.borrow().contains(id)
     }
 
-    async fn remove_now(&self, place: &Place) {
+    /// Whether it is gone.
+    async fn remove_now(&self, place: &Place) -> bool {
         self.forget(&place.container.id);
-        let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
-        if let Err(error) = remove(&docker, &place.container.id).await {
+        let Ok(Reached { api: docker, .. }) = self.connect().await else { return false };
+        let removed = remove(&docker, &place.container.id).await;
+        if let Err(error) = &removed {
             tracing::warn!(%error, "a container could not be removed");
         }
         if place.is_once {
             self.tidy_bridge(&docker).await;
         }
+        removed.is_ok()
     }
 
     /// Where it is.

@@ -31,6 +31,7 @@ impl Engine {
                 }
                 self.forget(&listed.id);
                 if remove(&docker, &listed.id).await.is_ok() {
+                    self.going.borrow_mut().remove(&listed.id);
                     self.used.borrow_mut().remove(sandbox);
                 }
             }
