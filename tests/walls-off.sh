@@ -256,9 +256,20 @@ off "container: bytes of an answer" src/sandbox/docker/meter.rs 's/if self\.left
 off "container: time of an answer" src/sandbox/docker/meter.rs 's/end: Box::pin\(sleep\(self\.time\)\)/end: Box::pin(sleep(Duration::from_secs(7200)))/' docker::meter --lib
 off "container: time of a preparation" $engine 's/timeout\(way\.patience\.preparation, prepared\)/timeout(Duration::from_secs(7200), prepared)/' docker::engine --lib
 off "container: names in an archive" src/sandbox/docker/contents.rs 's/^const MOST_BESIDE: .*/const MOST_BESIDE: u64 = 64 << 20;/' a_long_name_is_read --lib
-off "container: looks that were left" src/sandbox/docker/look.rs 's/if is_left\(mark, .*\{$/if is_left(mark, Duration::ZERO) \&\& id.is_empty() {/' hostile_engine::a_look
+off "container: looks that were left" src/sandbox/docker/look.rs 's/if maker::is_left\(mark, .*\{$/if maker::is_left(mark, Default::default()) \&\& id.is_empty() {/' hostile_engine::a_look
 off "container: looks of somebody else" src/sandbox/docker/look.rs 's/labels\.get\(plan::SANDBOX\), is_new\)/labels.get(plan::SANDBOX), is_new || !is_new)/' hostile_engine::a_look
 off "container: looks that were interrupted" src/sandbox/docker/contents.rs 's/^ *look::done\(\&docker, .*//' hostile_engine::a_look
+prune=src/sandbox/docker/engine/prune.rs
+off "container: runs of another runner" $prune 's/return maker::is_left_here\(mark, listed\.age\);/let _ = mark; return true;/' shared_engine::a_run_without
+off "container: what is made of ours" $prune 's/ \&\& self\.is_ours\(.*\)\.await \{$/ {/' shared_engine::a_container_that_somebody
+off "container: age" $prune 's/listed\.age >= age/false/' shared_engine::what_is_old
+off "container: mounts of another runner" src/sandbox/docker/shown.rs 's/let Ok\(Some\(held\)\) = os::fs::lock_folder\(.*/let held = File::open(folder.path()).unwrap();/' shared_engine::what_stands
+off "container: whose they are" src/daemon/mod.rs 's/unwrap_or_default\(\), drawn\(folder\)\?\)/unwrap_or_default(), Vec::<u8>::new())/' shared_engine::gateways_whose
+off "container: what was listed" $engine 's/^ *self\.placed\.borrow_mut\(\)\.remove\(\&sandbox\);//' shared_engine::what_differs
+off "container: volumes as they are written" src/sandbox/docker/memory.rs 's/folders\.entry\(place_of\(volume\)\)/folders.entry(volume.clone())/' contained_places::a_volume
+off "container: volumes in folders of the host" $engine 's/^ *memory::check\(\&ready, .*//' contained_places::a_volume
+off "container: end where nobody is heard" src/runner/serve.rs 's/matches!\(from, Way::Pipe\(_\)\)\.then_some\(SILENCE\)/None::<Duration>/' docker::what_runs_where
+off "container: what could not be removed" $engine 's/^ *if is_gone \{$/if is_gone || !is_gone {/' own_engine::an_engine_that_is_stopped
 off "container: end with what it kept" src/gateway/methods/sandboxes.rs 's/^ *self\.parts\.runners\.discard\(name\);//' docker::what_is_pruned
 
 echo "$red passed, $green failed"

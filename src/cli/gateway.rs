@@ -14,7 +14,7 @@ use crate::runner;
 use crate::runner::{Around, Helpers, With};
 use crate::sandbox::{EngineSettings, Protected};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 impl PlaceArgs {
@@ -130,10 +130,7 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
         BackendArg::Docker => With::Docker(EngineSettings {
             host: EngineHost::Unix(args.engine.clone()),
             others: args.elsewhere.iter().map(|text| elsewhere(text)).collect::<Result<_, _>>()?,
-            gateway: args
-                .gateway
-                .clone()
-                .unwrap_or_else(|| daemon::whose(args.kept.as_deref().unwrap_or(Path::new("/")))),
+            gateway: whose(args)?,
             scratch: args.scratch.clone().unwrap_or_default(),
             protected,
         }),
@@ -154,6 +151,17 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
         Fault::new(e.to_string()).hint("the gateway starts its own runner unless `runner.socket` is set")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whose containers those of a docker runner are.
+fn whose(args: &RunnerArgs) -> Result<String, Fault> {
+    match (&args.gateway, &args.kept) {
+        (Some(gateway), _) => Ok(gateway.clone()),
+        (None, Some(kept)) => daemon::whose(kept).map_err(|e| Fault::new(format!("{}: {e}", kept.display()))),
+        (None, None) => {
+            Err(Fault::new("a docker runner was not told whose containers are its own").hint("give it --kept").code(2))
+        }
+    }
 }
 
 /// An engine on the command line, as in the configuration.

@@ -311,6 +311,9 @@ pub(crate) struct Layer {
     /// How long what a sandbox keeps may lie unused, e.g. `7d`; then it is removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<String>,
+    /// With `docker`: how old a container may become, e.g. `30d`: then it is removed when nothing runs in it, and what is kept stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) age: Option<String>,
     /// The weakest walls that are accepted: `root` (a uid of its own), `user-namespace`, or `landlock` (no namespaces).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) least_tier: Option<TierFile>,

@@ -115,6 +115,12 @@ impl ProfileReader<'_> {
             Some(text) => return Err(self.fault(&format!("{key}.image"), format!("{text:?} is no name of an image"))),
         };
         let engine = self.engine(&format!("{key}.docker"), &layer.docker)?.or(below.engine);
+        let days = |name: &str, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => units::days(text).map(Some).ok_or_else(|| {
+                self.fault(&format!("{key}.{name}"), format!("{text:?} is no duration up to ten years, e.g. \"7d\""))
+            }),
+        };
         Ok(SandboxProfile {
             engine,
             setup: layer.setup.clone().or(below.setup),
@@ -135,12 +141,8 @@ impl ProfileReader<'_> {
                 TierFile::UserNamespace => Tier::UserNamespace,
                 TierFile::Landlock => Tier::Landlock,
             }),
-            idle: match &layer.idle {
-                None => below.idle,
-                Some(text) => units::days(text).ok_or_else(|| {
-                    self.fault(&format!("{key}.idle"), format!("{text:?} is no duration up to ten years, e.g. \"7d\""))
-                })?,
-            },
+            idle: days("idle", &layer.idle)?.unwrap_or(below.idle),
+            age: days("age", &layer.age)?.or(below.age),
             exec_mode: below.exec_mode,
             exec_allow: below.exec_allow,
             domains,
@@ -190,9 +192,11 @@ impl ProfileReader<'_> {
     /// What a backend cannot give is refused here, not left out there.
     pub(super) fn check_backend(&self, key: &str, profile: &SandboxProfile) -> Result<(), ConfigFault> {
         if profile.backend == Backend::Native {
-            return match &profile.setup {
-                None => Ok(()),
-                Some(_) => Err(self.fault(&format!("{key}.setup"), "is for backend = \"docker\" alone")),
+            let alone = |what: &str| Err(self.fault(&format!("{key}.{what}"), "is for backend = \"docker\" alone"));
+            return match (&profile.setup, &profile.age) {
+                (Some(_), _) => alone("setup"),
+                (None, Some(_)) => alone("age"),
+                (None, None) => Ok(()),
             };
         }
         if profile.setup.is_some() && profile.network == Network::Allowlist {
@@ -275,6 +279,7 @@ impl Layer {
             ("workspace_access", profile.workspace_access.as_str().into(), from(&|l| l.workspace_access.is_some())),
             ("scope", profile.scope.as_str().into(), from(&|l| l.scope.is_some())),
             ("idle", units::show_duration(profile.idle), from(&|l| l.idle.is_some())),
+            ("age", profile.age.map(units::show_duration).unwrap_or_else(|| "any".into()), from(&|l| l.age.is_some())),
             ("least_tier", profile.least_tier.as_str().into(), from(&|l| l.least_tier.is_some())),
             ("network", profile.network.as_str().into(), from(&|l| l.network.is_some())),
             ("allow_domains", words(&profile.domains), from(&|l| l.allow_domains.is_some())),

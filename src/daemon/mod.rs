@@ -416,15 +416,36 @@ pub(crate) fn docker_supply(settings: &Settings, places: &Places) -> Result<Supp
         more.extend(["--elsewhere".to_owned(), DockerFile::told(engine)]);
     }
     more.extend(["--scratch".to_owned(), places.runtime.join("containers").display().to_string()]);
-    more.extend(["--gateway".to_owned(), whose(&places.state)]);
+    let whose = whose(&places.state).map_err(system("cannot tell whose containers are ours"))?;
+    more.extend(["--gateway".to_owned(), whose]);
     own_runner(settings, places, more)
 }
 
-/// Whose containers they are: this folder's on this host.
-pub(crate) fn whose(folder: &Path) -> String {
-    let host = os::host::machine_id().unwrap_or_default();
-    let whose = crate::crypto::sha256(&[host.as_bytes(), b"\0", folder.as_os_str().as_encoded_bytes()]);
-    crate::crypto::hex(&whose[..8])
+/// Whose containers they are: this folder's on this host. Hosts may share an engine, have no id or each other's, and call
+/// their folders alike, so a word is drawn for each folder.
+///
+/// # Errors
+/// Where it cannot be kept in the folder.
+pub(crate) fn whose(folder: &Path) -> io::Result<String> {
+    let (host, drawn) = (os::host::machine_id().unwrap_or_default(), drawn(folder)?);
+    let whose = crate::crypto::sha256(&[host.as_bytes(), b"\0", folder.as_os_str().as_encoded_bytes(), b"\0", &drawn]);
+    Ok(crate::crypto::hex(&whose[..8]))
+}
+
+/// The word of a folder. Several may be the first who ask: whoever is, keeps it for all.
+fn drawn(folder: &Path) -> io::Result<Vec<u8>> {
+    let path = folder.join("whose-containers");
+    os::fs::private_dir(folder)?;
+    if let Some(drawn) = os::fs::read_private(&path, 64)? {
+        return Ok(drawn);
+    }
+    let random = || crate::crypto::hex(&os::host::random::<16>());
+    let aside = folder.join(format!("whose-{}", random()));
+    os::fs::write_private(&aside, random().as_bytes())?;
+    let kept = std::fs::hard_link(&aside, &path);
+    let _ = std::fs::remove_file(&aside);
+    kept.or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })?;
+    os::fs::read_private(&path, 64)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 fn own_runner(settings: &Settings, places: &Places, more: Vec<String>) -> Result<Supply, DaemonFault> {

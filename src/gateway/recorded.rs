@@ -44,6 +44,7 @@ impl Recorded {
                 let run = RunId::from_random((gateway.parts.random)());
                 let mut record = by(Event::ExecPermitted).asking(&request).decided("permit", &rule);
                 record.run = Some(run.as_str().to_owned());
+                record.setup = profile.setup.clone();
                 let receipt = journal.append(record)?;
                 Ok(Recorded::Run { request, profile, run, receipt })
             }

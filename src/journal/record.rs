@@ -104,6 +104,9 @@ pub(crate) struct Record {
     pub(crate) command: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cwd: Option<String>,
+    /// The profile's line that is executed before the command, where its container is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) setup: Option<String>,
     /// The secrets asked for, by name, never their values: `NAME` or `NAME as VARIABLE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) secrets: Vec<String>,
@@ -216,13 +219,15 @@ impl Record {
     /// As it is written: secrets covered first, then the command cut, so that no half of one is left at the cut.
     pub(crate) fn covered(mut self, redactor: &Redactor) -> Self {
         let words = self.command.iter_mut().flatten().chain(&mut self.refused);
-        let texts = [&mut self.cwd, &mut self.error, &mut self.target, &mut self.session, &mut self.rule];
+        let texts =
+            [&mut self.cwd, &mut self.setup, &mut self.error, &mut self.target, &mut self.session, &mut self.rule];
         for text in words.chain(texts.into_iter().filter_map(Option::as_mut)) {
             if let Some(covered) = redactor.text(text) {
                 *text = covered;
             }
         }
         self.command = self.command.map(bounded);
+        self.setup = self.setup.map(|line| bounded(vec![line]).join(" "));
         self
     }
 

@@ -85,6 +85,8 @@ pub(crate) struct Container {
     pub(crate) image: String,
     /// SHA-256 in hex over the plan that the live container was compared with, field by field.
     pub(crate) plan: String,
+    /// The setup of its profile was executed in it for this run, before the command.
+    pub(crate) set_up: bool,
 }
 
 /// What stands in the engine for a sandbox that keeps something.
@@ -132,7 +134,10 @@ impl fmt::Display for Enforcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.container {
             None => f.write_str("native ")?,
-            Some(c) => write!(f, "docker image={:.19} container={:.12} plan={:.16} ", c.image, c.id, c.plan)?,
+            Some(c) => {
+                let set_up = if c.set_up { "setup=done " } else { "" };
+                write!(f, "docker image={:.19} container={:.12} plan={:.16} {set_up}", c.image, c.id, c.plan)?;
+            }
         }
         write!(
             f,

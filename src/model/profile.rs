@@ -187,6 +187,8 @@ pub(crate) struct SandboxProfile {
     pub(crate) least_tier: Tier,
     /// How long what the sandbox keeps may lie unused before it is pruned.
     pub(crate) idle: Duration,
+    /// With `Backend::Docker`: how old a container may become before another takes its place; `None` for any age.
+    pub(crate) age: Option<Duration>,
     pub(crate) limits: Limits,
 }
 
@@ -210,6 +212,7 @@ impl Default for SandboxProfile {
             exec_allow: Vec::new(),
             least_tier: Tier::UserNamespace,
             idle: Duration::from_secs(7 * 86_400),
+            age: None,
             limits: Limits::default(),
         }
     }

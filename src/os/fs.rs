@@ -255,7 +255,17 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Takes the same lock, waiting so long for whoever holds it.
+/// The same of a folder, which has to be there.
+pub(crate) fn lock_folder(path: &Path) -> io::Result<Option<File>> {
+    let folder = File::open(path)?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Takes the lock on a file, waiting so long for whoever holds it.
 pub(crate) fn lock_waiting(path: &Path, at_most: Duration) -> io::Result<Option<File>> {
     let begun = Instant::now();
     loop {

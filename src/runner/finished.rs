@@ -25,8 +25,8 @@ struct OutcomeRecord {
     refused: Vec<String>,
     out_of_processes: bool,
     tier: String,
-    /// Id, image and plan.
-    container: Option<(String, String, String)>,
+    /// Id, image, plan, and whether its setup was executed.
+    container: Option<(String, String, String, bool)>,
     namespaces: Vec<String>,
     host_uid: u32,
     landlock_abi: u8,
@@ -82,7 +82,7 @@ impl OutcomeRecord {
             refused: outcome.refused.clone(),
             out_of_processes: outcome.out_of_processes,
             tier: e.tier.as_str().into(),
-            container: e.container.clone().map(|c| (c.id, c.image, c.plan)),
+            container: e.container.clone().map(|c| (c.id, c.image, c.plan, c.set_up)),
             namespaces: e.namespaces.clone(),
             host_uid: e.host_uid,
             landlock_abi: e.landlock_abi,
@@ -113,7 +113,7 @@ impl OutcomeRecord {
             out_of_processes: self.out_of_processes,
             enforcement: Enforcement {
                 tier: Tier::parse(&self.tier)?,
-                container: self.container.map(|(id, image, plan)| Container { id, image, plan }),
+                container: self.container.map(|(id, image, plan, set_up)| Container { id, image, plan, set_up }),
                 limits: [limit(cpu)?, limit(memory)?, limit(pids)?],
                 namespaces: self.namespaces,
                 host_uid: self.host_uid,

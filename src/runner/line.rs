@@ -23,6 +23,9 @@ const QUEUED: usize = 64;
 /// Bytes of a failed setup's output that are told.
 const A_TAIL: usize = 400;
 
+/// How often a runner inside is told something, whether there is something to tell or not; well within `serve::SILENCE`.
+const SAYS_SOMETHING_EVERY: Duration = Duration::from_secs(5);
+
 /// How long a runner inside may take to introduce itself.
 const GREETING: Duration = Duration::from_secs(30);
 
@@ -73,8 +76,15 @@ impl Line {
             tasks: RefCell::default(),
         });
         containers.opened(&line);
+        let told = Rc::clone(&line);
         let writes = tokio::task::spawn_local(async move {
-            while let Some((number, order)) = queue.recv().await {
+            loop {
+                let (number, order) = match timeout(SAYS_SOMETHING_EVERY, queue.recv()).await {
+                    Ok(Some(order)) => order,
+                    Ok(None) => return,
+                    // What holds already, so that it is known inside that we are there.
+                    Err(_) => (0, Order::Hold(told.is_held.get())),
+                };
                 if framing::write(&mut to, number, &order).await.is_err() {
                     return;
                 }

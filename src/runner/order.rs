@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The version both sides must speak; the gateway and the runner are the same program, but may be upgraded apart.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 /// Largest frame in either direction, in bytes.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -142,6 +142,7 @@ pub(super) struct Start {
     scope: String,
     kept: Option<PathBuf>,
     idle_seconds: u64,
+    age_seconds: Option<u64>,
     network: String,
     domains: Vec<String>,
     read_only: Vec<PathBuf>,
@@ -235,6 +236,7 @@ impl Start {
             scope: profile.scope.as_str().into(),
             kept: profile.kept.clone(),
             idle_seconds: profile.idle.as_secs(),
+            age_seconds: profile.age.map(|age| age.as_secs()),
             network: profile.network.as_str().into(),
             domains: profile.domains.iter().map(ToString::to_string).collect(),
             read_only: profile.read_only.clone(),
@@ -269,6 +271,7 @@ impl Start {
             scope: SandboxScope::parse(&self.scope)?,
             kept: self.kept,
             idle: Duration::from_secs(self.idle_seconds),
+            age: self.age_seconds.map(Duration::from_secs),
             network: Network::parse(&self.network)?,
             domains: self.domains.iter().map(|text| Domain::parse(text).ok()).collect::<Option<_>>()?,
             read_only: self.read_only,

@@ -165,11 +165,14 @@ impl Containers {
         self.prune(Some(sandbox)).await;
     }
 
-    /// The line into a container, which is entered the first time.
-    async fn line(self: &Rc<Self>, place: &Place, profile: &SandboxProfile) -> Result<Rc<Line>, RunFault> {
+    /// The line into a container, which is entered the first time; noted in the place is whether it was set up then.
+    async fn line(self: &Rc<Self>, place: &mut Place, profile: &SandboxProfile) -> Result<Rc<Line>, RunFault> {
         let key = (place.host.clone(), place.container.id.clone());
         let cell = Rc::clone(self.lines.borrow_mut().entry(key.clone()).or_default());
+        let set_up = Cell::new(false);
+        let own = &*place;
         let enter = || async {
+            let place = own;
             let engine = self.engine_of(place);
             let entered = engine.enter(place).await?;
             let line = Line::open(entered, Rc::clone(self), place.clone()).await?;
@@ -181,10 +184,12 @@ impl Containers {
                     return Err(fault);
                 }
                 engine.note_set_up(&place.container.id);
+                set_up.set(true);
             }
             Ok(line)
         };
         let entered = cell.get_or_try_init(enter).await.map(Rc::clone);
+        place.container.set_up = set_up.get();
         if entered.is_err() && cell.get().is_none() {
             self.lines.borrow_mut().remove(&key);
         }
@@ -372,15 +377,15 @@ async fn get_in(
     let (of, wanted) = (Rc::clone(containers), profile.clone());
     let mut making = tokio::task::spawn_local(async move {
         let engine = of.engine(wanted.engine.as_ref())?;
-        let place = engine.place(&wanted, |id| of.is_used(engine.host(), id)).await?;
-        match of.line(&place, &wanted).await {
+        let mut place = engine.place(&wanted, |id| of.is_used(engine.host(), id)).await?;
+        match of.line(&mut place, &wanted).await {
             Ok(line) if line.is_open() => return Ok((place, line)),
             // It ended since the last command, and that was not seen yet.
             Ok(_) => of.remove(&place),
             Err(fault) => return Err(fault),
         }
-        let place = engine.place(&wanted, |id| of.is_used(engine.host(), id)).await?;
-        let line = of.line(&place, &wanted).await?;
+        let mut place = engine.place(&wanted, |id| of.is_used(engine.host(), id)).await?;
+        let line = of.line(&mut place, &wanted).await?;
         Ok((place, line))
     });
     loop {
@@ -391,7 +396,13 @@ async fn get_in(
                 Some(Order::LockDown) => return Err(RunFault::NeverStarted(Ending::LockedDown)),
                 Some(order) => early.push(order),
             },
-            () = sleep_until(deadline) => return Err(RunFault::NeverStarted(Ending::TimedOut)),
+            () = sleep_until(deadline) => {
+                return Err(RunFault::Engine {
+                    what: "the container engine had no container ready before the run's time was over".into(),
+                    hint: "is it busy, or stuck? `docker info` and the engine's log tell more; `limits.timeout` gives a run more time"
+                        .into(),
+                });
+            }
         }
     }
 }

@@ -20,11 +20,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
+use tokio::time::timeout;
 
 /// Reports waiting for the socket; beyond it the pumps wait.
 const QUEUED_REPORTS: usize = 64;
@@ -163,7 +165,7 @@ pub(crate) fn serve_socket(
                     Err(e) => {
                         // Out of descriptors, most likely: let running commands end before the next try.
                         tracing::warn!(error = %e, "cannot accept a gateway");
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
                     }
                 },
@@ -198,8 +200,13 @@ fn listen(path: &Path, gateway_uid: u32) -> io::Result<UnixListener> {
     })
 }
 
+/// How long a runner inside a container goes on without a word from outside. Its engine may be killed, or be on another
+/// machine that is cut off: then its pipes stay open, and nobody could end what runs.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// One gateway's connection, to its end and that of every run it ordered.
 async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands, kept: Option<PathBuf>) {
+    let silence = matches!(from, Way::Pipe(_)).then_some(SILENCE);
     let mut from = Inbox::new(from);
     let (reports, queue) = mpsc::channel(QUEUED_REPORTS);
     let unable = match &hands {
@@ -217,9 +224,17 @@ async fn serve(from: Way, to: impl AsyncWrite + Unpin + 'static, hands: Hands, k
     let mut pumps = JoinSet::new();
     let mut is_held = false;
     loop {
-        let (number, order, beside) = match from.next().await {
+        let next = match silence {
+            Some(most) => timeout(most, from.next()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            None => from.next().await,
+        };
+        let (number, order, beside) = match next {
             Ok(Some(read)) => read,
             Ok(None) => break,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                tracing::error!("nothing was heard from outside; the connection ends");
+                break;
+            }
             Err(error) => {
                 tracing::error!(%error, "the gateway sent what is no order; the connection ends");
                 break;
@@ -319,10 +334,10 @@ fn answer_kept(number: u64, order: KeptOrder, root: Option<PathBuf>, reports: pu
 }
 
 /// How often the child in reserve is looked at.
-const TIDY_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
+const TIDY_EVERY: Duration = Duration::from_secs(2);
 
 /// How often containers are looked for that nobody uses any more.
-const PRUNE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 async fn keep_tidy(hands: Hands) {
     loop {

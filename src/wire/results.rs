@@ -74,7 +74,7 @@ pub(crate) fn enforcement_json(e: &Enforcement) -> Value {
     let container = e.container.as_ref();
     json!({
         "backend": backend.as_str(),
-        "container": container.map(|c| json!({"id": c.id, "image": c.image, "plan": c.plan})),
+        "container": container.map(|c| json!({"id": c.id, "image": c.image, "plan": c.plan, "setUp": c.set_up})),
         "tier": e.tier.as_str(),
         "namespaces": e.namespaces,
         "hostUid": e.host_uid,

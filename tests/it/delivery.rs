@@ -51,7 +51,7 @@ impl Runner {
         let mut line = Line { stream, next: 0 };
         let (kind, run, hello) = line.report().expect("it introduces itself");
         let hello: Value = serde_json::from_slice(&hello).unwrap();
-        assert_eq!((kind, run, &hello["version"], &hello["unable"]), (1, 0, &json!(5), &Value::Null));
+        assert_eq!((kind, run, &hello["version"], &hello["unable"]), (1, 0, &json!(6), &Value::Null));
         line
     }
 

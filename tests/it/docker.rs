@@ -477,6 +477,15 @@ fn setup_is_executed_once_in_each_container_before_its_first_command() {
         eventually("its container is gone", || dock.containers().is_empty());
         world.exec(&["true"]).exits(0);
         assert_eq!(fs::read_to_string(world.workspace().join("done")).unwrap(), "x\nx\n", "once for each container");
+        // Each permit says what may be executed before its command, and each end whether it was.
+        let permits = world.events("exec.permitted");
+        assert!(
+            permits.iter().all(|e| e["setup"] == "echo x >> /workspace/done; echo tool > /tmp/tool"),
+            "{permits:?}"
+        );
+        let ends = world.events("exec.finished");
+        let set_up = ends.iter().filter(|e| e["enforcement"].as_str().unwrap().contains(" setup=done ")).count();
+        assert_eq!((ends.len(), set_up), (4, 2), "{ends:?}");
         let ran = world.run(&["exec", "--profile", "failing", "--", "true"]);
         assert!(ran.stderr.contains("hint: it is `setup`"), "{ran:?}");
         ran.fails(125, "failed (exit code 3): no such package");
@@ -649,6 +658,20 @@ fn an_engine_that_goes_ends_what_runs_and_is_found_again_when_it_is_back() {
     way.cut(false);
     world.exec(&["true"]).exits(0);
     assert_eq!(dock.containers(), ["agent.main"]);
+}
+
+#[test]
+fn what_runs_where_nobody_is_heard_any_more_ends() {
+    let dock = Dock::with(User::Ordinary, "scope = \"agent\"\n[defaults.sandbox.limits]\ntimeout = \"1h\"\n");
+    let mark = mark(86608);
+    let mut ws = dock.world.connect();
+    ws.ask("exec.run", json!({"command": ["sleep", mark]}));
+    eventually("it runs", || !processes_with(mark).is_empty());
+
+    // As an engine on another machine whose network is cut off, or one that is killed.
+    dock.way.as_ref().unwrap().fall_silent();
+
+    eventually("it has ended", || processes_with(mark).is_empty());
 }
 
 #[test]

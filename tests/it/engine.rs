@@ -85,11 +85,19 @@ impl Dock {
         Self::of(user, image(), config)
     }
 
+    /// In a world that has its folders already.
+    pub fn within(world: World, config: &str) -> Self {
+        Self::prepared(world, image(), config)
+    }
+
     /// With another image.
     pub fn of(user: User, image: &str, config: &str) -> Self {
-        let world = World::new(user);
+        Self::prepared(World::new(user), image, config)
+    }
+
+    fn prepared(world: World, image: &str, config: &str) -> Self {
         let (mut host, mut way) = (String::new(), None);
-        if user == User::Ordinary {
+        if world.user == User::Ordinary {
             let socket = world.make_dir("engine").join("engine.sock");
             way = Some(relay(&socket));
             host = format!("[docker]\nhost = \"unix://{}\"\n", socket.display());
@@ -111,6 +119,13 @@ impl Dock {
         let (_, id) =
             listed.iter().find(|(name, _)| name == sandbox).unwrap_or_else(|| panic!("{sandbox}: {listed:?}"));
         ask("GET", &format!("/containers/{id}/json"), None).1
+    }
+
+    /// The same of every container that has its label.
+    pub fn inspect_all(&self, sandbox: &str) -> Vec<Value> {
+        let listed = self.listed();
+        let ids = listed.iter().filter(|(name, _)| name == sandbox);
+        ids.map(|(_, id)| ask("GET", &format!("/containers/{id}/json"), None).1).collect()
     }
 
     /// What the gateway says of the container of its only kept sandbox.
@@ -156,6 +171,7 @@ impl Drop for Dock {
 #[derive(Clone, Default)]
 pub struct Way {
     is_cut: Arc<AtomicBool>,
+    is_silent: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<UnixStream>>>,
 }
 
@@ -166,6 +182,11 @@ impl Way {
         for stream in self.open.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Passes nothing on from now on and ends nothing, as a network that is cut off.
+    pub fn fall_silent(&self) {
+        self.is_silent.store(true, Ordering::SeqCst);
     }
 }
 
@@ -185,14 +206,20 @@ fn relay(path: &Path) -> Way {
                 (client.try_clone().unwrap(), engine.try_clone().unwrap()),
                 (engine.try_clone().unwrap(), client.try_clone().unwrap()),
             ] {
+                let silent = Arc::clone(&ours.is_silent);
                 std::thread::spawn(move || {
                     let mut bytes = [0; 16 << 10];
                     while let Ok(read @ 1..) = from.read(&mut bytes) {
+                        if silent.load(Ordering::SeqCst) {
+                            continue;
+                        }
                         if to.write_all(&bytes[..read]).is_err() {
                             break;
                         }
                     }
-                    let _ = to.shutdown(Shutdown::Write);
+                    if !silent.load(Ordering::SeqCst) {
+                        let _ = to.shutdown(Shutdown::Write);
+                    }
                 });
             }
         }

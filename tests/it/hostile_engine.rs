@@ -16,6 +16,10 @@ use std::sync::Mutex;
 /// What a hostile engine does with a request: its status and how its answer goes on, for ever.
 enum Answer {
     Json(u32, Value),
+    /// These bytes and no more.
+    Raw(&'static [u8]),
+    /// Nothing, for as long as it is waited for.
+    Never,
     /// This, and then the same again and again.
     Endless(&'static [u8], &'static [u8]),
 }
@@ -45,6 +49,11 @@ fn serve(mut client: UnixStream, answers: fn(&str) -> Answer) -> std::io::Result
             let body = body.to_string();
             write!(client, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
         }
+        Answer::Raw(bytes) => {
+            client.write_all(bytes)?;
+            client.shutdown(std::net::Shutdown::Both)
+        }
+        Answer::Never => Ok(()),
         Answer::Endless(begins, goes_on) => {
             client.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
             client.write_all(begins)?;
@@ -115,6 +124,103 @@ fn an_answer_without_an_end_is_given_up_and_takes_no_memory() {
         // What it puts into an image is this program, packed and sent.
         let own = 3 * std::fs::metadata(program()).unwrap().len();
         assert!(resident(runner) < before + own + MOST, "{says}: {} MiB", resident(runner) >> 20);
+    }
+}
+
+#[test]
+fn an_engine_that_answers_with_anything_else_is_told_as_such_with_a_hint() {
+    let nothing: [fn(&str) -> Answer; 8] = [
+        |_| Answer::Raw(b""),
+        |_| Answer::Raw(b"hello\n"),
+        |_| Answer::Raw(b"\x15\x03\x01\x00\x02\x02\x46"),
+        |_| Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"ApiVersion\""),
+        |_| Answer::Raw(b"HTTP/1.1 301 Moved\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n"),
+        |_| Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n{}"),
+        |_| Answer::Json(200, json!("<html>")),
+        |_| Answer::Json(200, json!({"ApiVersion": "1.41\u{1b}[2J", "Version": ["20.10"]})),
+    ];
+    for (number, answers) in nothing.into_iter().enumerate() {
+        let world = with(answers);
+        let ran = world.exec(&["true"]);
+        assert!(!ran.stderr.contains('\u{1b}'), "{number}: {ran:?}");
+        ran.fails(125, "there is no container engine at");
+    }
+    let old: fn(&str) -> Answer = |_| Answer::Json(200, json!({"ApiVersion": "1.40", "Version": "19.03"}));
+    with(old).exec(&["true"]).fails(125, "speaks API 1.40, and 1.41 is the least");
+
+    let stuck: fn(&str) -> Answer = |line| if line.contains("/version") { version() } else { Answer::Never };
+    with(stuck).run(&["exec", "--timeout", "1s", "--", "true"]).fails(125, "had no container ready");
+
+    // One that says what it is, and then anything.
+    let later: [fn(&str) -> Answer; 4] = [
+        |line| if line.contains("/version") { version() } else { Answer::Raw(b"HTTP/1.1 200 OK\r\n\r\nhello") },
+        |line| if line.contains("/version") { version() } else { Answer::Json(200, json!({"Id": 5})) },
+        |line| if line.contains("/version") { version() } else { Answer::Json(200, json!([])) },
+        |line| {
+            if line.contains("/version") { version() } else { Answer::Json(500, json!({"message": "x\u{1b}[2J\n"})) }
+        },
+    ];
+    for (number, answers) in later.into_iter().enumerate() {
+        let world = with(answers);
+        let runner = world.status()["dockerRunner"]["pid"].clone();
+        for _ in 0..2 {
+            let ran = world.exec(&["true"]);
+            assert!(
+                ran.code == 125 && ran.stderr.contains("hint: ") && !ran.stderr.contains('\u{1b}'),
+                "{number}: {ran:?}"
+            );
+        }
+        world.run(&["sandbox", "list"]).exits(0);
+        assert_eq!(world.status()["dockerRunner"]["pid"], runner, "{number}");
+    }
+}
+
+/// The engine behind a socket, where the answer to an entered container is these bytes for ever.
+fn lying_inside(socket: &Path, says: &'static [u8]) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut engine = UnixStream::connect("/var/run/docker.sock").unwrap();
+            let (mut back, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut client, &mut engine));
+            std::thread::spawn(move || {
+                let mut bytes = [0; 16 << 10];
+                while let Ok(read @ 1..) = back.read(&mut bytes) {
+                    if bytes.starts_with(b"HTTP/1.1 101") {
+                        let end = memchr::memmem::find(&bytes[..read], b"\r\n\r\n").unwrap() + 4;
+                        let _ = to.write_all(&bytes[..end]);
+                        while to.write_all(says).is_ok() {}
+                        return;
+                    }
+                    if to.write_all(&bytes[..read]).is_err() {
+                        return;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+}
+
+#[test]
+fn what_an_engine_makes_up_in_place_of_a_container_ends_the_run_and_the_container() {
+    // No frame; a frame of no stream; a report of a length that none has; error output alone.
+    for says in [
+        &b"hello"[..],
+        b"\x03\0\0\0\0\0\0\x01x",
+        b"\x01\0\0\0\0\0\0\x08\xff\xff\xff\xff\0\0\0\0",
+        b"\x01\0\0\0\0\0\0\x05\x05\0\0\0{",
+    ] {
+        let world = World::new(User::Root);
+        let socket = world.make_dir("engine").join("engine.sock");
+        lying_inside(&socket, says);
+        let config = format!("[docker]\nhost = \"unix://{}\"\n", socket.display());
+        let sandbox = format!("[defaults.sandbox]\nbackend = \"docker\"\nimage = \"{}\"\nscope = \"agent\"\n", image());
+        let dock = Dock { world: world.config(&(config + &sandbox)).start(), way: None };
+        let ran = dock.world.exec(&["true"]);
+        assert!(ran.stderr.contains("hint: "), "{ran:?}");
+        ran.fails(125, "the runner inside the container cannot begin");
+        eventually("its container is gone", || dock.containers().is_empty());
     }
 }
 

@@ -9,6 +9,7 @@ mod bad_input;
 mod benchmark;
 mod cli;
 mod contained_list;
+mod contained_places;
 #[allow(unreachable_pub)]
 mod delivery;
 #[allow(unreachable_pub)]
@@ -41,6 +42,7 @@ mod reload;
 mod remote;
 mod secrets;
 mod service;
+mod shared_engine;
 mod signed;
 mod store;
 mod terminal;

@@ -4,6 +4,7 @@ use crate::neighbours::tool;
 use crate::world::*;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
@@ -60,9 +61,23 @@ impl Own {
     }
 }
 
+impl Own {
+    /// The same engine again, after it was ended by this signal.
+    fn again(mut self, signal: Signal, daemon: Command) -> Self {
+        self.daemon.stop(signal);
+        let folder = self.folder.clone();
+        // Killed, it takes what it has started with it, and looks for it by this.
+        let _ = fs::remove_file(folder.join("exec/containerd/containerd.pid"));
+        std::mem::forget(self);
+        Own::start(&folder, daemon)
+    }
+}
+
 impl Drop for Own {
     fn drop(&mut self) {
         self.daemon.stop(Signal::SIGTERM);
+        // What one that was killed has mounted is nobody's.
+        let _ = umount2(&self.folder.join("data/root"), MntFlags::MNT_DETACH);
     }
 }
 
@@ -178,6 +193,45 @@ fn an_engine_whose_disk_is_full_says_so_and_leaves_nothing_and_goes_on_when_ther
     eventually("nothing is left", || own.docker(&["ps", "--all", "--quiet"]).is_empty());
     drop(world);
     drop(own);
+}
+
+#[test]
+fn an_engine_that_is_stopped_or_killed_in_mid_run_ends_the_run_and_is_found_again() {
+    let world = World::new(User::Root);
+    let folder = world.make_dir("own");
+    // With the second its containers outlive it.
+    let daemon = |more: Option<&str>| {
+        let mut daemon = apart("dockerd");
+        daemon.args(more);
+        daemon
+    };
+    let outlived = Some("--live-restore");
+    let mut own = Own::start(&folder, daemon(None));
+    with_image(&own);
+    let sandbox = format!(
+        "[defaults.sandbox]\nbackend = \"docker\"\nscope = \"agent\"\nimage = \"{BASE}\"\nlimits.timeout = \"1h\"\n"
+    );
+    let world = world.config(&format!("{}{sandbox}", own.config())).start();
+    for (signal, now, then, mark) in [
+        (Signal::SIGTERM, None, outlived, mark(86681)),
+        (Signal::SIGTERM, outlived, outlived, mark(86682)),
+        (Signal::SIGKILL, outlived, None, mark(86683)),
+    ] {
+        let mut ws = world.connect();
+        let id = ws.ask("exec.run", json!({"command": ["sh", "-c", format!("while :; do :; done # {mark}")]}));
+        eventually("it runs", || !processes_with(mark).is_empty());
+
+        own = own.again(signal, daemon(then));
+
+        let answer = ws.response(&id);
+        assert_eq!(answer["error"]["details"]["code"], "ENGINE_UNAVAILABLE", "{signal} {now:?}: {answer}");
+        assert_eq!(world.exec(&["echo", "again"]).exits(0), "again\n", "{signal} {now:?}");
+        assert!(processes_with(mark).is_empty(), "{signal} {now:?}: nothing of it is left");
+        assert_eq!(own.docker(&["ps", "--all", "--quiet"]).lines().count(), 1, "{signal} {now:?}");
+    }
+    world.run(&["sandbox", "prune", "--all"]).exits(0);
+    eventually("nothing is left", || own.docker(&["ps", "--all", "--quiet"]).is_empty());
+    drop(world);
 }
 
 /// A shell in mounts of its own, in which an ordinary user is known by name, has ids to give away, and may make a tunnel: what

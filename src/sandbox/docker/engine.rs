@@ -7,10 +7,9 @@
 use super::answers::{fault, gone, is_id, missing, told};
 use super::bundle::Bundle;
 use super::enter::{self, Entered};
-use super::lists::{self, Listed};
 use super::plan::{self, Plan, SANDBOX};
 use super::reach::{Kind, Reached, connect};
-use super::{bridge, host, image, look, memory, probe, shown};
+use super::{bridge, host, image, maker, memory, probe, shown};
 use crate::crypto;
 use crate::model::{
     Container, EngineHost, ExecMode, Network, RunFault, SandboxProfile, StandingContainer, WorkspaceAccess,
@@ -30,7 +29,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::timeout;
 
@@ -196,6 +195,7 @@ impl Engine {
         let (plan, stand) = {
             let name = self.name(sandbox);
             let ready = shown::prepare(&self.settings.scratch, &name, binds, profile.exec_mode)?;
+            memory::check(&ready, &image.volumes)?;
             (self.plan(kind, profile, sandbox, &image, &bundle, &ready), ready.stand)
         };
         let id = match self.look(&docker, &plan.name).await? {
@@ -209,6 +209,7 @@ impl Engine {
                 Fit::Same(id) | Fit::Stale(id) => {
                     self.forget(&id);
                     remove(&docker, &id).await?;
+                    self.going.borrow_mut().remove(&id);
                     self.make(&docker, &plan).await?
                 }
             },
@@ -216,7 +217,7 @@ impl Engine {
         };
         drop((stand, on_bridge));
         let place = Place {
-            container: Container { id, image: image.base, plan: plan.digest() },
+            container: Container { id, image: image.base, plan: plan.digest(), set_up: false },
             uid: plan.user.0,
             is_once: sandbox.starts_with(ONCE),
             host: self.settings.host.clone(),
@@ -313,6 +314,8 @@ impl Engine {
             setup: profile.setup.clone(),
             limits: profile.limits.clone(),
             idle_seconds: profile.idle.as_secs(),
+            age_seconds: profile.age.map(|age| age.as_secs()),
+            maker: sandbox.starts_with(ONCE).then(maker::mark),
         }
     }
 
@@ -341,6 +344,10 @@ impl Engine {
             },
             Ok(None) | Err(_) => vec!["Image".into()],
         };
+        if !differences.is_empty() {
+            // What was told is what the next command finds.
+            self.placed.borrow_mut().remove(&sandbox);
+        }
         let state = live.state.as_ref().and_then(|state| state.status).map(|status| status.to_string());
         Ok(Some(StandingContainer {
             id: live.id.unwrap_or_default().chars().take(64).collect(),
@@ -446,11 +453,14 @@ impl Engine {
     pub(crate) async fn remove(&self, place: &Place) {
         let id = &place.container.id;
         let turn = Rc::clone(self.making.borrow_mut().entry(place.sandbox.clone()).or_default());
-        {
+        let is_gone = {
             let _turn = turn.lock().await;
-            self.remove_now(place).await;
+            self.remove_now(place).await
+        };
+        // What an engine that is gone could not remove is not adopted when that is back: something may still run in it.
+        if is_gone {
+            self.going.borrow_mut().remove(id);
         }
-        self.going.borrow_mut().remove(id);
         if place.is_once {
             self.making.borrow_mut().remove(&place.sandbox);
         }
@@ -460,50 +470,18 @@ impl Engine {
         self.going.borrow().contains(id)
     }
 
-    async fn remove_now(&self, place: &Place) {
+    /// Whether it is gone.
+    async fn remove_now(&self, place: &Place) -> bool {
         self.forget(&place.container.id);
-        let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
-        if let Err(error) = remove(&docker, &place.container.id).await {
+        let Ok(Reached { api: docker, .. }) = self.connect().await else { return false };
+        let removed = remove(&docker, &place.container.id).await;
+        if let Err(error) = &removed {
             tracing::warn!(%error, "a container could not be removed");
         }
         if place.is_once {
             self.tidy_bridge(&docker).await;
         }
-    }
-
-    /// Removes what nobody has used for as long as its profile says, and what was for one command only; or that of this
-    /// sandbox at once. Those of `in_use` stay.
-    pub(crate) async fn prune(&self, at_once: Option<&str>, in_use: impl Fn(&str) -> bool) {
-        // An engine that was never asked has nothing of ours that we know of.
-        let Ok(Reached { api: docker, .. }) = self.connect().await else { return };
-        look::sweep(&docker).await;
-        let found = lists::with_label(&docker, &format!("{}={}", plan::GATEWAY, self.settings.gateway)).await;
-        for Listed { id, labels, .. } in lists::told(found) {
-            let Some(sandbox) = labels.get(SANDBOX) else { continue };
-            let idle = labels.get(plan::IDLE).and_then(|text| text.parse().ok()).unwrap_or(0);
-            // One that was used before we were there counts from when we first saw it.
-            let used = *self.used.borrow_mut().entry(sandbox.clone()).or_insert_with(Instant::now);
-            let is_old = match at_once {
-                Some(gone) => sandbox == gone,
-                None => sandbox.starts_with(ONCE) || used.elapsed() >= Duration::from_secs(idle),
-            };
-            if is_old && !in_use(&id) {
-                let turn = Rc::clone(self.making.borrow_mut().entry(sandbox.clone()).or_default());
-                let _turn = turn.lock().await;
-                self.forget(&id);
-                if !in_use(&id) && remove(&docker, &id).await.is_ok() {
-                    self.used.borrow_mut().remove(sandbox);
-                }
-            }
-        }
-        self.tidy_bridge(&docker).await;
-    }
-
-    /// Removes the bridge if nothing is on it, nor about to be.
-    async fn tidy_bridge(&self, docker: &Docker) {
-        if let Ok(_alone) = self.bridge.try_write() {
-            bridge::remove(docker, &self.settings.gateway).await;
-        }
+        removed.is_ok()
     }
 
     /// Where it is.
@@ -574,5 +552,6 @@ async fn remove(docker: &Docker, id: &str) -> Result<(), RunFault> {
     }
 }
 
+mod prune;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,10 @@ const MOST_PAGES: usize = 100;
 pub(super) struct Listed {
     pub(super) id: String,
     pub(super) labels: HashMap<String, String>,
+    /// With a slash before each.
+    pub(super) names: Vec<String>,
+    /// The id of what it was made of.
+    pub(super) image: Option<String>,
     pub(super) age: Duration,
     /// Whether it was never started.
     pub(super) is_new: bool,
@@ -42,7 +46,8 @@ pub(super) async fn with_label(docker: &Docker, label: &str) -> Result<Vec<Liste
             let made = Duration::from_secs(u64::try_from(container.created.unwrap_or(0)).unwrap_or(0));
             let age = (SystemTime::UNIX_EPOCH + made).elapsed().unwrap_or_default();
             let is_new = container.state == Some(ContainerSummaryStateEnum::CREATED);
-            all.push(Listed { id, labels: container.labels.unwrap_or_default(), age, is_new });
+            let (labels, names) = (container.labels.unwrap_or_default(), container.names.unwrap_or_default());
+            all.push(Listed { id, labels, names, image: container.image_id, age, is_new });
         }
         if length < PAGE as usize || all.len() == before {
             break;

@@ -116,7 +116,7 @@ fn is_gone(message: &str) -> bool {
 }
 
 /// Without `.` and `..`, as text: the engine follows links in folders itself.
-fn normal(path: &Path) -> PathBuf {
+pub(super) fn normal(path: &Path) -> PathBuf {
     path.components().fold(PathBuf::new(), |mut whole, part| {
         match part {
             Component::ParentDir => drop(whole.pop()),

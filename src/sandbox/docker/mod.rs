@@ -22,6 +22,7 @@ mod image;
 mod lists;
 mod loaders;
 mod look;
+mod maker;
 mod memory;
 mod meter;
 mod plan;

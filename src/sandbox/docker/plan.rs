@@ -4,6 +4,7 @@
 //! a workspace says is a field of it. A container that is there already is used only if everything that the engine
 //! tells of its configuration is what was asked for; a field that is unknown here and not empty is a difference too.
 
+use super::maker::MAKER;
 use super::podman;
 use super::reach::Kind;
 use crate::crypto;
@@ -22,6 +23,8 @@ pub(super) const SANDBOX: &str = "io.vambrace.sandbox";
 pub(super) const PLAN: &str = "io.vambrace.plan";
 /// Seconds that it may lie unused.
 pub(super) const IDLE: &str = "io.vambrace.idle";
+/// Seconds that it may be there.
+pub(super) const AGE: &str = "io.vambrace.age";
 
 /// A folder or file of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +70,9 @@ pub(super) struct Plan {
     pub(super) setup: Option<String>,
     pub(super) limits: Limits,
     pub(super) idle_seconds: u64,
+    pub(super) age_seconds: Option<u64>,
+    /// The mark of the process that has it for one command: nobody else removes it meanwhile.
+    pub(super) maker: Option<String>,
 }
 
 impl Plan {
@@ -95,8 +101,13 @@ impl Plan {
     }
 
     fn body_without_digest(&self) -> ContainerCreateBody {
-        let labels =
-            [(GATEWAY, self.gateway.clone()), (SANDBOX, self.sandbox.clone()), (IDLE, self.idle_seconds.to_string())];
+        let mut labels = vec![
+            (GATEWAY, self.gateway.clone()),
+            (SANDBOX, self.sandbox.clone()),
+            (IDLE, self.idle_seconds.to_string()),
+        ];
+        labels.extend(self.age_seconds.map(|seconds| (AGE, seconds.to_string())));
+        labels.extend(self.maker.clone().map(|mark| (MAKER, mark)));
         ContainerCreateBody {
             hostname: Some("sandbox".into()),
             user: Some(format!("{}:{}", self.user.0, self.user.1)),
@@ -372,6 +383,8 @@ mod tests {
             setup: None,
             limits: Limits::default(),
             idle_seconds: 60,
+            age_seconds: None,
+            maker: None,
         }
     }
 
@@ -474,7 +487,7 @@ mod tests {
     fn the_digest_is_of_everything_and_always_the_same() {
         let digest = plan().digest();
         assert_eq!(digest, plan().digest());
-        let others: [fn(&mut Plan); 9] = [
+        let others: [fn(&mut Plan); 11] = [
             |plan| plan.domains = vec!["example.org".into()],
             |plan| plan.bridge = Some("b".into()),
             |plan| plan.setup = Some("true".into()),
@@ -483,6 +496,8 @@ mod tests {
             |plan| plan.scratch = BTreeMap::new(),
             |plan| plan.limits.pids += 1,
             |plan| plan.idle_seconds += 1,
+            |plan| plan.age_seconds = Some(1),
+            |plan| plan.maker = Some("1".into()),
             |plan| plan.sandbox = "agent.a".into(),
         ];
         for change in others {

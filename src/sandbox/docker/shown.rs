@@ -20,7 +20,22 @@ const UID_FOR_ROOTS: u32 = 0x6fff_0000;
 
 /// Mounts that stand for the engine to copy. Dropping takes them down.
 #[derive(Debug, Default)]
-pub(super) struct Stand(Vec<PathBuf>);
+pub(super) struct Stand {
+    places: Vec<PathBuf>,
+    /// The lock on their folder: what is locked is no other runner's to take down.
+    _held: Option<File>,
+}
+
+impl Stand {
+    /// Makes the folder of a container's mounts, and holds it.
+    fn at(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        match os::fs::lock_folder(folder)? {
+            Some(held) => Ok(Stand { places: Vec::new(), _held: Some(held) }),
+            None => Err(io::Error::other("another runner shows it to this very container at the moment")),
+        }
+    }
+}
 
 /// One folder or file, opened and looked at.
 struct Opened<'a> {
@@ -44,7 +59,9 @@ pub(super) struct Ready {
 pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind], mode: ExecMode) -> Result<Ready, RunFault> {
     let opened = binds.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let mut ready = told(scratch, name, &opened, mode)?;
-    if host::makes_mounts() {
+    if host::makes_mounts() && !opened.is_empty() {
+        let folder = scratch.join(name);
+        ready.stand = Stand::at(&folder).map_err(|error| refused(&folder, &error.to_string()))?;
         for (opened, shown) in opened.iter().zip(&ready.shown) {
             let fault = |error: io::Error| refused(&opened.bind.source, &error.to_string());
             let place = PathBuf::from(&shown.source);
@@ -52,7 +69,7 @@ pub(super) fn prepare(scratch: &Path, name: &str, binds: &[Bind], mode: ExecMode
             let tree = host::tree(&opened.handle, (uid, gid), ready.user, opened.bind.shown).map_err(fault)?;
             make_point(&place, is_folder).map_err(fault)?;
             tree.attach(&place).map_err(fault)?;
-            ready.stand.0.push(place);
+            ready.stand.places.push(place);
         }
     }
     Ok(ready)
@@ -136,8 +153,6 @@ fn open(bind: &Bind) -> Result<Opened<'_>, RunFault> {
 }
 
 fn make_point(place: &Path, is_folder: bool) -> io::Result<()> {
-    let folder = place.parent().unwrap_or(place);
-    fs::create_dir_all(folder)?;
     // Left by a runner that did not come to its end.
     let _ = host::detach(place);
     match (is_folder, fs::symlink_metadata(place)) {
@@ -157,24 +172,25 @@ fn refused(path: &Path, why: &str) -> RunFault {
 
 impl Drop for Stand {
     fn drop(&mut self) {
-        for place in &self.0 {
+        for place in &self.places {
             if let Err(error) = host::detach(place) {
                 tracing::warn!(place = %place.display(), %error, "a mount for the engine is left behind");
                 continue;
             }
             let _ = fs::remove_dir(place).or_else(|_| fs::remove_file(place));
         }
-        if let Some(folder) = self.0.first().and_then(|place| place.parent()) {
+        if let Some(folder) = self.places.first().and_then(|place| place.parent()) {
             let _ = fs::remove_dir(folder);
         }
     }
 }
 
-/// Takes down what earlier runners have left.
+/// Takes down what earlier runners have left. `sandbox run` has a runner of its own beside the gateway's.
 pub(super) fn sweep(scratch: &Path) {
     for folder in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        let Ok(Some(held)) = os::fs::lock_folder(&folder.path()) else { continue };
         let places = fs::read_dir(folder.path()).into_iter().flatten().flatten();
-        drop(Stand(places.map(|place| place.path()).collect()));
+        drop(Stand { places: places.map(|place| place.path()).collect(), _held: Some(held) });
         let _ = fs::remove_dir(folder.path());
     }
 }

@@ -3,6 +3,7 @@
 use super::super::meter::Patience;
 use super::super::reach::reach;
 use super::*;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
