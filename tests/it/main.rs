@@ -44,6 +44,7 @@ mod service;
 mod signed;
 mod store;
 mod terminal;
+mod usage;
 mod walls;
 mod wire;
 #[allow(unreachable_pub)]
