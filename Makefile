@@ -38,8 +38,8 @@ package: $(TOOLS)/bin/cargo-deb $(TOOLS)/bin/cargo-generate-rpm
 # The packages in a Debian that systemd boots: installed, driven, upgraded, broken, repaired, removed, purged. As root.
 test-service: $(TOOLS)/bin/cargo-deb $(TOOLS)/bin/cargo-generate-rpm
 	@$(MAKE) --no-print-directory needs PACKAGES="gcc libc6-dev dpkg-dev python3 lintian rpm mmdebstrap systemd-container \
-	  util-linux procps"
-	TOOLS="$(TOOLS)" tests/service.sh
+	  util-linux procps curl socat busybox-static docker.io"
+	TOOLS="$(TOOLS)" tests/engine.sh tests/service.sh
 
 # Whether the program type-checks for macOS, on this host. The first time it fetches about 200 MB and keeps 1.3 GB.
 check-macos:

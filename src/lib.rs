@@ -4,6 +4,9 @@
 //! A room may use rooms of earlier paragraphs only; rooms of one paragraph do not know each
 //! other. `tests/architecture.rs` reads this list and checks every `use crate::…`.
 
+// These macros panic where nothing can be written any more, on a full disk for one: `cli::render` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 // Floor 0, nouns: what everybody speaks of. No I/O, no async, no serde.
 mod model;
 

@@ -1,11 +1,11 @@
 //! `backup` and `restore`: the whole state as one age file that opens on another machine.
 
 use super::args::{BackupArgs, PlaceArgs, RestoreArgs};
+use super::gateway::hide;
 use super::password;
 use super::render::{self, Fault};
 use crate::journal::{Event, Journal, JournalFault, Record};
 use crate::model::{Secret, SystemClock};
-use crate::os;
 use crate::store::{self, BackupFault, LARGEST, Lock, Opener, Over, Store};
 use crate::wire;
 use serde_json::json;
@@ -23,12 +23,8 @@ fn fault(fault: &BackupFault) -> Fault {
     Fault::new(fault.to_string()).hint(fault.hint())
 }
 
-/// What is held here for a while is the whole state.
-fn hide() -> Result<(), Fault> {
-    os::process::make_undumpable().map_err(|e| Fault::new(format!("cannot hide from debuggers: {e}")))
-}
-
 pub(super) fn backup(place: &PlaceArgs, args: &BackupArgs) -> Result<ExitCode, Fault> {
+    // What is held here for a while is the whole state.
     hide()?;
     let lock = match &args.recipient {
         Some(recipient) => Lock::Recipient(recipient.clone()),
@@ -36,11 +32,7 @@ pub(super) fn backup(place: &PlaceArgs, args: &BackupArgs) -> Result<ExitCode, F
     };
     let sealed = store::lock(&content(place)?, &lock).map_err(|e| fault(&e))?;
     if args.file.as_os_str() == "-" {
-        let mut stdout = std::io::stdout().lock();
-        stdout
-            .write_all(&sealed)
-            .and_then(|()| stdout.flush())
-            .map_err(|e| Fault::new(format!("cannot write: {e}")))?;
+        render::bytes(&sealed);
         return Ok(ExitCode::SUCCESS);
     }
     write_new(&args.file, &sealed)?;
@@ -77,7 +69,9 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
 pub(super) fn restore(place: &PlaceArgs, args: &RestoreArgs) -> Result<ExitCode, Fault> {
     hide()?;
     let (settings, places) = place.settings()?;
-    let cannot = |path: &Path, e: std::io::Error| Fault::new(format!("cannot read {}: {e}", path.display()));
+    let cannot = |path: &Path, e: std::io::Error| {
+        Fault::new(format!("cannot read {}: {e}", path.display())).hint("name a file that this user may read")
+    };
     let mut sealed = Vec::new();
     let file = fs::File::open(&args.file).map_err(|e| cannot(&args.file, e))?;
     file.take(LARGEST).read_to_end(&mut sealed).map_err(|e| cannot(&args.file, e))?;
@@ -109,7 +103,7 @@ enum Asked {
 }
 
 fn passphrase(asked: Asked) -> Result<Secret<String>, Fault> {
-    let unread = |e: std::io::Error| Fault::new(format!("the passphrase cannot be read: {e}"));
+    let unread = |e: std::io::Error| Fault::new(format!("the passphrase cannot be read: {e}")).hint(password::TEXT);
     if !std::io::stdin().is_terminal() {
         return checked(password::piped().map_err(unread)?);
     }

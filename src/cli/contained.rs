@@ -1,6 +1,7 @@
 //! `sandbox run` in a container: a docker runner for one command, without a gateway.
 
-use super::render::Fault;
+use super::gateway::runtime;
+use super::render::{self, Fault};
 use super::sandbox::fault;
 use crate::config::{Places, Settings};
 use crate::daemon;
@@ -9,6 +10,7 @@ use crate::os;
 use crate::runner::{Client, RunEvent};
 use crate::sandbox::Command;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -26,10 +28,16 @@ pub(super) fn run(
     profile: &SandboxProfile,
     command: &Command,
 ) -> Result<Outcome, Fault> {
-    let plain = |e: std::io::Error| Fault::new(e.to_string()).code(125);
-    os::fs::private_dir(&places.state).and_then(|()| os::fs::private_dir(&places.runtime)).map_err(plain)?;
-    let supply = daemon::docker_supply(settings, places).map_err(|e| Fault::new(e.to_string()).code(125))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(plain)?;
+    let cannot = |folder: &Path| {
+        let what = format!("{} cannot be used", folder.display());
+        move |e: std::io::Error| {
+            Fault::new(format!("{what}: {e}")).hint("--state-dir names a folder that is yours alone")
+        }
+    };
+    os::fs::private_place(&places.state).map_err(cannot(&places.state))?;
+    os::fs::private_dir(&places.runtime).map_err(cannot(&places.runtime))?;
+    let supply = daemon::docker_supply(settings, places).map_err(|e| Fault::new(e.to_string()).hint(e.hint()))?;
+    let runtime = runtime()?;
     let result = runtime.block_on(async {
         let runner = Client::supply(supply);
         let _ = timeout(PATIENCE, runner.state().wait_for(|state| state.connected)).await;
@@ -56,11 +64,10 @@ async fn follow(mut handle: crate::runner::RunHandle) -> Result<Outcome, RunFaul
     loop {
         match handle.events.recv().await {
             Some(RunEvent::Output(stream, bytes)) => {
-                // Whoever reads our output no more has its reasons; the command is told by its own.
-                let _ = match stream {
-                    Stream::Stdout => std::io::stdout().write_all(&bytes).and_then(|()| std::io::stdout().flush()),
-                    Stream::Stderr => std::io::stderr().write_all(&bytes),
-                };
+                match stream {
+                    Stream::Stdout => render::bytes(&bytes),
+                    Stream::Stderr => drop(std::io::stderr().write_all(&bytes)),
+                }
                 handle.passed_on(bytes.len());
             }
             Some(RunEvent::Network(_)) => {}

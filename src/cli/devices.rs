@@ -207,7 +207,10 @@ fn identity(place: &PlaceArgs, args: &IdentityArgs) -> Result<ExitCode, Fault> {
             .code(2));
     };
     let keyring = place.keyring();
-    let fault = |e: std::io::Error| Fault::new(format!("our own identity cannot be used: {e}"));
+    let fault = |e: std::io::Error| {
+        Fault::new(format!("our own identity cannot be used: {e}"))
+            .hint("it lies in `client` of the state folder, and must be yours alone")
+    };
     if args.forget {
         keyring.forget(&remote.name()).map_err(fault)?;
     }

@@ -151,12 +151,9 @@ fn pass_on(output: &OutputEvent, collected: Option<&mut Collected>) {
     match collected {
         Some(collected) if stderr => collected.stderr.extend(bytes),
         Some(collected) => collected.stdout.extend(bytes),
-        // A reader of ours that is gone ends us by SIGPIPE; anything else there is nobody to tell.
+        // A reader of ours that is gone ends us by SIGPIPE; of standard error there is nobody to tell.
         None if stderr => drop(std::io::stderr().lock().write_all(&bytes)),
-        None => {
-            let mut stdout = std::io::stdout().lock();
-            let _ = stdout.write_all(&bytes).and_then(|()| stdout.flush());
-        }
+        None => render::bytes(&bytes),
     }
 }
 
@@ -169,10 +166,14 @@ fn conclude(result: &ExecResult, collected: Option<Collected>) -> ExitCode {
     } else {
         explain(&result.ending);
         for path in &result.refused_executables {
-            eprintln!("note: {} is not on the list of executables and was not executed", render::one_line(path));
+            let path = render::one_line(path);
+            render::note(&format!("note: {path} is not on the list of executables and was not executed"));
         }
         for limit in &result.limits_reached {
-            eprintln!("note: the command met its bound `limits.{limit}`, and was refused what went beyond it");
+            let limit = render::one_line(limit);
+            render::note(&format!(
+                "note: the command met its bound `limits.{limit}`, and was refused what went beyond it"
+            ));
         }
     }
     ExitCode::from(result.exit_code)
@@ -189,7 +190,7 @@ pub(super) fn explain(ending: &str) {
         "cancelled" => ("the command was cancelled", "somebody, or the gateway's stop, ended it"),
         _ => return,
     };
-    eprintln!("error: {what}\nhint: {hint}");
+    render::note(&format!("error: {what}\nhint: {hint}"));
 }
 
 fn refused(refusal: Refusal) -> Fault {

@@ -5,7 +5,7 @@ use super::render::{self, Fault, one_line, table};
 use crate::model::LONGEST_PIECE;
 use crate::wire;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::ExitCode;
 
 const SCOPES: &[&str] = &["operator.write"];
@@ -28,7 +28,7 @@ pub(super) fn read(place: &PlaceArgs, args: &FileArgs) -> Result<ExitCode, Fault
         params["offset"] = json!(offset);
         let answer = place.call(SCOPES, "sandbox.file.read", Some(params))?;
         let bytes = wire::bytes::decode(answer["data"].as_str().unwrap_or_default()).unwrap_or_default();
-        let _ = std::io::stdout().lock().write_all(&bytes);
+        render::bytes(&bytes);
         offset += bytes.len() as u64;
         if (bytes.len() as u64) < LONGEST_PIECE {
             return Ok(ExitCode::SUCCESS);
@@ -46,7 +46,7 @@ pub(super) fn write(place: &PlaceArgs, args: &FileArgs) -> Result<ExitCode, Faul
             .by_ref()
             .take(LONGEST_PIECE)
             .read_to_end(&mut piece)
-            .map_err(|e| Fault::new(format!("cannot read standard input: {e}")))?;
+            .map_err(|e| Fault::new(format!("cannot read standard input: {e}")).hint("it becomes the file"))?;
         if append && piece.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
@@ -72,7 +72,7 @@ pub(super) fn list(place: &PlaceArgs, args: &FileArgs) -> Result<ExitCode, Fault
         render::line(&table(&rows));
     }
     if answer["truncated"] == true {
-        eprintln!("note: there are more names than are shown");
+        render::note("note: there are more names than are shown");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -24,6 +24,22 @@ impl PlaceArgs {
         Places::find(&overrides, os::process::uid())
     }
 
+    /// Places go into JSON, into orders and into the runner's arguments, where each must come out as it went in.
+    pub(super) fn refuse_unreadable(&self) -> Result<(), Fault> {
+        let places = self.places();
+        for (what, path, other) in [
+            ("configuration", &places.config, "--config or VAMBRACE_CONFIG"),
+            ("state folder", &places.state, "--state-dir or VAMBRACE_STATE_DIR"),
+            ("folder for sockets", &places.runtime, "RUNTIME_DIRECTORY or XDG_RUNTIME_DIR"),
+        ] {
+            if path.to_str().is_none() {
+                return Err(Fault::new(format!("the path of the {what} is not UTF-8: {}", path.display()))
+                    .hint(format!("name another with {other}")));
+            }
+        }
+        Ok(())
+    }
+
     /// The configuration file; an empty one where none is and none was named.
     pub(super) fn file(&self, places: &Places) -> Result<config::File, Fault> {
         match config::read(&places.config)? {
@@ -88,17 +104,27 @@ impl PlaceArgs {
     }
 }
 
+/// Nobody else of this user may look into this process from here on.
+pub(super) fn hide() -> Result<(), Fault> {
+    os::process::make_undumpable().map_err(|e| {
+        Fault::new(format!("cannot hide from debuggers: {e}")).hint("start it outside of what refuses it prctl(2)")
+    })
+}
+
+const DOORS: &str =
+    "LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES are the service manager's; unset them where there is none";
+
 /// A small runtime for a command that talks to a gateway.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Fault::new(format!("cannot start the runtime: {e}")))
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| {
+        Fault::new(format!("cannot start the runtime: {e}")).hint("this process has met a limit: ulimit -a")
+    })
 }
 
 pub(super) fn run(place: &PlaceArgs, args: &GatewayArgs) -> Result<ExitCode, Fault> {
     daemon::start_log();
-    let inherited = os::activation::take().map_err(|e| Fault::new(format!("cannot take the doors we were given: {e}")));
+    let inherited =
+        os::activation::take().map_err(|e| Fault::new(format!("cannot take the doors we were given: {e}")).hint(DOORS));
     let run = || {
         let places = place.places();
         let flags = Flags {
@@ -117,7 +143,7 @@ pub(super) fn run(place: &PlaceArgs, args: &GatewayArgs) -> Result<ExitCode, Fau
 
 pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode, Fault> {
     // Before anything else: another runner of the same user must not look into this one.
-    os::process::make_undumpable().map_err(|e| Fault::new(format!("cannot hide from debuggers: {e}")))?;
+    hide()?;
     daemon::start_log();
     let protected = Protected {
         own: args.protect.clone(),

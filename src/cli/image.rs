@@ -37,7 +37,7 @@ pub(super) fn build(place: &PlaceArgs, args: &BuildImageArgs) -> Result<ExitCode
     let folder = Scratch::make()?;
     let archive = folder.0.join("rootfs.tar");
     put_together(&suite, args.include.as_deref().unwrap_or(PACKAGES), &archive)?;
-    let mut rootfs = File::open(&archive).map_err(|e| Fault::new(format!("{}: {e}", archive.display())))?;
+    let mut rootfs = File::open(&archive).map_err(|e| Scratch::fault(&archive, &e))?;
     let (id, size) = make_image(&settings.docker.host, &args.name, &mut rootfs).map_err(|e| fault(&e))?;
     let contents = look_into(&settings.docker.host, &id).map_err(|e| fault(&e))?;
     if args.json {
@@ -123,8 +123,13 @@ impl Scratch {
     fn make() -> Result<Self, Fault> {
         let name = format!("vambrace-image-{}", crate::crypto::hex(&os::host::random::<8>()));
         let folder = std::env::temp_dir().join(name);
-        os::fs::private_dir(&folder).map_err(|e| Fault::new(format!("{}: {e}", folder.display())))?;
+        os::fs::private_dir(&folder).map_err(|e| Self::fault(&folder, &e))?;
         Ok(Scratch(folder))
+    }
+
+    fn fault(path: &Path, error: &std::io::Error) -> Fault {
+        Fault::new(format!("{}: {error}", path.display()))
+            .hint("TMPDIR names another place for what is only needed now")
     }
 }
 

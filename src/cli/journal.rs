@@ -7,6 +7,7 @@ use crate::client::{self, ClientFault, Incoming};
 use crate::journal;
 use crate::model::JournalQuery;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn run(place: &PlaceArgs, command: JournalCommand) -> Result<ExitCode, Fault> {
@@ -21,6 +22,12 @@ pub(super) fn run(place: &PlaceArgs, command: JournalCommand) -> Result<ExitCode
     }
 }
 
+const FOLDER: &str = "name the folder `journal` of a gateway's state, as a user who may read it";
+
+fn no_journal(dir: &Path) -> Fault {
+    Fault::new(format!("{} holds no journal", dir.display())).hint(FOLDER)
+}
+
 fn params(args: &JournalListArgs, follow: bool) -> Value {
     json!({"limit": args.limit, "after": args.after, "event": args.event, "follow": follow})
 }
@@ -32,7 +39,10 @@ fn list(place: &PlaceArgs, args: &JournalListArgs) -> Result<ExitCode, Fault> {
             let query =
                 JournalQuery { after: args.after, limit: Some(args.limit), event: args.event.clone(), follow: false };
             let entries = journal::list_folder(dir, &query)
-                .map_err(|e| Fault::new(format!("cannot read {}: {e}", dir.display())))?;
+                .map_err(|e| Fault::new(format!("cannot read {}: {e}", dir.display())).hint(FOLDER))?;
+            if entries.is_empty() && journal::verify_folder(dir) == Ok(0) {
+                return Err(no_journal(dir));
+            }
             let shown = entries.iter().map(|e| {
                 let mut value = serde_json::to_value(&e.record).unwrap_or_default();
                 (value["seq"], value["ts"], value["hash"]) = (json!(e.seq), json!(e.ts), json!(e.hash));
@@ -95,6 +105,8 @@ fn verify(place: &PlaceArgs, args: &JournalVerifyArgs) -> Result<ExitCode, Fault
     let answer = match &args.dir {
         None => place.call(&["operator.admin"], "journal.verify", None)?,
         Some(dir) => match journal::verify_folder(dir) {
+            // A journal begins with the first start: where nothing is, nothing was kept, or it is elsewhere.
+            Ok(0) => return Err(no_journal(dir)),
             Ok(count) => json!({"ok": true, "entries": count}),
             Err(broken) => json!({"ok": false, "place": broken.place, "why": broken.why}),
         },

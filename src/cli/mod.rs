@@ -16,26 +16,42 @@ mod render;
 mod sandbox;
 mod secrets;
 mod service;
+mod usage;
 
-use args::{Cli, Command, ConfigCommand, PasswordCommand, TokenCommand};
+use args::{Cli, Command, ConfigCommand, PasswordCommand, SandboxCommand, TokenCommand};
 use clap::Parser;
-use render::{Fault, finish};
+use render::{Codes, Fault, finish};
 use std::process::ExitCode;
 
 /// Parses the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
     crate::os::process::learn_of_the_kernel();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::tell(&error),
+    };
     // Rust ignores SIGPIPE; `vambrace journal list | head` should end quietly like every other tool.
     // The services keep ignoring it: a command that closes its input must not end the runner.
     if !matches!(cli.command, Command::Gateway(_) | Command::Runner(_) | Command::Egress(_)) {
         crate::os::process::end_quietly_on_broken_pipe();
     }
-    finish(dispatch(cli))
+    let codes = codes(&cli.command);
+    finish(dispatch(cli), codes)
+}
+
+/// Whose exit code it is.
+fn codes(command: &Command) -> Codes {
+    match command {
+        Command::Exec(_) | Command::Sandbox(SandboxCommand::Run(_)) => Codes::OfACommand,
+        _ => Codes::Ours,
+    }
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
     let Cli { places, command } = cli;
+    if !matches!(command, Command::Runner(_) | Command::Egress(_) | Command::Completions { .. } | Command::Man { .. }) {
+        places.refuse_unreadable()?;
+    }
     match command {
         Command::Gateway(args) => gateway::run(&places, &args),
         Command::Runner(args) => gateway::runner(&args),

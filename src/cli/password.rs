@@ -10,6 +10,9 @@ use serde_json::json;
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
+/// What can be typed or piped in.
+pub(super) const TEXT: &str = "a line of UTF-8, from a terminal or standard input";
+
 /// Most bytes read; a password that is longer is refused with its reason.
 const MOST: u64 = 4096;
 
@@ -33,7 +36,7 @@ pub(super) fn set(place: &PlaceArgs) -> Result<ExitCode, Fault> {
 }
 
 fn ask() -> Result<Secret<String>, Fault> {
-    let fault = |e: std::io::Error| Fault::new(format!("the password cannot be read: {e}"));
+    let fault = |e: std::io::Error| Fault::new(format!("the password cannot be read: {e}")).hint(TEXT);
     if std::io::stdin().is_terminal() {
         let first = prompt("password: ").map_err(fault)?;
         let second = prompt("once more: ").map_err(fault)?;
@@ -48,7 +51,7 @@ fn ask() -> Result<Secret<String>, Fault> {
 /// A setup code, which is a secret for as long as nobody has used it.
 pub(super) fn ask_setup_code() -> Result<Secret<String>, Fault> {
     let asked = if std::io::stdin().is_terminal() { prompt("setup code: ") } else { piped() };
-    asked.map_err(|e| Fault::new(format!("the setup code cannot be read: {e}")))
+    asked.map_err(|e| Fault::new(format!("the setup code cannot be read: {e}")).hint(TEXT))
 }
 
 /// Standard input to its end. One line ending is the pipe's, not the secret's.
@@ -61,9 +64,9 @@ pub(super) fn piped() -> std::io::Result<Secret<String>> {
 }
 
 pub(super) fn prompt(text: &str) -> std::io::Result<Secret<String>> {
-    eprint!("{text}");
-    std::io::stderr().flush()?;
+    let mut stderr = std::io::stderr();
+    stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush())?;
     let line = os::terminal::read_hidden_line();
-    eprintln!();
+    render::note("");
     line.map(Secret::new)
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// What went wrong, what to do, and the exit code.
 #[derive(Debug)]
@@ -86,29 +87,62 @@ fn refusal_hint(name: &str) -> Option<&'static str> {
     }
 }
 
+/// What an exit code says (README.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codes {
+    /// The code is a command's own; ours are from 124 on.
+    OfACommand,
+    /// 0 done, 1 failed, 2 wrong usage.
+    Ours,
+}
+
+/// Why standard output is not whole, once it is not.
+static UNTOLD: OnceLock<std::io::Error> = OnceLock::new();
+
 /// Prints the fault if there is one.
-pub(super) fn finish(result: Result<ExitCode, Fault>) -> ExitCode {
-    match result {
+pub(super) fn finish(result: Result<ExitCode, Fault>, codes: Codes) -> ExitCode {
+    let told = result.and_then(|code| match UNTOLD.get() {
+        None => Ok(code),
+        Some(error) => Err(Fault::new(format!("standard output cannot be written to: {error}"))
+            .hint("what was asked for is done, and what it told is not whole")),
+    });
+    match told {
         Ok(code) => code,
         Err(fault) => {
-            let mut stderr = std::io::stderr().lock();
-            let _ = writeln!(stderr, "error: {}", printable(&fault.message));
-            if let Some(hint) = &fault.hint {
-                let _ = writeln!(stderr, "hint: {}", printable(hint));
-            }
-            ExitCode::from(fault.code)
+            note(&format!("error: {}", printable(&fault.message)));
+            let hint = fault.hint.as_deref().unwrap_or("`vambrace doctor` says what this host lacks");
+            note(&format!("hint: {}", printable(hint)));
+            ExitCode::from(match (codes, fault.code) {
+                (Codes::OfACommand, 0..=123) => 125,
+                (Codes::OfACommand, code) => code,
+                (Codes::Ours, 2) => 2,
+                (Codes::Ours, _) => 1,
+            })
         }
     }
 }
 
-/// Prints a line to standard output; a reader that is gone is not an error.
-pub(super) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+/// Prints a line to standard output. A reader that is gone ends us (SIGPIPE); a disk that is full is told at the end.
+pub(super) fn line(whole: &str) {
+    text(&format!("{whole}\n"));
 }
 
 /// Prints a whole text, which has its own line ends.
 pub(super) fn text(whole: &str) {
-    let _ = std::io::stdout().lock().write_all(whole.as_bytes());
+    bytes(whole.as_bytes());
+}
+
+/// Passes bytes on to standard output.
+pub(super) fn bytes(bytes: &[u8]) {
+    let mut stdout = std::io::stdout().lock();
+    if let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        let _ = UNTOLD.set(error);
+    }
+}
+
+/// Prints a line to standard error, where there is nobody else to tell that it cannot be written to.
+pub(super) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Prints JSON as a person can read it too.

@@ -64,7 +64,7 @@ fn run_one(place: &PlaceArgs, args: &SandboxRunArgs) -> Result<ExitCode, Fault> 
 fn told(args: &SandboxRunArgs, ending: Ending, enforcement: &Enforcement) -> Result<ExitCode, Fault> {
     if args.json {
         let facts = json!({"ending": ending.as_str(), "exitCode": ending.exit_code(), "enforcement": wire::enforcement_json(enforcement)});
-        eprintln!("{facts}");
+        render::note(&facts.to_string());
     } else {
         explain_ending(ending.as_str());
     }
@@ -119,7 +119,9 @@ fn named(settings: &config::Settings, name: &str) -> Result<SandboxProfile, Faul
 
 /// Absolute, with everything before the last part resolved: a last part that is a link is refused later, by name.
 fn resolve(path: &Path) -> Result<PathBuf, Fault> {
-    let plain = |e: std::io::Error| Fault::new(format!("{}: {e}", path.display())).code(126);
+    let plain = |e: std::io::Error| {
+        Fault::new(format!("{}: {e}", path.display())).hint("name a folder of this host that is there").code(126)
+    };
     let absolute = std::path::absolute(path).map_err(plain)?;
     match (absolute.parent(), absolute.file_name()) {
         (Some(parent), Some(name)) => Ok(os::fs::canonical(parent).map_err(plain)?.join(name)),
@@ -206,8 +208,11 @@ fn measure(
     times: usize,
     reserve: bool,
 ) -> Result<ExitCode, Fault> {
-    let null =
-        std::fs::File::options().read(true).write(true).open("/dev/null").map_err(|e| Fault::new(e.to_string()))?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|e| Fault::new(format!("/dev/null: {e}")))?;
     let mut took = Vec::with_capacity(times);
     for _ in 0..times {
         let handed = Descriptors { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd(), secrets: &[] };
@@ -357,7 +362,8 @@ fn explain(place: &PlaceArgs, args: &SandboxExplainArgs) -> Result<ExitCode, Fau
     let places = place.places();
     let file = place.file(&places)?;
     let settings = config::compose(&file, &places, &config::Flags::default())?;
-    let agent = AgentId::parse(&args.agent).map_err(|e| Fault::new(e.to_string()))?;
+    let agent = AgentId::parse(&args.agent)
+        .map_err(|e| Fault::new(e.to_string()).hint("--agent takes the name of one agent").code(2))?;
     let own = settings.profiles.agents.get(&agent);
     let agent_layer = file.agents.get(&*agent).map(|a| &a.sandbox);
     let agent_name = format!("agents.{agent}.sandbox");

@@ -81,7 +81,7 @@ fn agents(args: &GrantArgs) -> Result<Option<Vec<String>>, Fault> {
 }
 
 fn ask(name: &SecretName, exact: bool) -> Result<Secret<Vec<u8>>, Fault> {
-    let fault = |e: std::io::Error| Fault::new(format!("the value cannot be read: {e}"));
+    let fault = |e: std::io::Error| Fault::new(format!("the value cannot be read: {e}")).hint(password::TEXT);
     if std::io::stdin().is_terminal() {
         let typed = password::prompt(&format!("value of {name}: ")).map_err(fault)?;
         return Ok(Secret::new(typed.expose().clone().into_bytes()));
@@ -147,7 +147,8 @@ fn import(place: &PlaceArgs, args: &SecretsImportArgs) -> Result<ExitCode, Fault
         render::line(&format!("{name} is kept"));
     }
     if let Some(path) = args.file.as_ref().filter(|path| path.as_os_str() != "-") {
-        eprintln!("{} still holds them in plain text: remove it when you need it no more", path.display());
+        let plain = format!("{} still holds them in plain text: remove it when you need it no more", path.display());
+        render::note(&render::printable(&plain));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -471,7 +471,12 @@ const MAX_FILE: u64 = 1 << 20;
 /// # Errors
 /// Where it cannot be read or is no configuration, with the place and the nearest key.
 pub(crate) fn read(path: &Path) -> Result<Option<File>, ConfigFault> {
-    let fault = |message: String| ConfigFault { place: path.display().to_string(), message, excerpt: None, hint: None };
+    let fault = |message: String| ConfigFault {
+        place: path.display().to_string(),
+        message,
+        excerpt: None,
+        hint: Some("a text in TOML, readable for whom it is; --config names another".into()),
+    };
     match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(fault(format!("cannot be read: {e}"))),
@@ -490,7 +495,7 @@ fn parse(path: &Path, text: &str) -> Result<File, ConfigFault> {
         let message = e.message().lines().next().unwrap_or("is no configuration").to_owned();
         ConfigFault {
             place: format!("{}:{line}:{column}", path.display()),
-            hint: nearest(&message),
+            hint: nearest(&message).or_else(|| Some("`vambrace man vambrace.toml` describes every key".into())),
             message,
             excerpt: Some(excerpt),
         }

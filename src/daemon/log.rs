@@ -16,9 +16,11 @@ pub(crate) fn start() {
         Some(layer) => registry.with(layer.with_syslog_identifier("vambrace".into())).try_init(),
         None => {
             use std::io::IsTerminal;
+            // https://no-color.org
+            let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let plain = tracing_subscriber::fmt::layer()
                 .with_writer(std::io::stderr)
-                .with_ansi(std::io::stderr().is_terminal())
+                .with_ansi(std::io::stderr().is_terminal() && !is_plain)
                 .with_target(false);
             registry.with(plain).try_init()
         }

@@ -108,7 +108,7 @@ pub(crate) fn run(
     os::process::make_undumpable().map_err(system("cannot hide from debuggers"))?;
     os::process::raise_descriptor_limit();
     // The folders are there before the walls that let us into them.
-    os::fs::private_dir(&places.state).map_err(|cause| DaemonFault::State { path: places.state.clone(), cause })?;
+    os::fs::private_place(&places.state).map_err(|cause| DaemonFault::State { path: places.state.clone(), cause })?;
     // A configuration may be written later; a folder that is not there now could not be read then.
     if let Some(folder) = places.config.parent().filter(|folder| !places.config_is_named && !folder.exists()) {
         let _ = os::fs::private_dir(folder);

@@ -4,7 +4,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,6 +33,29 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
+}
+
+/// The same for a folder that a person names: one that is open to others, and holds what is open too, was named by mistake. Nothing on
+/// the host would work any more if others could not pass `/` or `/usr`.
+///
+/// # Errors
+/// As `private_dir`; and where it is such a folder.
+pub(crate) fn private_place(path: &Path) -> io::Result<()> {
+    let is_open = |meta: &fs::Metadata| meta.mode() & 0o077 != 0;
+    let is_ours = |meta: &fs::Metadata| meta.is_dir() && meta.uid() == super::process::uid();
+    if fs::symlink_metadata(path).is_ok_and(|meta| is_ours(&meta) && is_open(&meta)) {
+        for item in fs::read_dir(path)?.flatten() {
+            // A socket is ours whatever its mode: who comes through it is judged.
+            let others = item.metadata().is_ok_and(|meta| is_open(&meta) && !meta.file_type().is_socket());
+            if others {
+                let what = item.file_name();
+                let why =
+                    format!("it is open to others, and so is {} in it: give us a folder of our own", what.display());
+                return Err(io::Error::other(why));
+            }
+        }
+    }
+    private_dir(path)
 }
 
 /// Makes a folder that others may pass through but not list: mode 0711.

@@ -225,7 +225,7 @@ impl Store {
     /// The same for a store that many short-lived processes share: waits until the one before has let go of it.
     pub(crate) fn open_waiting(folder: &Path, settings: &KeySettings) -> Result<Self, StoreFault> {
         let fault = |cause| StoreFault::Folder { path: folder.to_owned(), cause };
-        private::private_dir(folder).map_err(fault)?;
+        private::private_place(folder).map_err(fault)?;
         let lock = private::lock_waiting(&folder.join("lock"), PATIENCE).map_err(fault)?;
         Self::open_locked(folder, settings, lock.ok_or_else(|| StoreFault::Taken(folder.to_owned()))?)
     }
@@ -233,7 +233,7 @@ impl Store {
     /// The folder and the lock on it.
     fn take(folder: &Path) -> Result<File, StoreFault> {
         let fault = |cause| StoreFault::Folder { path: folder.to_owned(), cause };
-        private::private_dir(folder).map_err(fault)?;
+        private::private_place(folder).map_err(fault)?;
         let lock = private::lock(&folder.join("lock")).map_err(fault)?;
         lock.ok_or_else(|| StoreFault::Taken(folder.to_owned()))
     }

@@ -46,6 +46,7 @@ mod shared_engine;
 mod signed;
 mod store;
 mod terminal;
+mod usage;
 mod walls;
 mod wire;
 #[allow(unreachable_pub)]

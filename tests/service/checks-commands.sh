@@ -81,6 +81,13 @@ a_user_has_a_gateway_of_its_own() {
   [ "$(ada vambrace exec -- echo mine)" = mine ]
   [ "$(ada vambrace status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["stateDir"])')" = /home/ada/.local/state/vambrace ]
   ada vambrace doctor | grep 'linger *ok'
+  ada vambrace service stop --user
+  not ada vambrace health
+  ada vambrace service start --user
+  ada vambrace service restart --user
+  [ "$(ada vambrace exec -- echo still mine)" = 'still mine' ]
+  inm journalctl --sync
+  ada vambrace service logs --user | grep 'Started vambrace.service'
   ada vambrace service uninstall --user
   not ada vambrace service status --user
   login disable-linger ada

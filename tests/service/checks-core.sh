@@ -48,13 +48,14 @@ settled() {
 every_unit_is_exposed_as_little_as_it_can_be() {
   local unit most score
   while read -r unit most; do
-    score=$(inm systemd-analyze security --no-pager "$unit" | sed -n 's/.*level for [^:]*: \([0-9.]*\).*/\1/p')
+    score=$(inm systemd-analyze security --no-pager --offline=true "/usr/lib/systemd/system/$unit" | sed -n 's/.*level for [^:]*: \([0-9.]*\).*/\1/p')
     echo "figure: $unit is exposed $score (at most $most)"
     awk -v score="$score" -v most="$most" 'BEGIN { exit !(score != "" && score <= most) }'
   done <<'END'
 vambrace.service 1.2
 vambrace-runner.service 1.8
 vambrace-runner-docker.service 0.8
+vambrace-egress@.service 1.3
 END
 }
 
@@ -190,6 +191,8 @@ a_gateway_that_answers_no_more_is_restarted_by_the_watchdog() {
   inm systemctl restart vambrace.service
   main=$(property MainPID)
   inm kill -STOP "$main"
+  # Its successor has all the time that machines which are busy need.
+  restore vambrace.service
   eventually inm sh -c "[ \$(systemctl show -p MainPID --value vambrace) != $main ] && vambrace health"
   logged -u vambrace -o cat | says 'Watchdog timeout'
   [ "$(inm vambrace exec -- echo back)" = back ]
@@ -203,6 +206,7 @@ a_gateway_whose_door_is_gone_is_restarted_though_it_lives() {
   main=$(property MainPID)
   # Requests come to nobody; the process itself is well.
   inm mv /run/vambrace/gateway.sock /run/vambrace/away
+  restore vambrace.service
   eventually inm sh -c "[ \$(systemctl show -p MainPID --value vambrace) != $main ]"
   inm mv /run/vambrace/away /run/vambrace/gateway.sock
   logged -u vambrace -o cat | says 'the watchdog is not fed'
@@ -216,8 +220,8 @@ a_stop_ends_what_runs_and_takes_seconds() {
   eventually inm sh -c 'vambrace status --json | grep -q "\"runs\": 1"'
   began=$(milliseconds)
   inm systemctl stop vambrace.service vambrace.socket
-  echo "figure: stop amid a command $(($(milliseconds) - began)) ms (at most 10000)"
-  [ $(($(milliseconds) - began)) -le 10000 ]
+  # What takes longer than TimeoutStopSec= is killed, and its result is `timeout`.
+  figure "stop amid a command" $(($(milliseconds) - began)) 5000 ms
   [ "$(property Result)" = success ]
   not wait $running
   eventually inm sh -c '! pgrep -u vambrace-runner -x sleep'
@@ -240,13 +244,16 @@ a_second_gateway_on_the_same_state_says_so() {
 an_occupied_port_is_named_by_the_unit_that_failed() {
   settled
   inm systemctl stop vambrace.socket vambrace.service
-  local holder status
+  local holder status since=$EPOCHSECONDS
   holder=$(inm sh -c 'socat TCP-LISTEN:18789,bind=127.0.0.1,reuseaddr,fork /dev/null >/dev/null 2>&1 & echo $!')
   eventually inm sh -c 'ss -Hltn | grep -q 127.0.0.1:18789'
   not inm systemctl start vambrace.service
   status=$(shown vambrace.socket)
   inm kill "$holder"
-  says 'Address already in use' <<<"$status"
+  says 'listening socket (127.0.0.1:18789)' <<<"$status"
+  # Why is said by a process that systemd forks for it, and which may be gone when journald asks whose it was: `systemctl status`
+  # and `journalctl -u` then do not show it. It says itself which unit it speaks of.
+  logged --since "@$since" -o cat UNIT=vambrace.socket | says 'Address already in use'
   eventually inm sh -c '! ss -Hltn | grep -q 127.0.0.1:18789'
 }
 

@@ -38,3 +38,15 @@ the_scripts_of_the_rpm_are_scripts() {
   rpm --query --scripts --package "$package" | grep 'systemctl --no-reload preset'
   [ "$(rpm --query --configfiles --package "$package")" = /etc/vambrace/vambrace.toml ]
 }
+
+# No Homebrew is here to try it: what it names is there, and is what it says.
+the_formula_names_a_source_that_has_everything_it_installs() {
+  local formula=target/package/vambrace.rb source file
+  [ "$(packaging/build.sh brew | tail -1)" = "$formula" ]
+  source=$(sed -n 's#^  url "file://\(.*\)"#\1#p' "$formula")
+  echo "$(sed -n 's/^  sha256 "\(.*\)"/\1/p' "$formula")  $source" | sha256sum --check
+  not grep '@[A-Z0-9]*@' "$formula"
+  for file in Cargo.lock src/main.rs packaging/vambrace.toml SECURITY.md docs/service.md launchd/io.vambrace.gateway.plist; do
+    tar -tzf "$source" "vambrace-$version/$file"
+  done
+}

@@ -5,8 +5,8 @@ an_upgrade_keeps_the_state_and_the_doors_and_runs_the_new_program() {
   token=$(inm vambrace token show)
   pid=$(inm systemctl show -P MainPID vambrace.service)
   door=$(inm systemctl show -P ActiveEnterTimestampMonotonic vambrace.socket)
-  # Somebody asks all the time: nobody is turned away at the door, however long the answer takes.
-  inm bash -c 'while ! [ -e /run/upgraded ]; do curl -s -o /dev/null --max-time 20 http://127.0.0.1:18789/healthz || echo "turned away: $?"; done' \
+  # Somebody asks all the time: nobody is turned away at the door, as long as a stop and a start may take.
+  inm bash -c 'while ! [ -e /run/upgraded ]; do curl -s -o /dev/null --max-time 60 http://127.0.0.1:18789/healthz || echo "turned away: $?"; done' \
     >"$work/asked" 2>&1 &
   local asker=$!
   inm dpkg --install /root/newer.deb

@@ -13,7 +13,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn completions(shell: Shell) -> Result<ExitCode, Fault> {
-    clap_complete::generate(shell, &mut Cli::command(), "vambrace", &mut std::io::stdout().lock());
+    // Into memory first: it panics where it cannot write.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "vambrace", &mut text);
+    render::bytes(&text);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -31,7 +34,10 @@ pub(super) fn man(command: Option<&str>, dir: Option<&Path>) -> Result<ExitCode,
         render::text(&text);
         return Ok(ExitCode::SUCCESS);
     };
-    let cannot = |e: std::io::Error| Fault::new(format!("cannot write into {}: {e}", dir.display()));
+    let cannot = |e: std::io::Error| {
+        Fault::new(format!("cannot write into {}: {e}", dir.display()))
+            .hint("name a folder that this user may write to")
+    };
     std::fs::create_dir_all(dir).map_err(cannot)?;
     for (file, text) in all() {
         std::fs::write(dir.join(file), text).map_err(cannot)?;
