@@ -247,9 +247,8 @@ off "container: processes" $plan 's/^ *pids_limit: Some.*//; s/^const OWN_PROCES
 own=src/sandbox/docker/probe.rs
 off "container: limits that an engine has" $own 's/if !missing\.is_empty\(\)/if false \&\& !missing.is_empty()/' own_engine::an_engine_of
 off "container: ids that an engine maps" $engine 's/if !is_remapped \|\| binds\.is_empty\(\)/if true || !is_remapped || binds.is_empty()/' own_engine::an_engine_that_maps
-off "container: what a failed build leaves" $image 's/^ *own\.clear\(docker\)\.await;//' own_engine::an_engine_whose
+off "container: what a failed build leaves" src/sandbox/docker/build.rs 's/^ *self\.clear\(docker\)\.await;//' own_engine::an_engine_whose
 off "container: layers of an image" $image 's/layers\.len\(\) > base\.len\(\) \&\& layers\.starts_with\(base\)/true || layers.starts_with(base)/' docker::an_image_of_other
-off "container: what a failed base leaves" src/sandbox/docker/base.rs 's/^ *own\.clear\(\&docker\)\.await;//' own_engine::an_engine_whose
 off "container: lists in pages" src/sandbox/docker/lists.rs 's/^const PAGE: .*/const PAGE: i32 = 10_000;/' hostile_engine::containers_that
 off "container: networks" $plan 's/^ *found\.extend\(self\.networks\(live\)\);/let _ = self.networks(live);/' docker::a_container_that_somebody_put
 off "container: bytes of an answer" src/sandbox/docker/meter.rs 's/if self\.left == 0/if false \&\& self.left == 0/' docker::meter --lib
