@@ -157,7 +157,8 @@ impl Containers {
 
     /// What stands for the sandbox of a profile. An engine that does not answer is no reason to wait.
     pub(super) async fn look(&self, profile: &SandboxProfile) -> Option<StandingContainer> {
-        timeout(A_LOOK, self.engine(profile.engine.as_ref()).ok()?.standing(profile)).await.ok()?.ok()?
+        let engine = self.engine(profile.engine.as_ref()).ok()?;
+        timeout(A_LOOK, engine.standing(profile, |id| self.is_used(engine.host(), id))).await.ok()?.ok()?
     }
 
     /// Removes the container of a sandbox that keeps nothing any more.

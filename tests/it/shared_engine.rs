@@ -235,9 +235,19 @@ fn what_differs_where_sandboxes_are_listed_is_made_anew_by_the_next_command() {
     let dock = Dock::with(User::Root, "scope = \"agent\"\n");
     dock.world.exec(&["true"]).exits(0);
     let first = dock.inspect("agent.main")["Id"].clone();
+    let mark = mark(86673);
+    let mut ws = dock.world.connect();
+    ws.ask("exec.run", json!({"command": ["sleep", mark]}));
+    eventually("it runs", || !processes_with(mark).is_empty());
     let more = json!({"Memory": 1 << 30, "MemorySwap": 1 << 30});
     assert_eq!(ask("POST", &format!("/containers/{}/update", first.as_str().unwrap()), Some(&more)).0, 200);
 
+    // Not under what runs in it.
+    dock.world.run(&["sandbox", "list"]).exits(0);
+    dock.world.exec(&["true"]).exits(0);
+    assert_eq!(dock.inspect("agent.main")["Id"], first);
+    drop(ws);
+    eventually("nothing runs in it", || dock.world.status()["runs"] == 0);
     assert!(dock.world.run(&["sandbox", "list"]).exits(0).contains("differs in HostConfig.Memory, "));
 
     dock.world.exec(&["true"]).exits(0);

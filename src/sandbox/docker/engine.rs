@@ -323,7 +323,11 @@ impl Engine {
     ///
     /// # Errors
     /// Where the engine is not there.
-    pub(crate) async fn standing(&self, profile: &SandboxProfile) -> Result<Option<StandingContainer>, RunFault> {
+    pub(crate) async fn standing(
+        &self,
+        profile: &SandboxProfile,
+        in_use: impl Fn(&str) -> bool,
+    ) -> Result<Option<StandingContainer>, RunFault> {
         let Some(sandbox) = sandbox_of(profile) else { return Ok(None) };
         let Reached { api: docker, kind, .. } = self.connect().await?;
         let name = self.name(&sandbox);
@@ -344,7 +348,7 @@ impl Engine {
             },
             Ok(None) | Err(_) => vec!["Image".into()],
         };
-        if !differences.is_empty() {
+        if !differences.is_empty() && !live.id.as_deref().is_some_and(in_use) {
             // What was told is what the next command finds.
             self.placed.borrow_mut().remove(&sandbox);
         }
