@@ -157,6 +157,28 @@ fn a_workspace_of_another_owner_works_for_a_root_runner() {
 }
 
 #[test]
+fn runs_at_once_have_uids_of_their_own_where_the_runner_is_roots() {
+    for user in USERS {
+        let world = World::running(user);
+        let mut begun: Vec<_> = (0..3)
+            .map(|_| {
+                let mut ws = world.connect();
+                let id = ws.ask("exec.run", json!({"command": ["sh", "-c", "id -u; cat"], "stdin": true}));
+                let run = ws.event("exec.started")["runId"].clone();
+                let uid = ws.event("exec.output")["data"].clone();
+                (ws, id, run, uid)
+            })
+            .collect();
+        let uids: std::collections::BTreeSet<_> = begun.iter().map(|(.., uid)| uid.to_string()).collect();
+        assert_eq!(uids.len(), if user == User::Root { 3 } else { 1 }, "{user:?}: {uids:?}");
+        for (ws, id, run, _) in &mut begun {
+            ws.ask("exec.input", json!({"runId": run, "data": "", "eof": true}));
+            assert_eq!(ws.response(id)["payload"]["exitCode"], 0);
+        }
+    }
+}
+
+#[test]
 fn session_and_agent_stand_in_the_record_and_a_bad_name_is_refused() {
     let world = World::running(User::Ordinary);
     world.run(&["exec", "--agent", "builder", "--session", "s-1", "--", "true"]).exits(0);
