@@ -25,6 +25,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 static int done(long r) {
@@ -106,9 +107,36 @@ static long bind_pair(const char *name) {
 /* Has the kernel send a signal when something can be read. */
 static long signal_by_pipe(int pid) {
   int p[2];
-  if (pipe(p) || fcntl(p[0], F_SETOWN, pid) || fcntl(p[0], F_SETSIG, SIGKILL)) return -1;
+  if (pipe(p) || fcntl(p[0], F_SETOWN, pid) || fcntl(p[0], F_SETSIG, SIGTERM)) return -1;
   if (fcntl(p[0], F_SETFL, O_ASYNC | O_NONBLOCK)) return -1;
   return write(p[1], "x", 1) == 1 ? 0 : -1;
+}
+
+/* Counts in a file of the working folder for as long as it runs. */
+static long count(void) {
+  int f = open("count", O_CREAT | O_RDWR | O_TRUNC, 0644);
+  char text[32];
+  for (unsigned long n = 1;; n++) if (n % 1000 == 0) pwrite(f, text, snprintf(text, sizeof text, "%lu\n", n / 1000), 0);
+}
+
+static void nothing(int signal) { (void)signal; }
+
+/* Has the kernel let this process go on whenever it was stopped: after a while, or when there is input. */
+static long go_on_by_timer(void) {
+  struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGCONT};
+  struct itimerspec every = {{0, 20000000}, {0, 20000000}};
+  timer_t timer;
+  signal(SIGCONT, nothing);
+  if (!timer_create(CLOCK_MONOTONIC, &e, &timer)) timer_settime(timer, 0, &every, NULL);
+  return count();
+}
+
+static long go_on_by_input(void) {
+  signal(SIGCONT, nothing);
+  fcntl(0, F_SETOWN, getpid());
+  fcntl(0, F_SETSIG, SIGCONT);
+  fcntl(0, F_SETFL, O_ASYNC);
+  return count();
 }
 
 static long pidfd_signal(int pid) {
@@ -270,6 +298,10 @@ int main(int argc, char **argv) {
   if (IS("kill-with")) return done(kill(atoi(arg), atoi(argv[3])));
   if (IS("tgkill")) return done(syscall(SYS_tgkill, atoi(arg), atoi(arg), 0));
   if (IS("sigqueue")) { siginfo_t i = {.si_code = SI_QUEUE}; return done(syscall(SYS_rt_sigqueueinfo, atoi(arg), 0, &i)); }
+  if (IS("timer")) { timer_t t; return done(timer_create(CLOCK_MONOTONIC, NULL, &t)); }
+  if (IS("signal-of-input")) return done(fcntl(0, F_SETSIG, atoi(arg)));
+  if (IS("go-on-by-timer")) return done(go_on_by_timer());
+  if (IS("go-on-by-input")) return done(go_on_by_input());
   if (IS("pidfd-signal")) return done(pidfd_signal(atoi(arg)));
   if (IS("signal-by-pipe")) return done(signal_by_pipe(atoi(arg)));
   if (IS("join-group")) return done(setpgid(0, atoi(arg)));
@@ -300,6 +332,11 @@ int main(int argc, char **argv) {
   if (IS("personality")) return done(syscall(SYS_personality, 0x0400000));
   /* sockets */
   if (IS("socket-inet")) return done(socket(AF_INET, SOCK_STREAM, 0));
+  if (IS("socket-udp")) return done(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (IS("dccp")) return done(socket(AF_INET, 6, 0));
+  if (IS("dccp6")) return done(socket(AF_INET6, 6 | SOCK_CLOEXEC, 0));
+  if (IS("internet-packets")) return done(socket(AF_INET, SOCK_SEQPACKET, 0));
+  if (IS("unix-packets")) return done(socket(AF_UNIX, SOCK_SEQPACKET, 0));
   if (IS("socket-unix")) return done(socket(AF_UNIX, SOCK_STREAM, 0));
   if (IS("socket-route")) return done(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
   if (IS("socket-audit")) return done(socket(AF_NETLINK, SOCK_RAW, NETLINK_AUDIT));
@@ -322,6 +359,7 @@ int main(int argc, char **argv) {
   /* terminals */
   if (IS("tiocsti")) return done(ioctl(0, TIOCSTI, "x"));
   if (IS("tioclinux")) { char c = 2; return done(ioctl(0, 0x541c, &c)); }
+  if (IS("line-discipline")) { int n = 27; return done(ioctl(0, TIOCSETD, &n)); }
   /* privileges */
   if (IS("setuid-root")) return done(setuid(0));
   if (IS("setgid-root")) return done(setgid(0));

@@ -57,6 +57,13 @@ off "resource limits" $inside 's|^ *at\(Step::Limits, rlimits.*||' a_fork_bomb_i
 off "read-only system" $tree 's/^const SYSTEM: (.*)read_only: true/const SYSTEM: \1read_only: false/; s/Grant::ReadExecute/Grant::ReadWriteExecute/' a_read_only_workspace_is
 off "sealed root" $tree 's|^ *at\(Step::SealRoot, .*||' the_system_is_read_only
 off "noexec scratch" $tree 's/^const SCRATCH: (.*)no_exec: true/const SCRATCH: \1no_exec: false/' scratch_folders_are_private
+off "number of terminals" $tree 's/, \(c"max", "64"\)//' a_command_that_holds_all_terminals
+off "watches of a user" $tree 's/^ *watches\.bound\(proc\.as_fd\(\)\)\?;/let _ = watches;/' what_a_command_watches
+off "files of an init" src/os/linux/rlimits.rs 's/RLIMIT_NOFILE, u64::MAX/RLIMIT_NOFILE, 4096/' what_a_command_has_under_way
+off "memory in sockets" src/os/linux/cgroup.rs 's|^ *where_it_is\("memory\.kmem.*||' what_lies_in_sockets
+off "leases" src/sandbox/native/filter/mod.rs 's/F_SETLEASE as u32/u32::MAX/' nobody_who_writes_is_held_up
+off "line disciplines" src/sandbox/native/filter/mod.rs 's|, 0x5423 /\* TIOCSETD \*/||' the_kernels_further_doors
+off "types of sockets" src/sandbox/native/filter/mod.rs 's/^const FURTHER_TYPES: u32 = .*/const FURTHER_TYPES: u32 = 0;/' the_kernels_further_doors
 off "masks of proc" $tree 's|^ *mask\(root\)\?;||' devices_are_six
 off "overlapping folders" src/sandbox/plan.rs 's|^ *check_overlap\(\&binds\)\?;||' folders_that_lie_in_each_other
 off "links refused" src/os/linux/mounts.rs 's/ResolveFlags::NO_SYMLINKS \| ResolveFlags::NO_MAGICLINKS/ResolveFlags::empty()/' a_workspace_that_is_a_link
@@ -102,7 +109,9 @@ probed "nodev" $mounts 's/^ *flags\.set\(MountAttrFlags::MOUNT_ATTR_NODEV, self\
 probed "noexec" $mounts 's/^ *flags\.set\(MountAttrFlags::MOUNT_ATTR_NOEXEC, self\.no_exec\);//'
 
 off "disk bound" src/runner/pump.rs 's/if exceeded \{ self\.kill/if false \&\& exceeded { self.kill/' what_one_run_adds
-off "disk that is nearly full" src/runner/disk.rs 's/if space\.is_nearly_full\(\)/if false \&\& space.is_nearly_full()/' files_that_are_removed
+off "disk that is nearly full" src/runner/disk.rs 's/now\.is_nearly_gone\(\) \&\&/false \&\& now.is_nearly_gone() \&\&/' files_that_are_removed
+off "files without content" src/os/tree.rs 's/\.max\(A_FILE\)//' files_count_that_have_nothing
+off "files that are nearly gone" src/runner/disk.rs 's/ \|\| of_files\.is_greedy\(space\.files\)//' files_that_no_walk_finds
 off "walk that does not end" src/runner/disk.rs 's/code != Some\(WITHIN\)/code == Some(1)/; s/\{ WITHIN \} else \{ 1 \}/{ WITHIN } else { 2 }/' what_is_hidden
 off "what is hidden counts" src/os/tree.rs 's/(_|Err\(_\)) => Walk::Barred/\1 => Walk::Past/' what_is_hidden_from_a_walk
 off "links among what is kept" src/sandbox/kept.rs 's|^ *os::fs::private_dir\(kept\)\?;|os::fs::private_dir(\&kept.join(""))?;|' a_kept_folder_that_was_replaced
@@ -113,6 +122,8 @@ off "sandboxes of others" src/sandbox/boundary.rs 's/Some\(kept\) if overlaps/So
 off "a number until it is free" src/sandbox/native/slots.rs 's/self\.taken\.borrow_mut\(\)\.remove.*/let _ = \&self.taken;/' a_number_is_one --lib
 off "pace of connections" src/egress/desk.rs 's/if due > now/if false \&\& due > now/' connections_beyond_a_burst --lib
 off "stop of what runs" src/runner/pump.rs 's|^ *self\.launched\.hold\(held\);||' what_runs_stands_still
+off "timers that thaw" src/sandbox/native/filter/table.rs 's/^( *)SYS_timer_settime,/\1SYS_timer_create, SYS_timer_settime,/' thawed_by_no_timer
+off "input that thaws" src/sandbox/native/filter/mod.rs 's/^const F_SETSIG: u32 = 10;/const F_SETSIG: u32 = u32::MAX;/' thawed_by_no_timer
 off "stop of all at once" $inside 's/Pid::from_raw\(-1\), signal/Pid::from_raw(2), signal/' what_forks_all_the_time
 off "lockdown on the disk" src/gateway/lockdown.rs 's/return store\.save\(Name::Lockdown, ON\);/let _ = ON; return Ok(());/' it_outlives_every_end
 off "terminals of its own" $tree 's/mounts::new_filesystem\(c"devpts", .*;/mounts::clone_tree(mounts::open_path(Path::new("\/tmp"))?.as_fd(), Reach::WholeTree)?;/' a_command_has_a_terminal
@@ -132,7 +143,6 @@ off "landlocked: no links of proc" $deputy 's/ResolveFlags::NO_MAGICLINKS/Resolv
 off "landlocked: attributes" $filter 's/^ *rules\.extend\(WITHOUT_ATTRIBUTES.*/let _ = (WITHOUT_ATTRIBUTES, unsupported);/' landlocked::nothing_outside
 off "landlocked: owners" $filter 's/\&\[SYS_fchown, SYS_fchownat\]/\&[]/' landlocked::nothing_outside
 off "landlocked: ioctls" $filter 's/^ *ioctl\.otherwise = REFUSE;//' landlocked::nothing_outside
-off "landlocked: leases" $filter 's/F_SETLEASE as u32/u32::MAX/' landlocked::nothing_outside
 off "landlocked: priorities of a user" $filter 's/\(SYS_setpriority, \&\[Argument::Is\(0, PRIO_PROCESS\), /(SYS_setpriority, \&[/' landlocked::no_process_outside
 off "landlocked: other processes" $filter 's/^ *for \(number, arguments\) in ON_ONESELF \{/for (number, arguments) in \&ON_ONESELF[..0] {/' landlocked::no_process_outside
 off "landlocked: datagram pairs" $filter 's/^ *pair\.rows\.insert\(0, .*/let _ = pair;/' landlocked::no_socket

@@ -88,6 +88,9 @@ fn some_folder(folder: &OwnedFd) -> io::Result<Option<CString>> {
     Ok(None)
 }
 
+/// Bytes that a file counts for, whatever is in it: there are only so many on a disk.
+pub(crate) const A_FILE: u64 = 4096;
+
 /// Bytes on disk of files below these folders that were changed at this moment or later, up to `at_most` of bytes and to
 /// 200 000 entries: beyond either the answer is `at_most`. So it is where somebody keeps us from looking, by closing a
 /// folder of our owner's or by a path that is longer than the kernel takes: else that were the place to hide.
@@ -124,7 +127,7 @@ pub(crate) fn changed_bytes(folders: &[&Path], since_seconds: i64, at_most: u64)
                     waiting.push_back(OsString::from_vec(path));
                 }
                 if stat.st_ctime >= since_seconds {
-                    bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+                    bytes += (u64::try_from(stat.st_blocks).unwrap_or(0) * 512).max(A_FILE);
                 }
                 if bytes >= at_most || entries >= MOST_ENTRIES {
                     return Ok(at_most);
@@ -162,19 +165,34 @@ pub(crate) fn now_seconds() -> i64 {
     rustix::time::clock_gettime(super::system::host::CLOCK_OF_FILES).tv_sec
 }
 
-/// How full the file system of a folder is, in bytes.
+/// How full the file system of a folder is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Space {
+    pub(crate) bytes: Share,
+    /// Files of any kind, empty ones too; nothing where the file system does not count them.
+    pub(crate) files: Share,
+}
+
+/// One of the things that a file system has so many of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
     pub(crate) taken: u64,
     /// What an ordinary user may still take.
     pub(crate) free: u64,
     whole: u64,
+    few: u64,
+}
+
+impl Share {
+    /// Less than a twentieth is left, and little: what else the host writes there soon finds no room.
+    pub(crate) fn is_nearly_gone(&self) -> bool {
+        self.free < self.whole / 20 && self.free < self.few
+    }
 }
 
 impl Space {
-    /// Less than a twentieth is left, and less than 1 GiB: what else the host writes there soon finds no room.
     pub(crate) fn is_nearly_full(&self) -> bool {
-        self.free < self.whole / 20 && self.free < 1 << 30
+        self.bytes.is_nearly_gone() || self.files.is_nearly_gone()
     }
 }
 
@@ -182,9 +200,18 @@ impl Space {
 pub(crate) fn space(folder: &Path) -> io::Result<Space> {
     let facts = rustix::fs::statvfs(folder)?;
     Ok(Space {
-        taken: facts.f_blocks.saturating_sub(facts.f_bfree) * facts.f_frsize,
-        free: facts.f_bavail * facts.f_frsize,
-        whole: facts.f_blocks * facts.f_frsize,
+        bytes: Share {
+            taken: facts.f_blocks.saturating_sub(facts.f_bfree) * facts.f_frsize,
+            free: facts.f_bavail * facts.f_frsize,
+            whole: facts.f_blocks * facts.f_frsize,
+            few: 1 << 30,
+        },
+        files: Share {
+            taken: facts.f_files.saturating_sub(facts.f_ffree),
+            free: facts.f_favail,
+            whole: facts.f_files,
+            few: 1 << 17,
+        },
     })
 }
 
@@ -252,7 +279,7 @@ mod tests {
         assert!((1 << 20..3 << 20).contains(&count(now - 3600, 1 << 30)));
         assert_eq!(count(now + 3600, 1 << 30), 0);
         assert_eq!(count(now - 3600, 4096), 4096);
-        assert!(space(&top).unwrap().taken > 1 << 20);
+        assert!(space(&top).unwrap().bytes.taken > 1 << 20);
         remove(&top).unwrap();
     }
 }

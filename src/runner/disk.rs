@@ -1,9 +1,10 @@
 //! The bound on what one run adds to the disk.
 //!
 //! Nobody measures a workspace before each command: that would cost more than the command. What is cheap is how much of
-//! the file system is taken, so that is looked at every tenth of a second. Only when more was taken since the start than
-//! the run may add, the folders are walked for what was changed since, and the run is ended if that is too much as well.
-//! Somebody who frees space meanwhile hides as much of it. One file is bounded by the kernel (RLIMIT_FSIZE).
+//! the file system is taken, in bytes and in files, so that is looked at every tenth of a second. Only when more was taken
+//! since the start than the run may add, the folders are walked for what was changed since, and the run is ended if that is
+//! too much as well. Somebody who frees space meanwhile hides as much of it. One file is bounded by the kernel
+//! (RLIMIT_FSIZE); one that is empty counts as well, for a disk has room for so many.
 //!
 //! A walk goes where commands have put whatever they liked, so it is a process of its own, with little time and memory,
 //! and one that does not come to its end counts against the run. What no walk finds, files that are removed and still
@@ -12,6 +13,7 @@
 use crate::model::{SandboxProfile, WorkspaceAccess};
 use crate::os;
 use crate::os::child::{self, Fork};
+use crate::os::tree::{Share, Space};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,19 +39,45 @@ pub(super) struct Disk {
 
 struct Folder {
     path: PathBuf,
-    /// Bytes taken on its file system at the start; beyond which the folder is walked; beyond which the run goes when the
-    /// disk is nearly full.
+    bytes: Watched,
+    files: Watched,
+}
+
+/// What is taken of one thing that a file system has so many of.
+struct Watched {
+    at_most: u64,
+    /// At the start; beyond which the folder is walked; beyond which the run goes when there is hardly any left.
     begun: u64,
     suspicious: u64,
     greedy: u64,
 }
 
+impl Watched {
+    fn new(share: Share, at_most: u64) -> Self {
+        let begun = share.taken;
+        let greedy = begun.saturating_add(at_most.min(share.free / 2));
+        Watched { at_most, begun, suspicious: begun.saturating_add(at_most), greedy }
+    }
+
+    fn is_greedy(&self, now: Share) -> bool {
+        now.is_nearly_gone() && now.taken > self.greedy
+    }
+
+    fn is_suspicious(&mut self, now: Share) -> bool {
+        let is_suspicious = now.taken > self.suspicious;
+        if is_suspicious {
+            // If it was somebody else, it is looked at again after as much more, not at each tick.
+            self.suspicious = now.taken.saturating_add((self.at_most / 8).max(1));
+        }
+        is_suspicious
+    }
+}
+
 impl Folder {
     fn new(path: &Path, at_most: u64) -> Option<Self> {
-        let space = os::tree::space(path).ok()?;
-        let (begun, free) = (space.taken, space.free);
-        let greedy = begun.saturating_add(at_most.min(free / 2));
-        Some(Folder { path: path.to_owned(), begun, suspicious: begun.saturating_add(at_most), greedy })
+        let Space { bytes, files } = os::tree::space(path).ok()?;
+        let files = Watched::new(files, (at_most / os::tree::A_FILE).max(1));
+        Some(Folder { path: path.to_owned(), bytes: Watched::new(bytes, at_most), files })
     }
 }
 
@@ -94,15 +122,14 @@ impl Disk {
         let mut is_suspicious = false;
         for folder in &mut self.folders {
             let Ok(space) = os::tree::space(&folder.path) else { continue };
-            if space.is_nearly_full() && space.taken > folder.greedy {
-                tracing::warn!(folder = %folder.path.display(), taken = space.taken - folder.begun, "the disk is nearly full");
+            let (of_bytes, of_files) = (&mut folder.bytes, &mut folder.files);
+            if of_bytes.is_greedy(space.bytes) || of_files.is_greedy(space.files) {
+                let bytes = space.bytes.taken.saturating_sub(of_bytes.begun);
+                let files = space.files.taken.saturating_sub(of_files.begun);
+                tracing::warn!(folder = %folder.path.display(), bytes, files, "the disk is nearly full");
                 return true;
             }
-            if space.taken > folder.suspicious {
-                is_suspicious = true;
-                // If it was somebody else, it is looked at again after as much more, not at each tick.
-                folder.suspicious = space.taken.saturating_add(self.at_most / 8);
-            }
+            is_suspicious |= of_bytes.is_suspicious(space.bytes) | of_files.is_suspicious(space.files);
         }
         if is_suspicious {
             match self.begin_walk() {

@@ -171,6 +171,7 @@ pub(crate) const MASKED_PROC: &[&str] = &[
     "keys",
     "kmsg",
     "latency_stats",
+    "locks",
     "modules",
     "sched_debug",
     "scsi",

@@ -70,22 +70,31 @@ fn without_a_gateway_exec_says_so_with_125() {
 
 #[test]
 fn a_variable_that_changes_which_code_runs_is_refused_and_recorded() {
-    let world =
-        World::running(User::Ordinary).config("[agents.main]\nsandbox = { env = [\"MY_*\", \"LD_PRELOAD\"] }\n");
+    let world = World::running(User::Ordinary)
+        .config("[agents.main]\nsandbox = { env = [\"MY_*\", \"LD_PRELOAD\", \"TAR_OPTIONS\", \"RSYNC_*\"] }\n");
     let mut world = world;
     world.stop(nix::sys::signal::Signal::SIGTERM);
     world.start_again();
 
-    for name in
-        ["LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "NODE_OPTIONS", "PYTHONPATH", "GIT_SSH_COMMAND", "PATH", "UNLISTED"]
-    {
+    for name in [
+        "LD_PRELOAD",
+        "LD_AUDIT",
+        "BASH_ENV",
+        "NODE_OPTIONS",
+        "PYTHONPATH",
+        "GIT_SSH_COMMAND",
+        "PATH",
+        "TAR_OPTIONS",
+        "RSYNC_RSH",
+        "UNLISTED",
+    ] {
         let ran = world.run(&["exec", "--env", &format!("{name}=/x"), "--", "true"]);
         ran.fails(126, name);
     }
     let ran = world.run(&["exec", "--env", "MY_FLAG=1", "--env", "LANG=C", "--", "sh", "-c", "echo $MY_FLAG $LANG"]);
     assert_eq!(ran.exits(0), "1 C\n");
     let denied = world.events("exec.denied");
-    assert_eq!(denied.len(), 8);
+    assert_eq!(denied.len(), 10);
     assert_eq!((&denied[0]["verdict"], &denied[0]["rule"]), (&json!("deny"), &json!("sandbox.env")));
 }
 
@@ -145,6 +154,28 @@ fn a_workspace_of_another_owner_works_for_a_root_runner() {
     world.sh("echo x > made").exits(0);
 
     assert_eq!(fs::metadata(theirs.join("made")).unwrap().uid(), ORDINARY_UID);
+}
+
+#[test]
+fn runs_at_once_have_uids_of_their_own_where_the_runner_is_roots() {
+    for user in USERS {
+        let world = World::running(user);
+        let mut begun: Vec<_> = (0..3)
+            .map(|_| {
+                let mut ws = world.connect();
+                let id = ws.ask("exec.run", json!({"command": ["sh", "-c", "id -u; cat"], "stdin": true}));
+                let run = ws.event("exec.started")["runId"].clone();
+                let uid = ws.event("exec.output")["data"].clone();
+                (ws, id, run, uid)
+            })
+            .collect();
+        let uids: std::collections::BTreeSet<_> = begun.iter().map(|(.., uid)| uid.to_string()).collect();
+        assert_eq!(uids.len(), if user == User::Root { 3 } else { 1 }, "{user:?}: {uids:?}");
+        for (ws, id, run, _) in &mut begun {
+            ws.ask("exec.input", json!({"runId": run, "data": "", "eof": true}));
+            assert_eq!(ws.response(id)["payload"]["exitCode"], 0);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Bounds on one run: each is reached, named, and nobody else's.
 
 use crate::world::*;
+use base64::Engine;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
@@ -28,13 +29,47 @@ impl Neighbour {
     }
 }
 
+/// A command that takes what it can get and keeps it until this is dropped.
+struct Greedy {
+    ws: Ws,
+    id: String,
+    run: Value,
+    /// How much it got.
+    got: u64,
+}
+
+impl Greedy {
+    fn begin(world: &World, program: &str) -> Self {
+        let mut ws = world.connect();
+        let program = format!("import sys\n{program}\nprint(got, flush=True); sys.stdin.read()");
+        let command = json!(["python3", "-c", program]);
+        let id = ws.ask("exec.run", json!({"command": command, "agent": "greedy", "stdin": true}));
+        let run = ws.event("exec.started")["runId"].clone();
+        let said = ws.event("exec.output")["data"].as_str().unwrap().to_owned();
+        let said = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(said).unwrap()).unwrap();
+        let got = said.trim().parse().unwrap_or_else(|e| panic!("{said}: {e}"));
+        Greedy { ws, id, run, got }
+    }
+
+    fn end(mut self) {
+        self.ws.ask("exec.input", json!({"runId": self.run, "data": "", "eof": true}));
+        assert_eq!(self.ws.response(&self.id)["payload"]["exitCode"], 0);
+    }
+}
+
 /// A small disk of its own in the place of a world's folder: what others write or free elsewhere is no matter here.
 struct Disk(PathBuf);
 
 impl Disk {
     fn below(world: &World) -> Self {
+        Disk::of_files(world, 1_000_000)
+    }
+
+    /// With room for so many files.
+    fn of_files(world: &World, files: u32) -> Self {
         assert!(am_root(), "this test mounts a small disk: run `make test` as root");
-        let mount = ["-t", "tmpfs", "-o", "size=512m,mode=755", "none"];
+        let options = format!("size=512m,nr_inodes={files},mode=755");
+        let mount = ["-t", "tmpfs", "-o", &options, "none"];
         let mounted = finish(std::process::Command::new("mount").args(mount).arg(&world.dir));
         assert_eq!(mounted.code, 0, "{mounted:?}");
         for folder in ["", "home", "run"] {
@@ -128,6 +163,51 @@ while True:
     }
 }
 
+#[test]
+fn files_count_that_have_nothing_in_them() {
+    for user in USERS {
+        let world = World::new(user);
+        let _disk = Disk::below(&world);
+        let world = world.config(DISK).start();
+        let neighbour = Neighbour::begin(&world);
+        let make = "
+import os, time
+n = 0
+try:
+    while True: MAKE; n += 1
+except OSError: time.sleep(1000)";
+        for act in ["os.mknod('f%d' % n)", "os.mkdir('d%d' % n)", "os.symlink('x', 'l%d' % n)", "os.mkfifo('p%d' % n)"]
+        {
+            let program = make.replace("MAKE", act);
+            world.run(&["exec", "--", "python3", "-c", &program]).fails(137, "added more to the disk");
+            world.sh("rm -rf f* d* l* p*").exits(0);
+        }
+        // Fewer are nobody's affair.
+        let few = "import os\nfor n in range(2000): os.mknod('f%d' % n)";
+        world.exec(&["python3", "-c", few]).exits(0);
+        neighbour.ends_well();
+    }
+}
+
+#[test]
+fn files_that_no_walk_finds_end_the_run_before_there_is_room_for_no_more() {
+    for user in USERS {
+        let world = World::new(user);
+        let _disk = Disk::of_files(&world, 20_000);
+        let world = world.config(DISK).start();
+        let hold = "
+import os, time
+for child in range(7):
+    if os.fork() == 0:
+        try:
+            while True: os.open('.', os.O_TMPFILE | os.O_RDWR)
+        except OSError: time.sleep(1000)
+time.sleep(1000)";
+        world.run(&["exec", "--", "python3", "-c", hold]).fails(137, "added more to the disk");
+        world.exec(&["touch", "some"]).exits(0);
+    }
+}
+
 /// Whether the runner has a process that walks a disk: a child of bounded address space.
 fn walks(runner: i32) -> bool {
     let children = fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap();
@@ -144,12 +224,20 @@ fn a_tree_that_is_long_to_walk_holds_up_nobody() {
     for user in USERS {
         let world = World::new(user);
         let _disk = Disk::below(&world);
-        let world = world.config(&DISK.replace("timeout", "memory = \"2G\"\ntimeout")).start();
+        let settings = DISK.replace("timeout", "memory = \"2G\"\ntimeout");
+        let world = world.config(&format!("{settings}[profiles.roomy.limits]\ndisk = \"1G\"\n")).start();
         let runner = world.runner_pid();
+        let tree = "
+import os
+for n in range(1500): os.mkdir('d'); os.chdir('d')
+for n in range(60_000): os.mkdir(str(n))";
+        world.run(&under("roomy", &["python3", "-c", tree])).exits(0);
+        // A walk goes by whole seconds.
+        let seconds = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let made = seconds();
+        eventually("what was made is older than the next command", || seconds() > made);
         let deep = "
 import os, signal, sys
-for n in range(1500): os.mkdir('d'); os.chdir('d')
-for n in range(60_000): os.mkdir(str(n))
 print('ready', flush=True); sys.stdin.read(1)
 held = [open('file%d' % n, 'wb', 0) for n in range(2)]
 for f in held: os.unlink(f.name); f.write(bytes(12 << 20))
@@ -284,6 +372,97 @@ except ChildProcessError: pass";
         }
         neighbour.ends_well();
         world.exec(&["true"]).exits(0);
+    }
+}
+
+#[test]
+fn what_lies_in_sockets_is_bounded_as_memory_is_where_the_tier_says_so() {
+    for user in USERS {
+        let limits = "[defaults.sandbox.limits]\nmemory = \"64M\"\npids = 64\ntimeout = \"60s\"\n";
+        let world = World::new(user).config(limits).start();
+        let by = world.json(&["exec", "--json", "--", "true"])["enforcement"]["limits"]["memory"].clone();
+        // What was queued is counted, until three times the bound.
+        let streams = "
+import socket
+listener = socket.create_server(('127.0.0.1', 0), backlog=4096)
+got, kept, block = 0, [], bytes(1 << 20)
+for n in range(400):
+    s = socket.create_connection(listener.getsockname()); kept += [s, listener.accept()[0]]; s.setblocking(False)
+    try:
+        while got < 200 << 20: got += s.send(block)
+    except BlockingIOError: pass
+got >>= 20";
+        let datagrams = "
+import socket
+sender, got, kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0, []
+for n in range(1200):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', 0)); s.setblocking(False); kept.append(s)
+    for n in range(4): sender.sendto(bytes(60_000), s.getsockname())
+for s in kept:
+    try:
+        while True: got += len(s.recv(60_000))
+    except BlockingIOError: pass
+got >>= 20";
+        for program in [streams, datagrams] {
+            let greedy = Greedy::begin(&world, program);
+            match by.as_str().unwrap() {
+                "cgroup" => assert!(greedy.got <= 100, "{user:?}: {} MiB", greedy.got),
+                "rlimit" => {}
+                other => panic!("{user:?}: memory is bounded by {other}"),
+            }
+            // A connection of its own inside still works for somebody else.
+            let twin = "import socket; l = socket.create_server(('127.0.0.1', 0)); s = socket.create_connection(\
+                        l.getsockname()); s.sendall(bytes(1 << 10)); print(len(l.accept()[0].recv(1 << 10)))";
+            assert_eq!(world.exec(&["python3", "-c", twin]).exits(0), "1024\n");
+            greedy.end();
+        }
+    }
+}
+
+#[test]
+fn what_a_command_has_under_way_keeps_nobody_from_handing_over() {
+    let without_namespaces = World::new(User::Ordinary).locked_down();
+    let without_namespaces = without_namespaces.config("[defaults.sandbox]\nleast_tier = \"landlock\"\n").start();
+    for world in [World::running(User::Root), World::running(User::Ordinary), without_namespaces] {
+        // The kernel counts what is under way for the user, whatever the namespace.
+        let greedy = Greedy::begin(
+            &world,
+            "
+import array, socket
+def pair():
+    kept.append(socket.socketpair()); kept[-1][0].setblocking(False)
+    return kept[-1][0]
+got, kept, beside = 0, [], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0] * 253))]
+end = pair()
+while True:
+    try: end.sendmsg([b'x'], beside); got += 253
+    except BlockingIOError: end = pair()
+    except OSError: break",
+        );
+        assert!(greedy.got > 4000, "{}", greedy.got);
+
+        let mut ws = world.connect();
+        let terminal = json!({"rows": 24, "columns": 80});
+        let id = ws.ask("exec.run", json!({"command": ["tty"], "terminal": terminal}));
+        let response = ws.response(&id);
+        assert_eq!(response["payload"]["exitCode"], 0, "{:?}: {response}", world.user);
+        assert_eq!(world.exec(&["echo", "here"]).exits(0), "here\n");
+        greedy.end();
+    }
+}
+
+#[test]
+fn what_a_command_watches_leaves_others_theirs() {
+    for user in USERS {
+        let world = World::running(user);
+        let program = "
+import ctypes
+libc, got = ctypes.CDLL(None), 0
+while libc.inotify_init1(0) >= 0: got += 1";
+        let (one, two) = (Greedy::begin(&world, program), Greedy::begin(&world, program));
+        assert!(one.got > 0 && two.got > 0, "{user:?}: {} and {}", one.got, two.got);
+        one.end();
+        two.end();
     }
 }
 

@@ -412,6 +412,40 @@ fn what_stands_still_is_thawed_by_no_command() {
 }
 
 #[test]
+fn what_stands_still_is_thawed_by_no_timer_and_no_input() {
+    let without_namespaces = World::new(User::Ordinary).locked_down();
+    let without_namespaces = without_namespaces.config("[defaults.sandbox]\nleast_tier = \"landlock\"\n").start();
+    for world in [World::running(User::Root), World::running(User::Ordinary), without_namespaces] {
+        // Tools do without them.
+        assert_eq!(world.attack(&["timer"]).stdout, "ENOSYS\n");
+        world.exec(&["timeout", "60", "true"]).exits(0);
+        for signal in [Signal::SIGCONT, Signal::SIGKILL] {
+            assert_eq!(world.attack(&["signal-of-input", &(signal as i32).to_string()]).stdout, "EPERM\n");
+        }
+        assert_eq!(world.attack(&["signal-of-input", &(Signal::SIGIO as i32).to_string()]).code, 0);
+        for act in ["go-on-by-timer", "go-on-by-input"] {
+            let file = world.workspace().join("count");
+            let (mut ws, id, run) = begin(&world, json!({"command": ["./attacks", act]}));
+            eventually("it counts", || count(&file) > 10);
+            world.run(&["lockdown", "on"]).exits(0);
+            eventually("it stands still", || stand_still(act));
+
+            let before = fs::read(&file).unwrap();
+            for _ in 0..5 {
+                ws.ask("exec.input", json!({"runId": run, "data": "aGkK"}));
+                other_work(&world);
+            }
+
+            assert_eq!(fs::read(&file).unwrap(), before, "{:?} {act}", world.user);
+            world.run(&["lockdown", "on", "--kill"]).exits(0);
+            assert_eq!(ws.response(&id)["payload"]["ending"], "lockdown");
+            world.run(&["lockdown", "off"]).exits(0);
+            fs::remove_file(&file).unwrap();
+        }
+    }
+}
+
+#[test]
 fn input_and_output_wait_and_are_not_lost() {
     for (user, mark) in [(User::Root, mark(86571)), (User::Ordinary, mark(86572))] {
         let world = World::running(user);

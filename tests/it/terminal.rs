@@ -471,3 +471,29 @@ fn an_end_of_input_that_comes_before_the_terminal_is_not_lost() {
         }
     }
 }
+
+#[test]
+fn a_command_that_holds_all_terminals_it_gets_leaves_others_theirs() {
+    for user in USERS {
+        let world = World::running(user);
+        let program = "
+import os, sys
+held = 0
+try:
+    while True: os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY); held += 1
+except OSError: print(held, flush=True); sys.stdin.read()";
+        let mut ws = world.connect();
+        let id = ws.ask("exec.run", json!({"command": ["python3", "-c", program], "stdin": true}));
+        let run = ws.event("exec.started")["runId"].clone();
+        let said = base64::engine::general_purpose::STANDARD.decode(ws.event("exec.output")["data"].as_str().unwrap());
+
+        let mut seat = Seat::sh(&world, "tty; exit 3");
+        let (code, text) = seat.ends();
+
+        assert_eq!((code, text.as_str()), (3, "/dev/pts/0\r\n"), "{user:?}");
+        // Enough for whoever splits a screen.
+        assert_eq!(said.unwrap(), b"64\n", "{user:?}");
+        ws.ask("exec.input", json!({"runId": run, "data": "", "eof": true}));
+        assert_eq!(ws.response(&id)["payload"]["exitCode"], 0);
+    }
+}

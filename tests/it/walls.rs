@@ -216,6 +216,10 @@ fn the_kernels_further_doors_are_shut_and_the_ordinary_ones_open() {
             "tioclinux",
             "io_setup",
             "sctp",
+            "dccp",
+            "dccp6",
+            "internet-packets",
+            "line-discipline",
             "huge-mmap",
             "huge-memfd",
         ] {
@@ -229,9 +233,19 @@ fn the_kernels_further_doors_are_shut_and_the_ordinary_ones_open() {
         for act in ["x32", "int80"] {
             assert_eq!(world.attack(&[act]).code, 128 + 31, "{act} is not killed by SIGSYS");
         }
-        for act in ["memfd", "socket-inet", "socket-unix", "socket-route"] {
+        for act in ["memfd", "socket-inet", "socket-udp", "socket-unix", "unix-packets", "socket-route"] {
             assert_eq!(world.attack(&[act]).code, 0, "{act}");
         }
+    });
+}
+
+#[test]
+fn nobody_who_writes_is_held_up_by_a_command_that_reads() {
+    in_every_backend(|world| {
+        world.attack(&["kill-self"]);
+        world.write("state-workspaces/main/file", b"x");
+        assert_eq!(world.attack(&["lease", "/workspace/file"]).stdout, "EPERM\n");
+        assert_eq!(world.attack(&["read", "/workspace/file"]).code, 0);
     });
 }
 
@@ -277,7 +291,11 @@ fn devices_are_six_and_descriptors_three() {
         world.sh("echo x > /dev/null && head -c 8 /dev/urandom > /dev/null && test \"$(head -c 4 /dev/zero | wc -c)\" = 4").exits(0);
         // The fourth is ls's own, on the folder it lists.
         assert_eq!(world.sh("ls /proc/self/fd").exits(0), "0\n1\n2\n3\n");
-        for file in ["kcore", "kallsyms", "keys", "timer_list", "kmsg", "config.gz", "interrupts"] {
+        // A lock that belongs to what is open, not to a process, is shown in every pid namespace.
+        let locked = fs::File::create(world.dir.join("locked")).unwrap();
+        let whole = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+        nix::fcntl::fcntl(&locked, nix::fcntl::FcntlArg::F_OFD_SETLK(&whole)).unwrap();
+        for file in ["kcore", "kallsyms", "keys", "timer_list", "kmsg", "config.gz", "interrupts", "locks"] {
             assert_eq!(world.sh(&format!("cat /proc/{file} 2>/dev/null | wc -c")).exits(0), "0\n", "{file}");
         }
         world.sh("grep -q . /proc/cpuinfo && grep -q . /proc/meminfo && grep -q . /proc/self/status").exits(0);

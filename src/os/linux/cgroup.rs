@@ -194,26 +194,27 @@ fn bound(version: Version, controller: Controller, folder: &Path, bounds: Bounds
     const PERIOD_US: u64 = 100_000;
     let quota_us = u64::from(bounds.milli_cpus) * PERIOD_US / 1000;
     let write = |file: &str, value: String| fs::write(folder.join(file), value);
+    let where_it_is = |file: &str, value: String| match write(file, value) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done,
+    };
     match (version, controller) {
         (Version::V1, Controller::Cpu) => write("cpu.cfs_quota_us", quota_us.max(1000).to_string()),
         (Version::V1, Controller::Memory) => {
             // The limit with swap is never below the one without: it is lifted first, so that both can move.
             let _ = write("memory.memsw.limit_in_bytes", "-1".into());
             write("memory.limit_in_bytes", bounds.memory_bytes.to_string())?;
+            // What lies in internet sockets is not among it, and is bounded for the whole host alone. It has a bound of its
+            // own here, and is counted only once that is set.
+            where_it_is("memory.kmem.tcp.limit_in_bytes", bounds.memory_bytes.to_string())?;
             // Only where swap accounting is on; without it the limit above is all there is.
-            match write("memory.memsw.limit_in_bytes", bounds.memory_bytes.to_string()) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-                done => done,
-            }
+            where_it_is("memory.memsw.limit_in_bytes", bounds.memory_bytes.to_string())
         }
         (Version::V2, Controller::Cpu) => write("cpu.max", format!("{} {PERIOD_US}", quota_us.max(1000))),
         (Version::V2, Controller::Memory) => {
             write("memory.max", bounds.memory_bytes.to_string())?;
             write("memory.oom.group", "1".into())?;
-            match write("memory.swap.max", "0".into()) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-                done => done,
-            }
+            where_it_is("memory.swap.max", "0".into())
         }
         // One more for the launcher's own init inside the pid namespace.
         (_, Controller::Pids) => write("pids.max", (u64::from(bounds.pids) + 1).to_string()),

@@ -24,12 +24,25 @@ pub(crate) fn apply(limits: Rlimits) -> io::Result<()> {
     // A core file would carry the command's memory into the workspace or to the host's core_pattern.
     // 1, not 0: only 1 also keeps the kernel from piping it to a program (core(5), do_coredump).
     set(Resource::RLIMIT_CORE, 1)?;
-    set(Resource::RLIMIT_NOFILE, 4096)?;
+    // All there may be, until `bound_files`.
+    set(Resource::RLIMIT_NOFILE, u64::MAX)?;
     set(Resource::RLIMIT_MEMLOCK, 64 << 10)?;
     set(Resource::RLIMIT_MSGQUEUE, 0)?;
     set(Resource::RLIMIT_NICE, 0)?;
     set(Resource::RLIMIT_RTPRIO, 0)?;
     set(Resource::RLIMIT_SIGPENDING, 4096)
+}
+
+/// Files that each process of the command may have open: to be set when nothing has to be handed over any more.
+///
+/// Descriptors under way in unix sockets count for the user in all namespaces, and whoever may have fewer open than there
+/// are under way hands over none (ETOOMANYREFS, unix(7)). So a command may have fewer than the init of another, by more
+/// than one message takes.
+pub(crate) fn bound_files() -> io::Result<()> {
+    const MOST: u64 = 4096;
+    const MORE_THAN_A_MESSAGE: u64 = 512;
+    let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?;
+    set(Resource::RLIMIT_NOFILE, MOST.min(hard.saturating_sub(MORE_THAN_A_MESSAGE)))
 }
 
 /// A backstop behind the deadline, in case the launcher itself is stopped: seconds of CPU for each process.

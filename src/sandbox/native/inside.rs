@@ -343,7 +343,8 @@ fn spawn(
         if has_terminal {
             let _ = pty::control_standard_input();
         }
-        let error = clone::exec_first(&brief.candidates, &brief.argv, &env);
+        let bounded = rlimits::bound_files();
+        let error = bounded.err().unwrap_or_else(|| clone::exec_first(&brief.candidates, &brief.argv, &env));
         let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
         let _ = { status }.write_all(&Report::ExecFailed { errno }.encode());
     };

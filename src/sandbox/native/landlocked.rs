@@ -239,6 +239,7 @@ fn become_command(
     let asked: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
     at(Step::Seccomp, handover::send(&keeper, &[0], &asked))?;
     drop((keeper, listener));
+    at(Step::Limits, rlimits::bound_files())?;
     let proved = battery::prove_landlocked(base.walls, base.facts, FIRST_KEPT as usize + 3)?;
     let evidence = Evidence { seccomp_filters: 1, no_new_privs: true, no_capabilities: true, proved };
     let _ = { &kept.status }.write_all(&Report::Walled(evidence).encode());

@@ -24,7 +24,8 @@ use crate::os::linux::cgroup::{self, Bounds, Cgroups, Controller, Group};
 use crate::os::linux::clone::{self, Fork};
 use crate::os::linux::seccomp::Filter;
 use crate::os::linux::title::Title;
-use crate::os::linux::{capabilities, landlock, userns};
+use crate::os::linux::userns::{self, Watches};
+use crate::os::linux::{capabilities, landlock};
 use crate::sandbox::Protected;
 use crate::sandbox::environment;
 use crate::sandbox::plan::PROOF;
@@ -76,6 +77,8 @@ pub(crate) struct Launcher {
     /// Inside a container, as the first two.
     contained: [Filter; 2],
     title: Title,
+    /// For each sandbox, where all are of one user.
+    watches: Option<Watches>,
     cgroups: Cgroups,
     protected: Protected,
     slots: Slots,
@@ -152,6 +155,10 @@ impl Launcher {
             contained: [ExecMode::Full, ExecMode::Allowlist].map(|mode| compile_filter(Kind::Contained(mode))),
             landlocked: [Network::None, Network::Host].map(|network| compile_filter(Kind::Landlocked(network))),
             title: Title::find().map_err(|e| fault("find the arguments of this process", e.to_string()))?,
+            watches: (tier == Tier::UserNamespace)
+                .then(Watches::a_quarter)
+                .transpose()
+                .map_err(|e| fault("look how many files can be watched", e.to_string()))?,
             cgroups,
             protected,
             slots: Slots::default(),
@@ -381,7 +388,7 @@ impl Launcher {
             Tier::Root => (own, own),
             Tier::UserNamespace | Tier::Landlock | Tier::Container => (os::process::uid(), os::process::gid()),
         };
-        Owner { tier: self.tier, uid, gid }
+        Owner { tier: self.tier, uid, gid, watches: self.watches }
     }
 
     /// Tells a waiting child what it is for.

@@ -9,6 +9,7 @@ use super::walls::Walls;
 use crate::model::{Network, Tier};
 use crate::os;
 use crate::os::linux::mounts::{self, Attributes, Reach};
+use crate::os::linux::userns::Watches;
 use crate::os::sandboxed::NAME_SERVER;
 use crate::sandbox::environment::HOME;
 use crate::sandbox::listed::FOLDER;
@@ -25,6 +26,8 @@ pub(super) struct Owner {
     pub(super) tier: Tier,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// What of its user's watches a user namespace may have.
+    pub(super) watches: Option<Watches>,
 }
 
 /// The root of a sandbox while it is built.
@@ -59,7 +62,7 @@ impl Tree {
             at_path(Step::Attach, &bind.target, attach(root, shown.as_fd(), &bind.target))?;
         }
         at(Step::Devices, devices(root))?;
-        at(Step::Proc, proc(root))?;
+        at(Step::Proc, proc(owner, root))?;
         mask(root)?;
         Ok(tree)
     }
@@ -196,13 +199,19 @@ fn devices(root: BorrowedFd<'_>) -> io::Result<()> {
     }
     fs::create_dir("dev/pts")?;
     // An instance of its own: no terminal of the host is in it.
-    let pts = mounts::new_filesystem(c"devpts", &[(c"ptmxmode", "0666"), (c"mode", "0600")], DEVICE)?;
+    // Of the few thousand there are on a host it gives a command no more than this.
+    let options = [(c"ptmxmode", "0666"), (c"mode", "0600"), (c"max", "64")];
+    let pts = mounts::new_filesystem(c"devpts", &options, DEVICE)?;
     mounts::attach(pts.as_fd(), root, Path::new("dev/pts"))
 }
 
-fn proc(root: BorrowedFd<'_>) -> io::Result<()> {
+fn proc(owner: &Owner, root: BorrowedFd<'_>) -> io::Result<()> {
     fs::create_dir("proc")?;
-    let proc = mounts::new_filesystem(c"proc", &[], SEALED)?;
+    let proc = mounts::new_filesystem(c"proc", &[], if owner.watches.is_some() { SCRATCH } else { SEALED })?;
+    if let Some(watches) = owner.watches {
+        watches.bound(proc.as_fd())?;
+        mounts::set_attributes(proc.as_fd(), SEALED, Reach::ThisMount)?;
+    }
     mounts::attach(proc.as_fd(), root, Path::new("proc"))
 }
 

@@ -18,8 +18,16 @@ use table::{ALLOWED, ALLOWED_HERE, REFUSED, REFUSED_HERE, Row};
 const NAMESPACE_FLAGS: c_int =
     CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
 
-/// Terminal ioctls that type into somebody else's terminal (CVE-2017-5226, CVE-2023-28339).
-const REFUSED_IOCTLS: &[u32] = &[0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX */, 0x541d /* TIOCCONS */];
+/// Terminal ioctls that type into somebody else's terminal (CVE-2017-5226, CVE-2023-28339), or have the kernel load a module
+/// for what lies between a terminal and its reader (CVE-2017-2636).
+const REFUSED_IOCTLS: &[u32] =
+    &[0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX */, 0x541d /* TIOCCONS */, 0x5423 /* TIOCSETD */];
+
+/// Bits that SOCK_STREAM, SOCK_DGRAM and SOCK_RAW lack and every other type has.
+const FURTHER_TYPES: u32 = 0xc;
+
+/// fcntl(2): which signal is sent when something can be read or written; not in libc for every machine.
+const F_SETSIG: u32 = 10;
 
 /// personality(2): asking, and turning address randomisation off for a debugger's sake; nothing older.
 const PERSONALITIES: &[u32] = &[0, 0x0004_0000, u32::MAX];
@@ -65,11 +73,20 @@ fn rules(kind: Kind) -> BTreeMap<u32, Rule> {
     families.push(vec![Argument::Is(0, AF_UNIX as u32)]);
     // getifaddrs and getaddrinfo ask for addresses over NETLINK_ROUTE; every other netlink family is refused.
     families.push(vec![Argument::Is(0, AF_NETLINK as u32), Argument::Is(2, NETLINK_ROUTE as u32)]);
-    rules.insert(SYS_socket as u32, only(families));
+    let mut sockets = only(families);
+    // Protocol 0 is whichever the type has: for some types one of a module (CVE-2017-6074).
+    let further = [AF_INET, AF_INET6].map(|f| vec![Argument::Is(0, f as u32), Argument::Has(1, FURTHER_TYPES)]);
+    sockets.rows.splice(0..0, further.map(|row| (row, REFUSE)));
+    rules.insert(SYS_socket as u32, sockets);
     rules.insert(SYS_socketpair as u32, only(vec![vec![Argument::Is(0, AF_UNIX as u32)]]));
     rules.insert(SYS_personality as u32, only(PERSONALITIES.iter().map(|p| vec![Argument::Is(0, *p)]).collect()));
     rules.insert(SYS_clone as u32, except(vec![vec![Argument::Has(0, NAMESPACE_FLAGS as u32)]]));
     rules.insert(SYS_ioctl as u32, except(REFUSED_IOCTLS.iter().map(|r| vec![Argument::Is(1, *r)]).collect()));
+    // A lease on what can only be read holds up whoever opens it for writing, on the host as well. And input must neither let
+    // go on what a lockdown has stopped, nor end a child of it, whose end can be told by such a signal.
+    let by_input = [SIGCONT, SIGKILL].map(|s| vec![Argument::Is(1, F_SETSIG), Argument::Is(2, s as u32)]);
+    let lease = vec![Argument::Is(1, F_SETLEASE as u32)];
+    rules.insert(SYS_fcntl as u32, except(by_input.into_iter().chain([lease]).collect()));
     // Huge pages are outside the bound on memory, and few on a host.
     for (number, flags_at, huge) in
         [(SYS_mmap, 3, MAP_HUGETLB as u32), (SYS_memfd_create, 1, MFD_HUGETLB), (SYS_shmget, 2, SHM_HUGETLB as u32)]

@@ -105,9 +105,6 @@ pub(super) fn without_namespaces(rules: &mut BTreeMap<u32, Rule>, network: Netwo
         rules.entry(*number as u32).and_modify(|rule| rule.otherwise = Answer::Ask);
     }
     on_oneself_alone(rules);
-    // A lease on what is open for reading holds up whoever opens it for writing.
-    let lease = vec![(vec![Argument::Is(1, F_SETLEASE as u32)], REFUSE)];
-    rules.insert(SYS_fcntl as u32, Rule { rows: lease, otherwise: Answer::Allow });
     if let Some(ioctl) = rules.get_mut(&(SYS_ioctl as u32)) {
         let families = IOCTL_FAMILIES.map(|family| Argument::Family(1, family));
         let allowed = families.into_iter().chain(IOCTLS.map(|number| Argument::Is(1, number)));
