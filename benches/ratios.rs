@@ -39,20 +39,23 @@ mod model {
 #[path = "parts/containers.rs"]
 mod containers;
 
+/// What is measured, under the name by which it can be asked for.
+type Part = (&'static str, fn(&World));
+
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("echo") {
         return echo_server();
     }
     let world = World::new();
     println!("# Vambrace, measured in one run on {} CPUs", std::thread::available_parallelism().map_or(0, usize::from));
-    let parts: [(&str, &dyn Fn(&World)); _] = [
-        ("size", &size),
-        ("walls", &walls),
-        ("gateway", &one_gateway),
-        ("devices", &devices),
-        ("sealing", &|_| sealing()),
-        ("passwords", &passwords),
-        ("containers", &containers::containers),
+    let parts: [Part; _] = [
+        ("size", size),
+        ("walls", walls),
+        ("gateway", one_gateway),
+        ("devices", devices),
+        ("sealing", |_| sealing()),
+        ("passwords", passwords),
+        ("containers", containers::containers),
     ];
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let Some(unknown) = wanted.iter().find(|word| !parts.iter().any(|(name, _)| name == word)) {
