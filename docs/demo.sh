@@ -9,7 +9,9 @@ scratch=$(mktemp -d)
 export VAMBRACE_STATE_DIR=$scratch/state
 gateway=
 stop() {
-  trap - EXIT INT TERM
+  # Whoever is impatient interrupts twice.
+  trap - EXIT
+  trap '' INT TERM
   if [ -n "$gateway" ]; then kill "$gateway" 2>/dev/null || true; wait "$gateway" 2>/dev/null || true; fi
   rm -rf "$scratch"
 }

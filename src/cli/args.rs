@@ -18,7 +18,7 @@ use std::path::PathBuf;
 #[command(name = "vambrace", version, max_term_width = 100, propagate_version = true)]
 #[command(
     after_help = "Exit codes of `exec` and `sandbox run`: the command's own; 124 timed out; 125 vambrace failed; \
-126 refused; 127 not found; 128+n ended by signal n. Other commands: 0 done, 1 failed, 2 wrong usage."
+126 refused; 127 not found; 128+n ended by signal n; wrong usage of them is 125 too. Other commands: 0 done, 1 failed, 2 wrong usage."
 )]
 pub(super) struct Cli {
     #[command(flatten)]

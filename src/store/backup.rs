@@ -227,7 +227,7 @@ fn is_record(row: &PlainRow) -> bool {
     }
     let length = row.value.expose().len();
     match row.kind.as_str() {
-        OWN => match Name::WERE_FILES.iter().chain([&Name::ClientSeed]).find(|name| name.as_str() == row.key) {
+        OWN => match Name::ALL.iter().find(|name| name.as_str() == row.key) {
             Some(Name::GatewayIdentity | Name::DeviceKey | Name::ClientSeed) => length == 32,
             Some(_) => (1..=64 << 10).contains(&length),
             None => false,

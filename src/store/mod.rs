@@ -67,6 +67,18 @@ impl Name {
         Name::TlsKey,
     ];
 
+    /// All there are: what is not here is in no backup that can be restored.
+    const ALL: [Name; 8] = [
+        Name::GatewayToken,
+        Name::GatewayIdentity,
+        Name::GatewayPassword,
+        Name::DeviceKey,
+        Name::TlsCertificate,
+        Name::TlsKey,
+        Name::ClientSeed,
+        Name::Lockdown,
+    ];
+
     /// The key of its row.
     fn as_str(self) -> &'static str {
         match self {

@@ -230,6 +230,8 @@ fn the_state_opens_on_its_own_machine_alone_and_a_backup_on_another() {
     assert_eq!(hello["ok"], true);
     world.run_with_input(&["secrets", "set", "API_KEY", "--agent", "main"], b"the value of it\n").exits(0);
     let token = world.token();
+    // What is kept beside secrets and devices is of the backup too, and holds where it is restored.
+    world.run(&["lockdown", "on"]).exits(0);
     let file = backup(&world, "a passphrase of words");
     world.stop(Signal::SIGTERM);
 
@@ -262,6 +264,7 @@ fn the_state_opens_on_its_own_machine_alone_and_a_backup_on_another() {
     assert_eq!(world.token(), token);
     assert_eq!(names(&world), ["API_KEY"]);
     assert_eq!(world.json(&["devices", "list", "--json"])["paired"].as_array().unwrap().len(), 1);
+    assert_eq!(world.json(&["lockdown", "status", "--json"])["on"], true);
     assert_eq!(world.events("state.restored").len(), 1);
     assert_eq!(world.events("state.backed-up").len(), 1);
 }
