@@ -171,31 +171,42 @@ nobody_is_turned_away_while_the_gateway_restarts() {
   [ "$(sort -u <<<"$answers")" = 200 ]
 }
 
-who_was_invited_before_a_restart_comes_in_after_it() {
-  local url=ws://127.0.0.1:18789 code stranger
-  stranger=(setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/tmp vambrace --state-dir /tmp/stranger --url "$url")
+# A setup code for a device that nobody has seen yet, and that device.
+invited() {
   inm rm -rf /tmp/stranger
-  code=$(inm vambrace devices invite --scope operator.read --public-url "$url" --json | sed -n 's/.*"setupCode": "\([^"]*\)".*/\1/p')
-  [ -n "$code" ]
-  # The hard way, as after a watchdog.
-  inm systemctl kill --signal KILL --kill-whom main vambrace.service
-  eventually inm vambrace health
-  inm "${stranger[@]}" devices join <<<"$code"
-  inm "${stranger[@]}" status | says listening
+  inm vambrace devices invite --scope operator.read --public-url ws://127.0.0.1:18789 --json |
+    sed -n 's/.*"setupCode": "\([^"]*\)".*/\1/p'
+}
+stranger() {
+  inm setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/tmp vambrace --state-dir /tmp/stranger \
+    --url ws://127.0.0.1:18789 "$@"
 }
 
-a_gateway_that_answers_no_more_is_restarted_by_the_watchdog() {
-  local main
+who_was_invited_before_a_restart_comes_in_after_it() {
+  local code
+  code=$(invited)
+  [ -n "$code" ]
+  inm systemctl kill --signal KILL --kill-whom main vambrace.service
+  eventually inm vambrace health
+  stranger devices join <<<"$code"
+  stranger status | says listening
+}
+
+a_gateway_that_answers_no_more_is_restarted_by_the_watchdog_and_what_was_pending_is_there() {
+  local main code
   settled
   override vambrace.service '[Service]' 'WatchdogSec=2'
   inm systemctl restart vambrace.service
   main=$(property MainPID)
+  code=$(invited)
+  [ -n "$code" ]
   inm kill -STOP "$main"
   # Its successor has all the time that machines which are busy need.
   restore vambrace.service
   eventually inm sh -c "[ \$(systemctl show -p MainPID --value vambrace) != $main ] && vambrace health"
   logged -u vambrace -o cat | says 'Watchdog timeout'
   [ "$(inm vambrace exec -- echo back)" = back ]
+  stranger devices join <<<"$code"
 }
 
 a_gateway_whose_door_is_gone_is_restarted_though_it_lives() {

@@ -1,6 +1,6 @@
 //! What the shim reads of an ELF file, on a machine of 64 bits (elf(5)).
 
-use crate::kernel;
+use super::kernel;
 
 /// The head of an ELF file (elf(5)).
 #[repr(C)]
