@@ -95,6 +95,9 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> DaemonFault {
 /// Time that running commands get to be cleared away at a stop.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long what lies unused waits for the runner of its containers before it is removed without it.
+const SECOND_RUNNER: Duration = Duration::from_secs(30);
+
 /// Threads that requests are answered by.
 const WORKERS: usize = 2;
 
@@ -197,7 +200,7 @@ async fn serve(
     tokio::spawn(tick(Arc::clone(&gateway)));
     tokio::spawn(sync(journal.clone(), Arc::clone(&store)));
     tokio::spawn(keep_seen(Arc::clone(&gateway)));
-    tokio::spawn(prune(Arc::clone(&gateway), runners.native.clone()));
+    tokio::spawn(prune(Arc::clone(&gateway), runners.clone()));
     for (_, runner) in runners.all() {
         tokio::spawn(watch_runner(Arc::clone(&gateway), runner.clone()));
     }
@@ -488,14 +491,18 @@ async fn keep_seen(gateway: Arc<Gateway>) {
 }
 
 /// Removes what sandboxes keep and nobody has used for long, at the start and every ten minutes.
-async fn prune(gateway: Arc<Gateway>, runner: Client) {
-    let mut runner = runner.state();
+async fn prune(gateway: Arc<Gateway>, runners: Runners) {
+    let mut native = runners.native.state();
     let mut every = interval(Duration::from_secs(600));
     loop {
         every.tick().await;
         // Whose trees they are.
-        if runner.wait_for(|state| state.connected).await.is_err() {
+        if native.wait_for(|state| state.connected).await.is_err() {
             return;
+        }
+        // It has the containers of them removed, if it is there.
+        if let Some(docker) = &runners.docker {
+            let _ = timeout(SECOND_RUNNER, docker.state().wait_for(|state| state.connected)).await;
         }
         gateway.prune_idle().await;
     }

@@ -185,9 +185,15 @@ fn lying_inside(socket: &Path, says: &'static [u8]) {
             std::thread::spawn(move || std::io::copy(&mut client, &mut engine));
             std::thread::spawn(move || {
                 let mut bytes = [0; 16 << 10];
-                while let Ok(read @ 1..) = back.read(&mut bytes) {
+                while let Ok(mut read @ 1..) = back.read(&mut bytes) {
                     if bytes.starts_with(b"HTTP/1.1 101") {
-                        let end = memchr::memmem::find(&bytes[..read], b"\r\n\r\n").unwrap() + 4;
+                        // A head may come in pieces.
+                        let end = loop {
+                            match memchr::memmem::find(&bytes[..read], b"\r\n\r\n") {
+                                Some(at) => break at + 4,
+                                None => read += back.read(&mut bytes[read..]).unwrap(),
+                            }
+                        };
                         let _ = to.write_all(&bytes[..end]);
                         while to.write_all(says).is_ok() {}
                         return;
