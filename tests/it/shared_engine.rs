@@ -30,12 +30,13 @@ fn a_run_without_a_gateway_and_those_of_the_gateway_leave_each_other_alone() {
     assert_eq!(ws.response(&id)["payload"]["exitCode"], 5);
     drop(ws);
 
+    eventually("the gateway's are gone", || dock.containers().is_empty());
+
     // And the other way round: what a runner that was killed has left goes, and nothing else.
     let line = format!("read x; exit 6 # {other}");
     let mut command = dock.world.command(&["sandbox", "run", "--", "sh", "-c", &line]);
     let mut alone = Spawned(command.stdin(Stdio::piped()).spawn().unwrap());
-    eventually("it runs without a gateway", || processes_with(other).len() > 1);
-    eventually("the gateway's are gone", || dock.containers().len() == 1);
+    eventually("it runs without a gateway", || processes_with(other).len() > 1 && dock.containers().len() == 1);
     let its = dock.containers();
     let mut ws = dock.world.connect();
     ws.ask("exec.run", json!({"command": ["sleep", own]}));
