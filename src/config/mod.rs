@@ -6,13 +6,15 @@
 mod compose;
 mod doors;
 mod file;
+mod layer;
 mod places;
 mod profiles;
 mod units;
 
 pub(crate) use compose::{Flags, Settings, compose};
 pub(crate) use doors::TlsSource;
-pub(crate) use file::{ConfigFault, DockerFile, File, Layer, read, schema};
+pub(crate) use file::{ConfigFault, DockerFile, File, read, schema};
+pub(crate) use layer::Layer;
 pub(crate) use places::{Overrides, Places};
 pub(crate) use profiles::is_image;
 pub(crate) use units::{days, duration, rough};

@@ -2,10 +2,8 @@
 //! where each setting came from. What cannot be meant is refused by its key.
 
 use super::compose::canonical;
-use super::file::{
-    AccessFile, AgentFile, BackendFile, ConfigFault, DockerFile, ExecFile, Layer, NetworkFile, SandboxModeFile,
-    ScopeFile, TierFile,
-};
+use super::file::{AgentFile, ConfigFault, DockerFile, ExecFile, SandboxModeFile};
+use super::layer::{AccessFile, BackendFile, Layer, NetworkFile, ScopeFile, TierFile};
 use super::units;
 use crate::model::{
     Backend, Domain, EngineHost, ExecMode, Limits, Network, SandboxProfile, SandboxScope, Tier, WorkspaceAccess,

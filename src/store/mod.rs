@@ -57,16 +57,6 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    /// Those that were files before there was a sealed store.
-    const WERE_FILES: [Name; 6] = [
-        Name::GatewayToken,
-        Name::GatewayIdentity,
-        Name::GatewayPassword,
-        Name::DeviceKey,
-        Name::TlsCertificate,
-        Name::TlsKey,
-    ];
-
     /// All there are: what is not here is in no backup that can be restored.
     const ALL: [Name; 8] = [
         Name::GatewayToken,
@@ -78,6 +68,11 @@ impl Name {
         Name::ClientSeed,
         Name::Lockdown,
     ];
+
+    /// Those that were files before there was a sealed store.
+    fn that_were_files() -> impl Iterator<Item = Name> {
+        Self::ALL.into_iter().filter(|name| !matches!(name, Name::ClientSeed | Name::Lockdown))
+    }
 
     /// The key of its row.
     fn as_str(self) -> &'static str {

@@ -7,7 +7,7 @@ use super::table::Tables;
 use super::{KeySettings, Name, OWN, PlainRow, StoreFault, TABLES, found_aside, take_place};
 use crate::model::Secret;
 use crate::os::fs as private;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A second name of the plain file, so that it can be overwritten when the sealed one has its place.
 const PLAIN: &str = "state.plain";
@@ -15,7 +15,7 @@ const PLAIN: &str = "state.plain";
 /// The secrets that lie in the folder as files.
 pub(super) fn files(folder: &Path) -> Result<Vec<PlainRow>, StoreFault> {
     let mut rows = Vec::new();
-    for name in Name::WERE_FILES {
+    for name in Name::that_were_files() {
         let path = folder.join(name.as_str());
         let bytes = private::read_private(&path, 64 << 10).map_err(|cause| StoreFault::Read { path, cause })?;
         rows.extend(bytes.map(|bytes| PlainRow {
@@ -59,17 +59,20 @@ pub(super) fn forget_second_name(folder: &Path) -> Result<(), StoreFault> {
     removed.map_err(|cause| StoreFault::Write { path: second, cause })
 }
 
+/// Where what was plain and secret lay. A certificate is public: its copy stays for whoever wants to trust it.
+fn of_before(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let secret = Name::that_were_files().filter(|name| *name != Name::TlsCertificate).map(Name::as_str);
+    secret.chain([PLAIN]).map(|name| folder.join(name))
+}
+
 /// Whether there is something here of before sealing.
 pub(super) fn is_in(folder: &Path) -> bool {
-    let names = Name::WERE_FILES.iter().filter(|name| **name != Name::TlsCertificate).map(|name| name.as_str());
-    names.chain([PLAIN]).any(|name| folder.join(name).symlink_metadata().is_ok())
+    of_before(folder).any(|path| path.symlink_metadata().is_ok())
 }
 
 /// Removes what was plain; called with a sealed file in its place.
 pub(super) fn clean(folder: &Path) -> Result<(), StoreFault> {
-    // A certificate is public: its copy stays for whoever wants to trust it.
-    let secret = Name::WERE_FILES.iter().filter(|name| **name != Name::TlsCertificate).map(|name| name.as_str());
-    let left: Vec<_> = secret.chain([PLAIN]).map(|name| folder.join(name)).filter(|path| path.exists()).collect();
+    let left: Vec<_> = of_before(folder).filter(|path| path.exists()).collect();
     if left.is_empty() {
         return Ok(());
     }
