@@ -35,8 +35,8 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for a folder that a person names: one that is open to others, and holds what is open too, was named by mistake. Nothing on
-/// the host would work any more if others could not pass `/` or `/usr`.
+/// The same for a folder that a person names: one that is open to others, and holds what is open too, was named by mistake.
+/// Nothing on the host would work any more if others could not pass `/` or `/usr`.
 ///
 /// # Errors
 /// As `private_dir`; and where it is such a folder.

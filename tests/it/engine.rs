@@ -190,39 +190,45 @@ impl Way {
     }
 }
 
-fn relay(path: &Path) -> Way {
+/// A socket before the engine; `way` is what becomes of each connection with one of its own to the engine.
+pub fn before_the_engine(path: &Path, way: impl Fn(UnixStream, UnixStream) + Send + 'static) {
     let listener = UnixListener::bind(path).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
-    let way = Way::default();
-    let ours = way.clone();
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            if ours.is_cut.load(Ordering::SeqCst) {
-                continue;
-            }
-            let engine = UnixStream::connect(SOCKET).unwrap();
-            ours.open.lock().unwrap().extend([client.try_clone().unwrap(), engine.try_clone().unwrap()]);
-            for (mut from, mut to) in [
-                (client.try_clone().unwrap(), engine.try_clone().unwrap()),
-                (engine.try_clone().unwrap(), client.try_clone().unwrap()),
-            ] {
-                let silent = Arc::clone(&ours.is_silent);
-                std::thread::spawn(move || {
-                    let mut bytes = [0; 16 << 10];
-                    while let Ok(read @ 1..) = from.read(&mut bytes) {
-                        if silent.load(Ordering::SeqCst) {
-                            continue;
-                        }
-                        if to.write_all(&bytes[..read]).is_err() {
-                            break;
-                        }
-                    }
-                    if !silent.load(Ordering::SeqCst) {
-                        let _ = to.shutdown(Shutdown::Write);
-                    }
-                });
-            }
+            way(client, UnixStream::connect(SOCKET).unwrap());
         }
     });
+}
+
+fn relay(path: &Path) -> Way {
+    let way = Way::default();
+    let ours = way.clone();
+    before_the_engine(path, move |client, engine| {
+        if ours.is_cut.load(Ordering::SeqCst) {
+            return;
+        }
+        ours.open.lock().unwrap().extend([client.try_clone().unwrap(), engine.try_clone().unwrap()]);
+        for (mut from, mut to) in [
+            (client.try_clone().unwrap(), engine.try_clone().unwrap()),
+            (engine.try_clone().unwrap(), client.try_clone().unwrap()),
+        ] {
+            let silent = Arc::clone(&ours.is_silent);
+            std::thread::spawn(move || {
+                let mut bytes = [0; 16 << 10];
+                while let Ok(read @ 1..) = from.read(&mut bytes) {
+                    if silent.load(Ordering::SeqCst) {
+                        continue;
+                    }
+                    if to.write_all(&bytes[..read]).is_err() {
+                        break;
+                    }
+                }
+                if !silent.load(Ordering::SeqCst) {
+                    let _ = to.shutdown(Shutdown::Write);
+                }
+            });
+        }
+    });
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
     way
 }

@@ -1,7 +1,7 @@
 //! Engines that are not what they should be: written here, at a socket of their own. What they say has an end, in bytes
 //! and in time, and whoever waits is told.
 
-use crate::engine::{Dock, ask, image};
+use crate::engine::{Dock, ask, before_the_engine, image};
 use crate::world::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -177,34 +177,30 @@ fn an_engine_that_answers_with_anything_else_is_told_as_such_with_a_hint() {
 
 /// The engine behind a socket, where the answer to an entered container is these bytes for ever.
 fn lying_inside(socket: &Path, says: &'static [u8]) {
-    let listener = UnixListener::bind(socket).unwrap();
-    std::thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let mut engine = UnixStream::connect("/var/run/docker.sock").unwrap();
-            let (mut back, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut client, &mut engine));
-            std::thread::spawn(move || {
-                let mut bytes = [0; 16 << 10];
-                while let Ok(mut read @ 1..) = back.read(&mut bytes) {
-                    if bytes.starts_with(b"HTTP/1.1 101") {
-                        // A head may come in pieces.
-                        let end = loop {
-                            match memchr::memmem::find(&bytes[..read], b"\r\n\r\n") {
-                                Some(at) => break at + 4,
-                                None => read += back.read(&mut bytes[read..]).unwrap(),
-                            }
-                        };
-                        let _ = to.write_all(&bytes[..end]);
-                        while to.write_all(says).is_ok() {}
-                        return;
-                    }
-                    if to.write_all(&bytes[..read]).is_err() {
-                        return;
-                    }
+    before_the_engine(socket, move |mut client, mut engine| {
+        let (mut back, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut client, &mut engine));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 16 << 10];
+            while let Ok(mut read @ 1..) = back.read(&mut bytes) {
+                if bytes.starts_with(b"HTTP/1.1 101") {
+                    // A head may come in pieces.
+                    let end = loop {
+                        match memchr::memmem::find(&bytes[..read], b"\r\n\r\n") {
+                            Some(at) => break at + 4,
+                            None => read += back.read(&mut bytes[read..]).unwrap(),
+                        }
+                    };
+                    let _ = to.write_all(&bytes[..end]);
+                    while to.write_all(says).is_ok() {}
+                    return;
                 }
-                let _ = to.shutdown(std::net::Shutdown::Write);
-            });
-        }
+                if to.write_all(&bytes[..read]).is_err() {
+                    return;
+                }
+            }
+            let _ = to.shutdown(std::net::Shutdown::Write);
+        });
     });
 }
 
@@ -296,24 +292,19 @@ fn containers_that_are_too_many_for_one_answer_are_removed_all_the_same() {
 
 /// The engine behind a socket that stops at a word of a request: what comes from there on is held.
 fn held_at(socket: &Path, word: &'static [u8]) {
-    let listener = UnixListener::bind(socket).unwrap();
-    std::thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let mut engine = UnixStream::connect("/var/run/docker.sock").unwrap();
-            let (mut back, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut back, &mut to));
-            std::thread::spawn(move || {
-                let mut bytes = [0; 16 << 10];
-                while let Ok(read @ 1..) = client.read(&mut bytes) {
-                    if memchr::memmem::find(&bytes[..read], word).is_some() || engine.write_all(&bytes[..read]).is_err()
-                    {
-                        // Held, and open until the client goes.
-                        let _ = std::io::copy(&mut client, &mut std::io::sink());
-                        return;
-                    }
+    before_the_engine(socket, move |mut client, mut engine| {
+        let (mut back, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut back, &mut to));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 16 << 10];
+            while let Ok(read @ 1..) = client.read(&mut bytes) {
+                if memchr::memmem::find(&bytes[..read], word).is_some() || engine.write_all(&bytes[..read]).is_err() {
+                    // Held, and open until the client goes.
+                    let _ = std::io::copy(&mut client, &mut std::io::sink());
+                    return;
                 }
-            });
-        }
+            }
+        });
     });
 }
 

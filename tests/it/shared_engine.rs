@@ -1,6 +1,6 @@
 //! One engine that others use too: a run without a gateway, another gateway, people with containers of their own.
 
-use crate::engine::{Dock, ask, image};
+use crate::engine::{Dock, ask, before_the_engine, image};
 use crate::world::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -8,7 +8,7 @@ use serde_json::json;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex};
@@ -68,33 +68,30 @@ struct State {
 impl Gate {
     fn at(socket: &Path, word: &'static [u8]) -> Self {
         let gate = Gate(Arc::default());
-        let (listener, shared) = (UnixListener::bind(socket).unwrap(), Arc::clone(&gate.0));
-        std::thread::spawn(move || {
-            for mut client in listener.incoming().flatten() {
-                let mut engine = UnixStream::connect("/var/run/docker.sock").unwrap();
-                let (mut back, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut back, &mut to);
-                    let _ = to.shutdown(std::net::Shutdown::Write);
-                });
-                let shared = Arc::clone(&shared);
-                std::thread::spawn(move || {
-                    let mut bytes = [0; 16 << 10];
-                    while let Ok(read @ 1..) = client.read(&mut bytes) {
-                        // The first line alone: an image that is sent holds every word of this program.
-                        let line = bytes[..read].split(|byte| *byte == b'\r').next().unwrap_or_default();
-                        if memchr::memmem::find(line, word).is_some() {
-                            let mut state = shared.0.lock().unwrap();
-                            state.waits = true;
-                            drop(shared.1.wait_while(state, |state| !state.is_open).unwrap());
-                        }
-                        if engine.write_all(&bytes[..read]).is_err() {
-                            return;
-                        }
+        let shared = Arc::clone(&gate.0);
+        before_the_engine(socket, move |mut client, mut engine| {
+            let (mut back, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut back, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || {
+                let mut bytes = [0; 16 << 10];
+                while let Ok(read @ 1..) = client.read(&mut bytes) {
+                    // The first line alone: an image that is sent holds every word of this program.
+                    let line = bytes[..read].split(|byte| *byte == b'\r').next().unwrap_or_default();
+                    if memchr::memmem::find(line, word).is_some() {
+                        let mut state = shared.0.lock().unwrap();
+                        state.waits = true;
+                        drop(shared.1.wait_while(state, |state| !state.is_open).unwrap());
                     }
-                    let _ = engine.shutdown(std::net::Shutdown::Write);
-                });
-            }
+                    if engine.write_all(&bytes[..read]).is_err() {
+                        return;
+                    }
+                }
+                let _ = engine.shutdown(std::net::Shutdown::Write);
+            });
         });
         gate
     }
