@@ -64,6 +64,7 @@ fn datagram(entry: &Entry) -> Vec<u8> {
     put("VAMBRACE_SCOPES", record.scopes.as_deref());
     put("VAMBRACE_RUN", record.run.as_deref());
     put("VAMBRACE_COMMAND", command.as_deref());
+    put("VAMBRACE_SETUP", record.setup.as_deref());
     // A field may stand more than once: so `journalctl VAMBRACE_SECRET=NAME` finds every use of one.
     for secret in &record.secrets {
         put("VAMBRACE_SECRET", secret.split(' ').next());
@@ -107,10 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn each_secret_of_a_run_can_be_looked_for_by_its_name() {
+    fn each_secret_of_a_run_can_be_looked_for_by_its_name_and_its_setup_is_told() {
         let mut record = Record::new(Event::ExecPermitted);
+        record.setup = Some("npm ci".into());
         record.secrets = vec!["API_KEY".into(), "TOKEN as GH_TOKEN".into()];
         let text = String::from_utf8(datagram(&Entry::new(1, 0, record, "p"))).unwrap();
-        assert!(text.contains("\nVAMBRACE_SECRET=API_KEY\nVAMBRACE_SECRET=TOKEN\n"), "{text}");
+        assert!(text.contains("\nVAMBRACE_SETUP=npm ci\nVAMBRACE_SECRET=API_KEY\nVAMBRACE_SECRET=TOKEN\n"), "{text}");
     }
 }
